@@ -1,0 +1,1 @@
+"""Classify deep-space objects from images: DVC stages, Keras networks, MLflow runs."""

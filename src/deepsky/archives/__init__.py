@@ -1,0 +1,1 @@
+"""WHERE pixels come from; the only code that touches the network."""

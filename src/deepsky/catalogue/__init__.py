@@ -1,0 +1,1 @@
+"""WHICH objects: rows with id, position, class and the frame that holds them."""

@@ -1,0 +1,92 @@
+"""One params.yaml section -> one frozen dataclass. The dataclass lives beside the code that it configures."""
+
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from ruamel.yaml import YAML, YAMLError
+
+from deepsky.errors import ConfigError
+
+PARAMS = Path("params.yaml")
+T = TypeVar("T")
+
+
+def read_section(section: str, kind: type[T], path: Path = PARAMS) -> T:
+    """Read one section of params.yaml into its dataclass.
+
+    Args:
+        section: dotted path of the section, for example ``frames.sdss``; empty for the whole file.
+        kind: the frozen dataclass that describes it; lists become tuples.
+        path: the YAML file.
+
+    Raises:
+        ConfigError: file or section missing, a key unknown, missing or of the wrong type.
+    """
+    return _build(read_yaml(section, path), kind, f"{path}: {section}")
+
+
+def read_yaml(section: str = "", path: Path = PARAMS) -> Any:
+    """Return one section of params.yaml as plain dicts, lists and scalars.
+
+    Raises:
+        ConfigError: the file cannot be read or parsed, or has no such section.
+    """
+    try:
+        value = YAML(typ="safe").load(path)
+    except OSError as error:
+        raise ConfigError(path, f"cannot be read ({error.strerror})", "run from the project's root") from error
+    except YAMLError as error:
+        raise ConfigError(path, f"is not valid YAML: {error}", "mend that line") from error
+    for key in filter(None, section.split(".")):
+        if not isinstance(value, dict) or key not in value:
+            known = ", ".join(value) if isinstance(value, dict) else "nothing"
+            raise ConfigError(f"{path}: {section}", f"{key!r} is missing", f"choose one of: {known}")
+        value = value[key]
+    return value
+
+
+def _build(value: Any, kind: Any, where: str) -> Any:
+    """Convert a parsed YAML value to ``kind``, refusing whatever does not fit exactly."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        return _build_dataclass(value, kind, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise ConfigError(where, f"{value!r} is unknown", f"choose one of: {', '.join(map(str, arguments))}")
+        return value
+    if origin in (Union, UnionType):
+        if value is None and NoneType in arguments:
+            return None
+        return _build(value, next(a for a in arguments if a is not NoneType), where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ConfigError(where, f"{value!r} is not a list", "write it as [a, b, c]")
+        return tuple(_build(item, arguments[0], where) for item in value)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(where, f"{value!r} is not a mapping", "write it as key: value lines")
+        return {str(key): _build(item, arguments[1], f"{where}.{key}") for key, item in value.items()}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise ConfigError(where, f"{value!r} is not of type {kind.__name__}", "correct the value")
+    return value
+
+
+def _build_dataclass(value: Any, kind: type, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise ConfigError(where, f"{value!r} is not a mapping", "write it as key: value lines")
+    hints, known = get_type_hints(kind), {field.name: field for field in fields(kind)}
+    for key in value:
+        if key not in known:
+            raise ConfigError(where, f"{key!r} is unknown", f"known keys: {', '.join(known)}")
+    for name, field in known.items():
+        if name not in value and field.default is MISSING and field.default_factory is MISSING:
+            raise ConfigError(where, f"{name!r} is missing", "add it (docs/architecture.md explains every key)")
+    built = {key: _build(item, hints[key], f"{where}.{key}") for key, item in value.items()}
+    try:
+        return kind(**built)
+    except ValueError as error:  # a dataclass' own __post_init__ check
+        raise ConfigError(where, str(error), "correct the value") from error

@@ -1,0 +1,1 @@
+"""Images and labels ready to learn from."""

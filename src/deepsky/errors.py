@@ -1,0 +1,36 @@
+"""The errors a user can mend. Each is one line: where, what is wrong, the remedy."""
+
+
+class DeepSkyError(Exception):
+    """Base of every error that the command line reports as one line with exit code 1."""
+
+    def __init__(self, where: object, problem: str, remedy: str) -> None:
+        """Compose the line.
+
+        Args:
+            where: the file, key, column or object the problem stands in.
+            problem: what is wrong, with the offending value.
+            remedy: what the user can do about it.
+        """
+        self.where, self.problem, self.remedy = str(where), problem, remedy
+        super().__init__(" ".join(f"{where}: {problem}; {remedy}".split()))
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        """Travel between worker processes."""
+        return type(self), (self.where, self.problem, self.remedy)
+
+
+class ConfigError(DeepSkyError):
+    """params.yaml or a command-line argument is wrong."""
+
+
+class DataError(DeepSkyError):
+    """A file, image, catalogue or label table is wrong."""
+
+
+class WeightsError(DeepSkyError):
+    """Pretrained weights are missing or do not fit the network."""
+
+
+class TrackingError(DeepSkyError):
+    """The MLflow store cannot be used."""

@@ -1,0 +1,1 @@
+"""WHAT pixels are: arrays in, arrays out, no paths of its own."""

@@ -1,0 +1,1 @@
+"""One file per architecture, heads and pretrained weights; one literal registry."""

@@ -1,0 +1,1 @@
+"""Cached features and fitting; knows nothing of tracking."""
