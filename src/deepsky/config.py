@@ -10,6 +10,10 @@ from ruamel.yaml import YAML, YAMLError
 from deepsky.errors import ConfigError
 
 PARAMS = Path("params.yaml")
+SECTIONS = (
+    "on_bad_file", "catalogue", "frames", "images", "datasets", "split",
+    "weights", "backbones", "features", "train", "scratch", "tracking",
+)  # fmt: skip
 T = TypeVar("T")
 
 
@@ -27,6 +31,18 @@ def read_section(section: str, kind: type[T], path: Path = PARAMS) -> T:
     return _build(read_yaml(section, path), kind, f"{path}: {section}")
 
 
+def read_choice(section: str, choices: tuple[str, ...], path: Path = PARAMS) -> str:
+    """Read one word of params.yaml that must be one of ``choices``.
+
+    Raises:
+        ConfigError: the key is missing or its value unknown.
+    """
+    value = read_yaml(section, path)
+    if value not in choices:
+        raise ConfigError(f"{path}: {section}", f"{value!r} is unknown", f"choose one of: {', '.join(choices)}")
+    return str(value)
+
+
 def read_yaml(section: str = "", path: Path = PARAMS) -> Any:
     """Return one section of params.yaml as plain dicts, lists and scalars.
 
@@ -39,6 +55,9 @@ def read_yaml(section: str = "", path: Path = PARAMS) -> Any:
         raise ConfigError(path, f"cannot be read ({error.strerror})", "run from the project's root") from error
     except YAMLError as error:
         raise ConfigError(path, f"is not valid YAML: {error}", "mend that line") from error
+    for key in value if isinstance(value, dict) else ():
+        if key not in SECTIONS:
+            raise ConfigError(path, f"{key!r} is unknown", f"known keys: {', '.join(SECTIONS)}")
     for key in filter(None, section.split(".")):
         if not isinstance(value, dict) or key not in value:
             known = ", ".join(value) if isinstance(value, dict) else "nothing"
@@ -75,7 +94,7 @@ def _build(value: Any, kind: Any, where: str) -> Any:
     return value
 
 
-def _build_dataclass(value: Any, kind: type, where: str) -> Any:
+def _build_dataclass(value: Any, kind: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise ConfigError(where, f"{value!r} is not a mapping", "write it as key: value lines")
     hints, known = get_type_hints(kind), {field.name: field for field in fields(kind)}

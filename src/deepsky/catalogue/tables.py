@@ -57,11 +57,14 @@ def read_table(path: Path, *, required: tuple[str, ...]) -> pd.DataFrame:
         DataError: unreadable file, no rows, or a missing column.
     """
     try:
-        skip = 1 if path.open(encoding="utf-8").readline().startswith("#Table") else 0
+        with path.open(encoding="utf-8") as file:
+            skip = 1 if file.readline().startswith("#Table") else 0
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skiprows=skip)
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(path, f"cannot be read as CSV ({reason})", "give a comma-separated table with a header line") from error
+        raise DataError(
+            path, f"cannot be read as CSV ({reason})", "give a comma-separated table with a header line"
+        ) from error
     for column in required:
         if column not in table.columns:
             raise DataError(path, f"column {column!r} is missing", f"its columns are {', '.join(table.columns)}")

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -85,8 +85,8 @@ def open_packed(folder: Path) -> Packed:
     try:
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         rows = pd.read_csv(folder / "rows.csv", dtype={"id": str, "label": str, "group": str}, keep_default_na=True)
-        text = json.loads((folder / "dataset.json").read_text())
-        card = DatasetCard(**{key: tuple(v) if isinstance(v, list) else v for key, v in text.items()})
+        entries: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
+        card = DatasetCard(**{key: tuple(v) if isinstance(v, list) else v for key, v in entries.items()})
     except (OSError, ValueError, TypeError) as error:
         raise DataError(folder, f"is not a packed dataset ({error})", "run dvc repro to write it again") from error
     return Packed(images, rows, card)

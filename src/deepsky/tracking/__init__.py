@@ -1,1 +1,11 @@
-"""MLflow runs, lineage and the store: the only mlflow import."""
+"""Everything that touches MLflow."""
+
+import os
+
+# Read by mlflow when it is first imported: it sends nothing home and logs only warnings unless the user asks otherwise.
+for _name, _value in {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}.items():
+    os.environ.setdefault(_name, _value)

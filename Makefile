@@ -1,0 +1,56 @@
+# make help lists the targets. Everything runs inside .venv, which the first target sets up.
+PYTHON ?= python3
+JOBS ?= 2
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+READY := .venv/.ready
+
+.PHONY: help setup repro test check ui report bench real weights lock clean
+
+help:            ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1	/' | expand -t 20
+
+setup: $(READY)  ## create .venv with the locked packages
+
+repro: $(READY)  ## run the pipeline: catalogue -> ... -> report (JOBS=2 stages side by side)
+	deepsky repro --jobs $(JOBS)
+
+test: check      ## lint, types, import layers and the whole test suite
+	pytest
+
+check: $(READY)  ## lint, types and import layers only
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+
+ui: $(READY)     ## MLflow UI on 127.0.0.1 with every run to compare (PORT=5000)
+	deepsky ui --port $(or $(PORT),5000)
+
+report: $(READY) ## bring the report up to date and say where it is
+	dvc repro report
+	@echo "open reports/index.html"
+
+bench: $(READY)  ## every benchmark; each prints ratios measured in one run
+	for file in benchmarks/*.py; do python $$file || exit 1; done
+
+weights: $(READY) ## look for the pretrained weights again, then rerun what depends on them
+	dvc repro --force --single-item weights
+	deepsky repro --jobs $(JOBS)
+
+real: $(READY)   ## the same stages on real images: make real DATA=folder WEIGHTS=folder
+	python benchmarks/real_data.py --data $(DATA) --weights $(WEIGHTS)
+
+lock: $(READY)   ## resolve the dependencies of pyproject.toml again into requirements.lock
+	python -m pip install --quiet uv
+	uv pip compile --universal --python-version 3.11 --extra dev pyproject.toml \
+	  --output-file requirements.lock --no-header --no-annotate --no-emit-index-url --upgrade
+
+clean:           ## remove .venv and the caches of the tools; data, models and runs stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"error: python {v[0]}.{v[1]}: deepsky needs 3.11 to 3.13; run make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $(READY)

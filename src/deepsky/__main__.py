@@ -1,0 +1,5 @@
+"""python -m deepsky."""
+
+from deepsky.cli import main
+
+main()

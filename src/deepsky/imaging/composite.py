@@ -1,0 +1,117 @@
+"""Colour from bands: align them on the sky, stack them, and Lupton's colour-keeping stretch."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from astropy.wcs import WCS
+
+from deepsky.errors import DataError
+from deepsky.imaging.frames import FluxArray, Frame
+from deepsky.imaging.stretch import StretchLimits, asinh_stretch, shrink_to_plot, to_gray
+
+LUPTON_STRETCH_NMGY, LUPTON_Q = 0.5, 8.0
+_WORST_FIT_PX = 0.25
+
+
+def lupton_rgb(
+    flux: FluxArray, stretch_nmgy: float = LUPTON_STRETCH_NMGY, q: float = LUPTON_Q
+) -> npt.NDArray[np.uint8]:
+    """Colour picture whose hue does not change with brightness; saturated pixels keep theirs.
+
+    With I the mean of the three bands, each band is scaled by asinh(q I / stretch) / (q I); a pixel of which a band
+    exceeds 1 is divided by its greatest band.
+
+    Args:
+        flux: nanomaggies of the red, green and blue band, (..., 3), for example (n, height, width, 3).
+        stretch_nmgy: nanomaggies where the curve is still linear, > 0.
+        q: how strongly bright pixels are compressed, > 0.
+
+    Returns:
+        uint8, the shape of ``flux``.
+
+    Source:
+        Lupton et al. 2004, PASP 116, 133.
+    """
+    red, green, blue = (np.ascontiguousarray(flux[..., band], np.float32) for band in range(3))
+    intensity = red + green
+    intensity += blue
+    intensity *= np.float32(q / (3 * stretch_nmgy))
+    np.maximum(intensity, np.float32(1e-6), out=intensity)  # below zero: the linear end of the curve
+    scale = np.arcsinh(intensity)
+    scale /= intensity
+    scale *= np.float32(1 / stretch_nmgy)
+    greatest = np.maximum(np.maximum(red, green), blue)
+    greatest *= scale
+    scale *= np.float32(255) / np.maximum(greatest, np.float32(1))
+    rgb = np.empty(flux.shape, np.uint8)
+    for band, values in enumerate((red, green, blue)):
+        values *= scale
+        np.maximum(values, np.float32(0), out=values)
+        values += np.float32(0.5)
+        rgb[..., band] = values
+    return rgb
+
+
+def affine_between(reference: WCS, other: WCS, shape: tuple[int, int], where: object) -> npt.NDArray[np.float64]:
+    """Fit the affine map from pixels of the reference band to pixels of another band, through the sky.
+
+    Args:
+        reference: coordinates of the band that stays.
+        other: coordinates of the band to be moved.
+        shape: (height, width) of the reference band.
+        where: names the other band's file in errors.
+
+    Returns:
+        (2, 3): [x, y] of the other band = matrix @ [x, y, 1] of the reference band.
+
+    Raises:
+        DataError: no affine map fits within 0.25 px.
+    """
+    height, width = shape
+    x_px, y_px = (grid.ravel() for grid in np.meshgrid(np.linspace(0, width - 1, 5), np.linspace(0, height - 1, 5)))
+    target_px = np.stack(other.all_world2pix(*reference.all_pix2world(x_px, y_px, 0), 0), axis=1)
+    design = np.stack([x_px, y_px, np.ones_like(x_px)], axis=1)
+    solution = np.linalg.lstsq(design, target_px, rcond=None)[0] if np.isfinite(target_px).all() else None
+    if solution is None or np.abs(design @ solution - target_px).max() > _WORST_FIT_PX:
+        problem = "its sky coordinates do not match the reference band's by a shift, turn and scale"
+        raise DataError(where, problem, "check the WCS, or resample the band first")
+    return np.ascontiguousarray(solution.T)
+
+
+def align(frame: Frame, reference: Frame) -> FluxArray:
+    """Move a band onto the pixels of the reference band, each by its own world coordinates.
+
+    Returns:
+        Nanomaggies, float32, (height, width) of the reference; 0 where the band does not reach.
+
+    Raises:
+        DataError: see ``affine_between``.
+    """
+    if frame is reference:
+        return frame.flux_nmgy
+    height, width = reference.flux_nmgy.shape
+    matrix = affine_between(reference.wcs, frame.wcs, (height, width), frame.path)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(frame.flux_nmgy, matrix, (width, height), flags=flags)
+
+
+def plot_composite(
+    bands: Sequence[Frame], limits: Sequence[StretchLimits], reference: Frame
+) -> npt.NDArray[np.uint8]:
+    """Stack three bands' plots as red, green and blue, aligned on the reference band.
+
+    Args:
+        bands: red, green and blue.
+        limits: each band's own stretch, as in its gray plot.
+        reference: the band whose pixels the others are moved onto.
+
+    Returns:
+        uint8, (432, 576, 3), row 0 first as in the frame.
+    """
+    channels = [
+        to_gray(asinh_stretch(shrink_to_plot(align(frame, reference)), own))
+        for frame, own in zip(bands, limits, strict=True)
+    ]
+    return np.stack(channels, axis=-1)

@@ -1,0 +1,164 @@
+"""Which frames belong to one field of the sky, and which field holds an object.
+
+A folder is walked for ``.fits``, ``.fits.bz2`` and ``.fits.gz``. Two rules name band and field:
+
+1. SDSS names, ``frame-{band}-{run:06d}-{camcol}-{field:04d}``: everything stands in the name.
+2. Any other name is split at ``-``, ``_`` and ``.``. Its last part that equals a band of params.yaml is the band;
+   the name without that part is the field's (``m31_g_deep.fits`` is band g of field ``m31_deep``). Where no part is
+   a band, the header's FILTER is the band and the whole name the field's.
+
+Frames of bands that params.yaml does not name are left alone.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from deepsky.errors import DataError
+from deepsky.imaging.frames import FRAME_SUFFIXES, Frame, celestial_wcs, read_frame, read_header
+
+FIELD_COLUMNS = ("run", "camcol", "field")
+_SDSS_NAME = re.compile(r"frame-(?P<band>[A-Za-z]+)-(?P<run>\d{6})-(?P<camcol>\d)-(?P<field>\d{4})")
+
+
+@dataclass(frozen=True)
+class SkyField:
+    """The frames of one pointing, one per band.
+
+    Attributes:
+        name: ``{run:06d}-{camcol}-{field:04d}`` for SDSS, else the file name without its band.
+        sdss: run, camcol and field; None for other frames.
+        paths: the frame of each band.
+    """
+
+    name: str
+    sdss: tuple[int, int, int] | None
+    paths: Mapping[str, Path]
+
+
+def find_fields(folder: Path, bands: Sequence[str]) -> list[SkyField]:
+    """Find the fields of a folder, sorted by name; a field may lack bands (``read_field`` refuses it then).
+
+    Raises:
+        DataError: no frames at all, two frames for one band of one field, or a frame of unknown band.
+    """
+    found: dict[str, tuple[tuple[int, int, int] | None, dict[str, Path]]] = {}
+    for path in sorted(path for path in folder.rglob("*.fits*") if path.name.endswith(FRAME_SUFFIXES)):
+        name, sdss, band = _identify(path, bands)
+        if band not in bands:
+            continue
+        paths = found.setdefault(name, (sdss, {}))[1]
+        if band in paths:
+            problem = f"is a second frame of band {band} of field {name}, beside {paths[band]}"
+            raise DataError(path, problem, "keep one of the two")
+        paths[band] = path
+    if not found:
+        kinds = ", ".join(f"*{suffix}" for suffix in FRAME_SUFFIXES)
+        raise DataError(folder, f"holds no frames ({kinds}) of the bands {', '.join(bands)}", "name the right folder")
+    return [SkyField(name, *found[name]) for name in sorted(found)]
+
+
+def read_field(field: SkyField, bands: Sequence[str]) -> dict[str, Frame]:
+    """Read every band of a field.
+
+    Raises:
+        DataError: a missing band, a frame that cannot be used, or bands of different shapes.
+    """
+    missing = [band for band in bands if band not in field.paths]
+    if missing:
+        beside = next(iter(field.paths.values())).parent
+        problem = f"field {field.name} has no frame of band {', '.join(missing)}"
+        raise DataError(beside, problem, "add the file, or take the band out of params.yaml")
+    run, camcol, _ = field.sdss or (None, None, None)
+    frames = {band: read_frame(field.paths[band], band=band, run=run, camcol=camcol) for band in bands}
+    first = frames[bands[0]]
+    for frame in frames.values():
+        if frame.flux_nmgy.shape != first.flux_nmgy.shape:
+            problem = f"its shape {frame.flux_nmgy.shape} differs from {first.flux_nmgy.shape} of {first.path.name}"
+            raise DataError(frame.path, problem, "give all bands of a field one shape")
+    return frames
+
+
+def assign_fields(
+    objects: pd.DataFrame, fields: Sequence[SkyField], *, position: str, position_band: str, catalogue: Path
+) -> npt.NDArray[np.int64]:
+    """Find the field of each object: by run, camcol and field, else by its place on the sky, else the only one.
+
+    Args:
+        objects: with columns run, camcol and field, or ra and dec (degrees); one row per object.
+        fields: as ``find_fields`` gives them.
+        position: ``radec`` or ``xy``, as in params.yaml.
+        position_band: the band whose frame must contain the object.
+        catalogue: names the table in errors.
+
+    Returns:
+        Index into ``fields``, -1 where none holds the object, (n objects,), int64.
+
+    Raises:
+        DataError: x/y positions without a way to tell the field, or an unreadable frame header.
+    """
+    if set(FIELD_COLUMNS) <= set(objects.columns) and all(field.sdss for field in fields):
+        index = {field.sdss: number for number, field in enumerate(fields)}
+        keys = zip(*(objects[column] for column in FIELD_COLUMNS), strict=True)
+        return np.array([index.get(key, -1) for key in keys], np.int64)  # type: ignore[call-overload]
+    if position == "radec":
+        return _containing_fields(objects, fields, position_band)
+    if len(fields) > 1:
+        problem = f"gives x and y only, and the frames are of {len(fields)} fields"
+        raise DataError(catalogue, problem, "add columns run, camcol and field, or ra and dec (position: radec)")
+    return np.zeros(len(objects), np.int64)
+
+
+def _identify(path: Path, bands: Sequence[str]) -> tuple[str, tuple[int, int, int] | None, str]:
+    """Return the field's name, its SDSS identity and the band of a file."""
+    stem = path.name[: path.name.rindex(".fits")]
+    match = _SDSS_NAME.fullmatch(stem)
+    if match:
+        run, camcol, field = int(match["run"]), int(match["camcol"]), int(match["field"])
+        return f"{run:06d}-{camcol}-{field:04d}", (run, camcol, field), match["band"]
+    parts = re.split(r"([-_.])", stem)  # odd places hold the separators
+    for place in range(len(parts) - 1, -1, -2):
+        if parts[place] in bands:
+            rest = parts[: max(place - 1, 0)] + parts[place + (1 if place else 2) :]
+            return "".join(rest) or stem, None, parts[place]
+    band = str(read_header(path).get("FILTER", "")).strip()
+    if not band:
+        problem = "neither its name nor FILTER in its header says which band it is"
+        raise DataError(path, problem, f"rename it, for example {stem}-{bands[0]}.fits")
+    return stem, None, band
+
+
+def _containing_fields(
+    objects: pd.DataFrame, fields: Sequence[SkyField], position_band: str
+) -> npt.NDArray[np.int64]:
+    """Index of the field that holds each object farthest from its edges (fields overlap), -1 for none."""
+    ra_deg, dec_deg = objects["ra"].to_numpy(float), objects["dec"].to_numpy(float)
+    chosen = np.full(len(objects), -1, np.int64)
+    deepest_px = np.full(len(objects), -np.inf)
+    for number, field in enumerate(fields):
+        if position_band not in field.paths:
+            continue
+        path = field.paths[position_band]
+        header = read_header(path)
+        x_px, y_px = celestial_wcs(path, header).all_world2pix(ra_deg, dec_deg, 0)
+        depth_px = edge_distance(x_px, y_px, (int(header["NAXIS2"]), int(header["NAXIS1"])))
+        better = (depth_px >= 0) & (depth_px > deepest_px)
+        chosen[better], deepest_px[better] = number, depth_px[better]
+    return chosen
+
+
+def edge_distance(
+    x_px: npt.NDArray[np.float64], y_px: npt.NDArray[np.float64], shape: tuple[int, int]
+) -> npt.NDArray[np.float64]:
+    """Distance in pixels from points to the nearest border of an image (height, width); negative outside.
+
+    Pixel centres are whole numbers, so the image spans -0.5 to width - 0.5. Points with no image (NaN) are at -inf.
+    """
+    height, width = shape
+    nearest = np.min([x_px + 0.5, width - 0.5 - x_px, y_px + 0.5, height - 0.5 - y_px], axis=0)
+    return np.where(np.isnan(nearest), -np.inf, nearest)

@@ -1,0 +1,37 @@
+"""A small network trained from scratch, on pictures or on every band of the flux.
+
+Its front (stretch and resize) has no weights, so it runs once per image and not once per epoch.
+"""
+
+import keras
+
+from deepsky.networks.heads import probabilities
+from deepsky.networks.inputs import ImageSpec, image_input, stretched_pixels
+
+FILTERS = (16, 32, 64, 128)
+# Keras' momentum of 0.99 wants thousands of steps; ten epochs on hundreds of images are about a hundred.
+MOMENTUM = 0.9
+
+
+def build_front(spec: ImageSpec, size_px: int) -> keras.Model:
+    """Build image -> (n, size_px, size_px, channel), float32."""
+    image = image_input(spec)
+    return keras.Model(image, stretched_pixels(image, spec, size_px), name="stretched")
+
+
+def build_tail(shape: tuple[int, int, int], n_classes: int) -> keras.Model:
+    """Build stretched pixels -> probabilities: four convolution blocks, pooling, softmax.
+
+    Args:
+        shape: (height, width, channel) of the stretched pixels.
+        n_classes: number of probabilities.
+    """
+    pixels = keras.Input(shape, name="pixels")
+    maps = keras.layers.BatchNormalization(momentum=MOMENTUM, name="standardise")(pixels)
+    for number, n_filters in enumerate(FILTERS, start=1):
+        maps = keras.layers.Conv2D(n_filters, 3, padding="same", use_bias=False, name=f"conv_{number}")(maps)
+        maps = keras.layers.BatchNormalization(momentum=MOMENTUM, name=f"norm_{number}")(maps)
+        maps = keras.layers.ReLU(name=f"relu_{number}")(maps)
+        maps = keras.layers.MaxPooling2D(2, padding="same", name=f"halve_{number}")(maps)
+    pooled = keras.layers.GlobalAveragePooling2D(name="average")(maps)
+    return keras.Model(pixels, probabilities(pooled, n_classes), name="cnn_small")

@@ -1,0 +1,27 @@
+"""ResNet50 (He et al. 2015, arXiv:1512.03385)."""
+
+import keras
+from keras import KerasTensor
+
+from deepsky.networks.backbone import Backbone, application
+from deepsky.networks.inputs import CaffeScaling
+
+
+def build(size_px: int) -> keras.Model:
+    """Build ResNet50 without top for square images."""
+    return application(keras.applications.ResNet50, size_px, "resnet50")
+
+
+def scale(rgb: KerasTensor) -> KerasTensor:
+    """RGB in 0..255 -> BGR around 0."""
+    return CaffeScaling(name="scaling")(rgb)
+
+
+BACKBONE = Backbone(
+    build=build,
+    scale=scale,
+    min_size_px=32,
+    weights_file="resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+    weights_folder="resnet",
+    weights_md5="4d473c1dd8becc155b73f8504c6f6626",
+)

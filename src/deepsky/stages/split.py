@@ -1,0 +1,14 @@
+"""Stage split: one CSV per dataset that says which row trains, validates and tests."""
+
+from pathlib import Path
+
+from deepsky.datasets.packed import open_packed
+from deepsky.files import whole_file
+from deepsky.splits import GroupBy, SplitParams, split_rows
+
+
+def run(group_by: GroupBy, params: SplitParams, *, packed: Path, out: Path) -> None:
+    """Write id, split and group of every row of a packed dataset."""
+    table = split_rows(open_packed(packed).rows, group_by, params)
+    with whole_file(out) as path:
+        table.to_csv(path, index=False, lineterminator="\n")

@@ -1,0 +1,115 @@
+"""Where a run comes from: the git commit, the DVC stage and the hashes of the data it reads."""
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML, YAMLError
+
+from deepsky.errors import TrackingError
+
+# DVC rewrites these while the pipeline runs; what they say is in the data hashes.
+_WRITTEN_BY_DVC = (":(exclude)dvc.lock", ":(exclude)evaluation")
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What is known of a run's origin.
+
+    Attributes:
+        stage: name of the DVC stage, empty outside DVC.
+        data: hash of each data input by its path, as dvc.lock has it (``.dir`` at the end for folders).
+        git_commit: HEAD, empty outside git.
+        git_dirty: whether tracked or new files differ from HEAD; None outside git.
+    """
+
+    stage: str = ""
+    data: Mapping[str, str] = field(default_factory=dict)
+    git_commit: str = ""
+    git_dirty: bool | None = None
+
+
+def current_lineage(dataset: str, network: str) -> Lineage:
+    """Return the lineage of the stage that DVC is running now in this process.
+
+    dvc.lock holds the hashes of every upstream output while a stage runs; which of them the stage reads is what
+    dvc.yaml lists under its ``deps``.
+
+    Args:
+        dataset: what stands for ``${item.dataset}`` in dvc.yaml.
+        network: what stands for ``${item.network}``.
+
+    Raises:
+        TrackingError: dvc.yaml or dvc.lock is there but is not valid YAML.
+    """
+    stage, root = os.environ.get("DVC_STAGE", ""), Path(os.environ.get("DVC_ROOT", "."))
+    commit, dirty = _git_state()
+    if not stage:
+        return Lineage(git_commit=commit, git_dirty=dirty)
+    definition = _read(root / "dvc.yaml").get("stages", {}).get(stage.rpartition(":")[2].partition("@")[0], {})
+    definition = definition.get("do", definition)
+    recorded = _output_hashes(root)
+    data = {}
+    for dep in map(str, definition.get("deps", ())):
+        path = dep.replace("${item.dataset}", dataset).replace("${item.network}", network)
+        if path in recorded:  # source files are deps too, but no stage writes them: git knows them
+            data[path] = recorded[path]
+    return Lineage(stage, data, commit, dirty)
+
+
+def recorded_lineage(output: Path) -> Lineage:
+    """Return the lineage of a finished stage by one of its outputs, as dvc.lock has it.
+
+    Args:
+        output: a path of the stage's ``outs``.
+
+    Raises:
+        TrackingError: dvc.lock is there but is not valid YAML.
+    """
+    root = Path(os.environ.get("DVC_ROOT", "."))
+    wanted, entries = Path(os.path.relpath(output, root)).as_posix(), _read(root / "dvc.lock").get("stages", {})
+    hashes = _output_hashes(root)
+    for stage, entry in entries.items():
+        if any(out["path"] == wanted for out in entry.get("outs", ())):
+            data = {dep["path"]: dep["md5"] for dep in entry.get("deps", ()) if dep["path"] in hashes}
+            return Lineage(stage, data)
+    return Lineage()
+
+
+def _output_hashes(root: Path) -> dict[str, str]:
+    """Return the hash of every stage's outputs by path."""
+    entries = _read(root / "dvc.lock").get("stages", {}).values()
+    return {out["path"]: out["md5"] for entry in entries for out in entry.get("outs", ()) if "md5" in out}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return a YAML file's mapping, empty when there is no such file."""
+    return _parse(path, path.stat().st_mtime_ns) if path.exists() else {}
+
+
+@lru_cache(maxsize=4)
+def _parse(path: Path, _modified_ns: int) -> dict[str, Any]:
+    """Parse a file once per version of it: a lock of 90 stages takes half a second."""
+    try:
+        return YAML(typ="safe").load(path) or {}
+    except (OSError, YAMLError) as error:
+        raise TrackingError(path, f"cannot be read ({error})", "mend it, or restore it with git") from error
+
+
+def _git_state() -> tuple[str, bool | None]:
+    commit = _git("rev-parse", "HEAD")
+    if not commit:
+        return "", None
+    return commit, bool(_git("--no-optional-locks", "status", "--porcelain", "--", ".", *_WRITTEN_BY_DVC))
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    except OSError:  # no git on this machine
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,347 @@
+"""MLflow runs: one per dataset x network, closed truthfully however its process ends."""
+
+import hashlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import psutil
+from mlflow.entities import Dataset, DatasetInput, Metric, Param
+from mlflow.entities import Run as StoredRun
+from mlflow.tracking import MlflowClient
+
+from deepsky.errors import TrackingError
+from deepsky.tracking.lineage import Lineage, current_lineage, recorded_lineage
+from deepsky.tracking.store import prepare, store_errors
+
+KEY_FILES = ("run.json", "predictions.csv")
+_MAX_VALUE_LENGTH = 6000  # MLflow's limit of a parameter's value
+_MAX_PARAMS_PER_CALL = 100  # MLflow's limit of log_batch
+_START_TOLERANCE_S = 5.0  # the kernel's clock and ours drift apart
+_RANDOM_NOTE = "**Random weights**: the backbone was not pretrained. Do not compare with pretrained runs."
+
+
+class Run:
+    """One run in the store.
+
+    Attributes:
+        run_id: MLflow's id; never write it into an output of a stage.
+    """
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        """Wrap an existing run."""
+        self._client, self.run_id = client, run_id
+
+    def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Log one epoch's metrics; ``epoch`` counts from 1 or 0 as the caller's history does.
+
+        Raises:
+            TrackingError: the store refuses.
+        """
+        self.log_history([(epoch, metrics)])
+
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Log metrics of the whole run.
+
+        Raises:
+            TrackingError: the store refuses.
+        """
+        self.log_history([(0, metrics)])
+
+    def log_history(self, epochs: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+        """Log the metrics of many epochs in one call.
+
+        Raises:
+            TrackingError: the store refuses.
+        """
+        now_ms = int(time.time() * 1000)
+        points = [Metric(name, float(v), now_ms, step) for step, metrics in epochs for name, v in metrics.items()]
+        with store_errors():
+            self._client.log_batch(self.run_id, metrics=points)
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Log parameters; nested mappings become ``outer.inner``, and too long a value goes whole into an artifact.
+
+        Raises:
+            TrackingError: the store refuses.
+        """
+        flat = _flatten(params)
+        with store_errors():
+            for name, value in flat.items():
+                if len(value) > _MAX_VALUE_LENGTH:
+                    file = f"params/{name}.txt"
+                    self._client.log_text(self.run_id, value, file)
+                    note = f"... (whole value in the artifact {file})"
+                    flat[name] = value[: _MAX_VALUE_LENGTH - len(note)] + note
+            items = [Param(name, value) for name, value in flat.items()]
+            for first in range(0, len(items), _MAX_PARAMS_PER_CALL):
+                self._client.log_batch(self.run_id, params=items[first : first + _MAX_PARAMS_PER_CALL])
+
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        """Copy a file, or all files of a folder, into the run's artifacts below ``folder``.
+
+        Raises:
+            TrackingError: the store refuses.
+        """
+        with store_errors():
+            log = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
+            log(self.run_id, str(path), folder or None)
+
+    def finish_key(self, key: str) -> None:
+        """Name the outputs this run made (see `run_key`), so that `find_run` finds it by them.
+
+        Raises:
+            TrackingError: the store refuses.
+        """
+        self.set_tag("deepsky.key", key)
+
+    def set_tag(self, name: str, value: str) -> None:
+        """Set or replace a tag.
+
+        Raises:
+            TrackingError: the store refuses.
+        """
+        with store_errors():
+            self._client.set_tag(self.run_id, name, value)
+
+    def tags(self) -> dict[str, str]:
+        """Return the run's tags.
+
+        Raises:
+            TrackingError: the store refuses.
+        """
+        with store_errors():
+            return dict(self._client.get_run(self.run_id).data.tags)
+
+
+@contextmanager
+def training_run(
+    *, experiment: str, dataset: str, network: str, params: Mapping[str, object], tags: Mapping[str, str]
+) -> Iterator[Run]:
+    """Open a run and close it as what happened: finished, failed, or killed (Ctrl-C, SIGTERM).
+
+    After a kill -9 nothing can close it; `close_dead_runs` does at the next opportunity.
+
+    Args:
+        experiment: name of the MLflow experiment; created where missing.
+        dataset: name of the dataset.
+        network: name of the network.
+        params: every parameter that shaped the result, nested as it comes.
+        tags: more tags; a name without a dot gets the prefix ``deepsky.``.
+
+    Raises:
+        TrackingError: the store cannot be used.
+    """
+    close_dead_runs(experiment)
+    lineage = current_lineage(dataset, network)
+    run = _create(experiment, dataset, network, params, tags, lineage, _process_tags())
+    with _sigterm_raises():
+        try:
+            yield run
+        except (KeyboardInterrupt, _Terminated):
+            _close_quietly(run, "KILLED")
+            raise
+        except BaseException:
+            _close_quietly(run, "FAILED")
+            raise
+        _close(run, "FINISHED")
+
+
+def restored_run(
+    *,
+    experiment: str,
+    trained: Path,
+    facts: Mapping[str, Any],
+    history: Sequence[tuple[int, Mapping[str, float]]],
+) -> Run:
+    """Make a finished run from a train stage's files, for outputs that DVC restored instead of running the stage.
+
+    Args:
+        experiment: name of the MLflow experiment; created where missing.
+        trained: the stage's output folder; its files become artifacts.
+        facts: content of its run.json.
+        history: metrics of each epoch.
+
+    Raises:
+        TrackingError: the store cannot be used.
+    """
+    tags = {"weights": str(facts["weights"]), "restored": "true"}
+    params = {key: value for key, value in facts.items() if key not in ("params", "class_counts", "classes")}
+    run = _create(
+        experiment, facts["dataset"], facts["network"], {**params, **facts["params"]}, tags, recorded_lineage(trained), {}
+    )
+    try:
+        run.log_history(history)
+        for file in sorted(path for path in trained.iterdir() if path.is_file()):
+            run.log_artifact(file)
+        run.finish_key(run_key(trained))
+    except BaseException:
+        _close_quietly(run, "FAILED")
+        raise
+    _close(run, "FINISHED")
+    return run
+
+
+def run_key(trained: Path) -> str:
+    """Return the hash that ties a run to what its stage wrote: sha256 over run.json and predictions.csv.
+
+    Raises:
+        TrackingError: one of the files cannot be read.
+    """
+    digest = hashlib.sha256()
+    for name in KEY_FILES:
+        try:
+            content = (trained / name).read_bytes()
+        except OSError as error:
+            raise TrackingError(trained / name, f"cannot be read ({error.strerror})", "run the train stage") from error
+        digest.update(len(content).to_bytes(8) + content)
+    return digest.hexdigest()
+
+
+def find_run(experiment: str, key: str) -> Run | None:
+    """Return the newest finished run with this key, None where there is none.
+
+    Raises:
+        TrackingError: the store cannot be used.
+    """
+    client, experiment_id = prepare(experiment)
+    with store_errors():
+        found = client.search_runs(
+            [experiment_id],
+            f"attributes.status = 'FINISHED' and tags.`deepsky.key` = '{key}'",
+            order_by=["attributes.start_time DESC"],
+            max_results=1,
+        )
+    return Run(client, found[0].info.run_id) if found else None
+
+
+def close_dead_runs(experiment: str) -> int:
+    """Mark as killed the runs that claim to be running but whose process on this machine is gone.
+
+    Returns:
+        How many there were.
+
+    Raises:
+        TrackingError: the store cannot be used.
+    """
+    client, experiment_id = prepare(experiment)
+    query = f"attributes.status = 'RUNNING' and tags.`deepsky.host` = '{socket.gethostname()}'"
+    with store_errors():
+        dead = [run for run in client.search_runs([experiment_id], query, max_results=1000) if not _is_alive(run)]
+        for run in dead:
+            client.set_terminated(run.info.run_id, "KILLED")
+    return len(dead)
+
+
+def _create(
+    experiment: str,
+    dataset: str,
+    network: str,
+    params: Mapping[str, object],
+    tags: Mapping[str, str],
+    lineage: Lineage,
+    process_tags: Mapping[str, str],
+) -> Run:
+    client, experiment_id = prepare(experiment)
+    named = {name if "." in name else f"deepsky.{name}": str(value) for name, value in tags.items()}
+    own = {"deepsky.dataset": dataset, "deepsky.network": network}
+    if named.get("deepsky.weights") == "random":
+        own["mlflow.note.content"] = _RANDOM_NOTE
+    with store_errors():
+        stored = client.create_run(
+            experiment_id,
+            tags={**own, **_lineage_tags(lineage), **process_tags, **named},
+            run_name=f"{dataset}-{network}",
+        )
+        run = Run(client, stored.info.run_id)
+        inputs = [
+            DatasetInput(Dataset(name=path, digest=digest, source_type="local", source=f'{{"uri": "{path}"}}'))
+            for path, digest in lineage.data.items()
+        ]
+        if inputs:
+            client.log_inputs(run.run_id, inputs)
+    run.log_params({"dataset": dataset, "network": network, **params})
+    return run
+
+
+def _lineage_tags(lineage: Lineage) -> dict[str, str]:
+    tags = {f"deepsky.data.{path}": digest for path, digest in lineage.data.items()}
+    if lineage.stage:
+        tags["deepsky.stage"] = tags["mlflow.source.name"] = lineage.stage
+    if lineage.git_commit:
+        tags["mlflow.source.git.commit"] = lineage.git_commit
+        tags["deepsky.git_dirty"] = str(lineage.git_dirty).lower()
+    return tags
+
+
+def _process_tags() -> dict[str, str]:
+    """Return what tells this process from every other of this machine, also from a later one with the same id."""
+    return {
+        "deepsky.host": socket.gethostname(),
+        "deepsky.pid": str(os.getpid()),
+        "deepsky.process_start": f"{psutil.Process().create_time():.2f}",
+    }
+
+
+def _is_alive(run: StoredRun) -> bool:
+    tags = run.data.tags
+    try:
+        process = psutil.Process(int(tags["deepsky.pid"]))
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return abs(process.create_time() - float(tags["deepsky.process_start"])) < _START_TOLERANCE_S
+    except psutil.NoSuchProcess:
+        return False
+    except (psutil.AccessDenied, KeyError, ValueError):  # cannot tell: never close a run that may be running
+        return True
+
+
+def _close(run: Run, status: str) -> None:
+    with store_errors():
+        run._client.set_terminated(run.run_id, status)
+
+
+def _close_quietly(run: Run, status: str) -> None:
+    """Close a run on the way out of an error, which must stay the one that is reported."""
+    with suppress(TrackingError):
+        _close(run, status)
+
+
+class _Terminated(SystemExit):
+    """SIGTERM arrived."""
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Let SIGTERM unwind the block like Ctrl-C does; only the main thread may set signal handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not stop the run from being closed
+        raise _Terminated(128 + number)
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _flatten(params: Mapping[str, object], prefix: str = "") -> dict[str, str]:
+    """Return ``outer.inner`` names with the values as text."""
+    flat: dict[str, str] = {}
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = str(list(value) if isinstance(value, tuple) else value)
+    return flat

@@ -1,0 +1,179 @@
+"""The MLflow store: where it stands, and its creation before anyone writes to it."""
+
+import fcntl
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from mlflow.entities import Experiment
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from requests.exceptions import RequestException
+from sqlalchemy.exc import SQLAlchemyError
+
+from deepsky.errors import TrackingError
+from deepsky.files import whole_file
+
+_URI_VARIABLE = "MLFLOW_TRACKING_URI"
+_SQLITE = "sqlite:///"
+_SQLITE_WAIT_S = 20.0  # as long as MLflow itself waits for another writer
+
+
+def project_root(start: Path | None = None) -> Path:
+    """Return the folder that holds the store: the project a stage belongs to, wherever DVC runs it.
+
+    ``dvc exp run --temp`` and ``--queue`` copy the project below its ``.dvc/tmp/exps``; runs must not vanish with the
+    copy, so there the root is the original project.
+
+    Args:
+        start: a folder in the project; the current one by default.
+
+    Raises:
+        TrackingError: no dvc.yaml there or in any folder above.
+    """
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if folder.name == "exps" and folder.parent.name == "tmp" and folder.parent.parent.name == ".dvc":
+            return folder.parents[2]
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").is_file():
+            return folder
+    raise TrackingError(here, "stands in no project (no dvc.yaml)", f"run inside the project or set {_URI_VARIABLE}")
+
+
+def tracking_uri() -> str:
+    """Return the store's URI: MLFLOW_TRACKING_URI, else ``mlflow.db`` in the project's root.
+
+    A relative SQLite path counts from the project's root, not from the current folder.
+
+    Raises:
+        TrackingError: neither is there.
+    """
+    uri = os.environ.get(_URI_VARIABLE, "").strip()
+    if not uri:
+        return f"{_SQLITE}{project_root() / 'mlflow.db'}"
+    if uri.startswith(_SQLITE) and not uri.startswith(f"{_SQLITE}/"):
+        return f"{_SQLITE}{project_root() / uri.removeprefix(_SQLITE)}"
+    return uri
+
+
+def prepare(experiment: str) -> tuple[MlflowClient, str]:
+    """Create the database and the experiment where they are missing; any number of processes may call it at once.
+
+    Args:
+        experiment: its name.
+
+    Returns:
+        A client of the store and the experiment's id.
+
+    Raises:
+        TrackingError: the store cannot be reached, read or written, or the experiment was deleted in it.
+    """
+    uri = tracking_uri()
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints tracebacks; we raise one line
+    with store_errors(), _one_at_a_time(uri), _few_retries():
+        if (database := _sqlite_path(uri)) is not None:
+            _check_or_create_sqlite(database)
+        client = MlflowClient(uri)
+        found = client.get_experiment_by_name(experiment) or _create(client, experiment, _artifact_root(uri))
+    if found.lifecycle_stage != "active":
+        raise TrackingError(
+            shown_uri(uri),
+            f"experiment {experiment!r} is deleted",
+            f"run mlflow experiments restore -x {found.experiment_id}, or name another under tracking in params.yaml",
+        )
+    return client, found.experiment_id
+
+
+def ui_command(host: str, port: int) -> list[str]:
+    """Return the command that serves the store's web pages, to be called after `prepare`."""
+    uri = tracking_uri()
+    root = _artifact_root(uri)
+    artifacts = ["--default-artifact-root", root] if root else []
+    return ["mlflow", "ui", "--backend-store-uri", uri, *artifacts, "--host", host, "--port", str(port)]
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Turn what MLflow, its database and its transport raise into one line.
+
+    Raises:
+        TrackingError: names the store, the first line of the cause and the remedy.
+    """
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, RequestException, ImportError, OSError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise TrackingError(
+            shown_uri(tracking_uri()),
+            f"the MLflow store cannot be used ({lines[0][:300]})",
+            f"check that it is reachable, whole and writable, or set {_URI_VARIABLE} to another store",
+        ) from error
+
+
+def shown_uri(uri: str) -> str:
+    """Return the URI without the password it may hold."""
+    parts = urlsplit(uri)
+    if parts.password is None:
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")))
+
+
+def _create(client: MlflowClient, experiment: str, artifact_root: str | None) -> Experiment:
+    try:
+        return client.get_experiment(client.create_experiment(experiment, artifact_location=artifact_root))
+    except MlflowException:
+        found = client.get_experiment_by_name(experiment)
+        if found is None:  # not merely that another machine was faster
+            raise
+        return found
+
+
+def _artifact_root(uri: str) -> str | None:
+    """Return where artifacts of new experiments go; None where a server decides."""
+    return None if uri.startswith(("http:", "https:")) else str(project_root() / "mlruns")
+
+
+def _sqlite_path(uri: str) -> Path | None:
+    return Path(uri.removeprefix(_SQLITE).partition("?")[0]) if uri.startswith(_SQLITE) else None
+
+
+def _check_or_create_sqlite(path: Path) -> None:
+    """Fail at once on a database that is locked, unwritable or no database: MLflow would retry for minutes."""
+    if not path.exists() or not path.stat().st_size:
+        with whole_file(path) as fresh:  # a process killed meanwhile leaves no half-made store
+            MlflowClient(f"{_SQLITE}{fresh}").search_experiments(max_results=1)
+    with closing(sqlite3.connect(path, timeout=_SQLITE_WAIT_S, isolation_level=None)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("ROLLBACK")
+
+
+@contextmanager
+def _one_at_a_time(uri: str) -> Iterator[None]:
+    """Let one process of this machine in; the lock goes with the process, however it ends."""
+    database = _sqlite_path(uri)
+    if database is None:
+        yield
+        return
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with database.with_name(f"{database.name}.lock").open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _few_retries() -> Iterator[None]:
+    """Say soon that a server is not there; later calls retry as patiently as MLflow likes."""
+    name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[name]

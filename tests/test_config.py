@@ -1,0 +1,69 @@
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from deepsky.config import SECTIONS, read_choice, read_section, read_yaml
+from deepsky.errors import ConfigError
+from deepsky.splits import SplitParams
+
+ROOT = Path(__file__).resolve().parents[1]
+GOOD = "split: {seed: 1, test_fraction: 0.2, val_fraction: 2e-1, cell_arcmin: 2}\n"
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_reads_a_section_with_yaml_1_2_floats(tmp_path):
+    params = read_section("split", SplitParams, write(tmp_path, GOOD))
+    assert params == SplitParams(seed=1, test_fraction=0.2, val_fraction=0.2, cell_arcmin=2.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD.replace("seed", "sede"), r"params.yaml: split: 'sede' is unknown; known keys: seed, "),
+        (GOOD.replace("seed: 1, ", ""), r"params.yaml: split: 'seed' is missing; add it"),
+        (GOOD.replace("seed: 1", "seed: one"), r"split.seed: 'one' is not of type int"),
+        (GOOD.replace("0.2", "0.9"), r"split: test_fraction and val_fraction must"),
+        (GOOD.replace("split", "spilt"), r"params.yaml: 'spilt' is unknown"),
+        ("train: {}\n", r"'split' is missing; choose one of: train"),
+        ("split: [\n", r"is not valid YAML"),
+        ("split: 3\n", r"3 is not a mapping"),
+    ],
+)
+def test_refuses_in_one_line(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_section("split", SplitParams, write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_refuses_a_missing_file(tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot be read .* run from the project's root"):
+        read_yaml("split", tmp_path / "params.yaml")
+
+
+@dataclass(frozen=True)
+class Nested:
+    names: tuple[str, ...]
+    size: int | None = None
+
+
+def test_optional_values_and_lists(tmp_path):
+    path = write(tmp_path, "train: {names: [a, b], size: null}\n")
+    assert read_section("train", Nested, path) == Nested(("a", "b"))
+    with pytest.raises(ConfigError, match="'a' is not a list"):
+        read_section("train", Nested, write(tmp_path, "train: {names: a}\n"))
+
+
+def test_choice(tmp_path):
+    path = write(tmp_path, "on_bad_file: continue\n")
+    with pytest.raises(ConfigError, match="'continue' is unknown; choose one of: stop, skip"):
+        read_choice("on_bad_file", ("stop", "skip"), path)
+
+
+def test_the_projects_own_file_holds_every_section():
+    assert set(read_yaml(path=ROOT / "params.yaml")) == set(SECTIONS)

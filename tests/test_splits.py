@@ -1,0 +1,120 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deepsky.catalogue.objid import are_objids, pack_objid, unpack_objid
+from deepsky.catalogue.tables import read_objects
+from deepsky.errors import DataError
+from deepsky.splits import SplitParams, sky_groups, split_rows
+
+PARAMS = SplitParams(seed=1, test_fraction=0.2, val_fraction=0.2, cell_arcmin=2.0)
+
+
+def make_rows(seed: int = 0, n_fields: int = 20, per_class: int = 6) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    fields = [(752, 1 + i % 6, 100 + 5 * i) for i in range(n_fields)]
+    rows = [
+        {"label": label, "run": run, "camcol": camcol, "field": field, "image": number}
+        for number, (run, camcol, field) in enumerate(fields)
+        for label in ("GALAXY", "QSO", "STAR")
+        for _ in range(per_class)
+    ]
+    table = pd.DataFrame(rows)
+    table["id"] = [str(n) for n in rng.permutation(len(table))]
+    table["ra_deg"] = rng.uniform(0, 360, len(table))
+    table["dec_deg"] = rng.uniform(-80, 80, len(table))
+    return table
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 10_000), order=st.randoms(use_true_random=False))
+def test_groups_are_whole_and_row_order_does_not_matter(seed, order):
+    rows = make_rows(seed)
+    split = split_rows(rows, "field", PARAMS)
+    assert (split.groupby("group")["split"].nunique() == 1).all()
+    positions = list(range(len(rows)))
+    order.shuffle(positions)
+    shuffled = split_rows(rows.iloc[positions].reset_index(drop=True), "field", PARAMS)
+    assert split.set_index("id")["split"].to_dict() == shuffled.set_index("id")["split"].to_dict()
+
+
+def test_fractions_and_classes():
+    rows = make_rows()
+    split = split_rows(rows, "field", PARAMS)["split"]
+    shares = split.value_counts(normalize=True)
+    assert shares["test"] == pytest.approx(0.2, abs=0.05)
+    assert shares["val"] == pytest.approx(0.2, abs=0.05)
+    assert (rows.groupby(split.to_numpy())["label"].nunique() == 3).all()
+    other = split_rows(rows, "field", SplitParams(seed=2, test_fraction=0.2, val_fraction=0.2, cell_arcmin=2.0))
+    assert (other["split"] != split).any()
+
+
+def test_overlapping_neighbours_share_a_group():
+    rows = pd.DataFrame({"run": [1, 1, 1, 1, 1, 2], "camcol": [1, 1, 1, 2, 1, 1], "field": [12, 11, 14, 13, 13, 12]})
+    groups = sky_groups(rows, "field", 2.0)
+    assert groups.tolist() == ["000001-1-0011"] * 3 + ["000001-2-0013", "000001-1-0011", "000002-1-0012"]
+
+
+def test_sky_cells_hold_neighbours_and_part_strangers():
+    rows = pd.DataFrame({"ra_deg": [10.0001, 10.0002, 10.5], "dec_deg": [40.0001, 40.0002, 40.0001]})
+    groups = sky_groups(rows, "sky", 2.0)
+    assert groups[0] == groups[1] != groups[2]
+
+
+def test_scarce_class_is_refused_by_name():
+    rows = make_rows(n_fields=20)
+    rows = rows[(rows["label"] != "QSO") | (rows["field"] < 110)]
+    with pytest.raises(DataError, match=r"class QSO: lies in 2 sky groups, too few .* val_fraction|test_fraction"):
+        split_rows(rows, "field", PARAMS)
+
+
+def test_missing_columns_are_refused_by_name():
+    rows = make_rows().assign(group=np.nan)
+    with pytest.raises(DataError, match="has no group; group_by: group needs it"):
+        split_rows(rows, "group", PARAMS)
+    with pytest.raises(DataError, match="not SDSS objIDs"):
+        split_rows(rows, "objid", PARAMS)
+
+
+@given(
+    run=st.integers(1, 2**16 - 1),
+    rerun=st.integers(1, 2**11 - 1),
+    camcol=st.integers(1, 6),
+    field=st.integers(0, 2**12 - 1),
+    number=st.integers(0, 2**16 - 1),
+)
+def test_objid_round_trip(run, rerun, camcol, field, number):
+    objid = pack_objid(rerun=rerun, run=run, camcol=camcol, field=field, number=number)
+    parts = unpack_objid(np.atleast_1d(objid)).iloc[0].to_dict()
+    assert parts == {"rerun": rerun, "run": run, "camcol": camcol, "field": field, "number": number}
+
+
+def test_objid_refuses_floats_and_knows_a_real_one():
+    with pytest.raises(TypeError, match="integers"):
+        unpack_objid([1.2376487e18])
+    parts = unpack_objid([1237648720693755918]).iloc[0]
+    assert (parts["run"], parts["rerun"], parts["camcol"], parts["field"]) == (756, 301, 2, 427)
+    assert not are_objids(pd.Series(["1237648720693755918", "12"]))
+
+
+@pytest.mark.real
+def test_real_galaxy_zoo_ids_are_objids(real_data):
+    labels = read_objects(
+        real_data("galaxy_zoo1/labels.csv"),
+        id_column="OBJID",
+        label_column="name",
+        classes=("elliptical", "spiral_cw", "spiral_acw", "edge_on", "dont_know", "merger"),
+    )
+    assert are_objids(labels["id"])
+    split = split_rows(labels.assign(image=range(len(labels))), "objid", PARAMS)
+    assert split["split"].value_counts().to_dict()["test"] == pytest.approx(200, abs=10)
+
+
+@pytest.mark.real
+def test_real_reference_table_is_refused_by_objid_and_read_by_specobjid(real_data, tmp_path):
+    table = real_data("catalogues/Skyserver_SQL2_27_2018_6_51_39_PM.csv")
+    classes = ("GALAXY", "QSO", "STAR")
+    with pytest.raises(DataError, match=r"rounded id 1\.2376"):
+        read_objects(table, id_column="objid", label_column="class", classes=classes)

@@ -1,0 +1,56 @@
+"""dvc.yaml against the code: every stage lists exactly the source files that it imports."""
+
+import ast
+from pathlib import Path
+
+import grimp
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[1]
+STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+GRAPH = grimp.build_graph("deepsky")
+
+
+def source_file(module: str) -> Path:
+    path = ROOT / "src" / Path(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def has_code(path: Path) -> bool:
+    body = ast.parse(path.read_text()).body
+    return any(not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) for node in body)
+
+
+def closure(module: str) -> set[str]:
+    """Source files that importing the module runs: its imports, and the packages that they stand in."""
+    found: set[str] = set()
+    waiting = {module}
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        waiting |= GRAPH.find_modules_directly_imported_by(name)
+        if "." in name:
+            waiting.add(name.rpartition(".")[0])
+    files = {source_file(name) for name in found}
+    templates = {path for file in files for path in file.parent.glob("*.j2")}
+    return {str(path.relative_to(ROOT)) for path in files | templates if path.suffix != ".py" or has_code(path)}
+
+
+def test_every_stage_is_a_module_and_a_verb():
+    from deepsky.cli import cli
+
+    modules = {path.stem for path in (ROOT / "src/deepsky/stages").glob("*.py")} - {"__init__"}
+    assert set(STAGES) == modules
+    assert {stage.replace("_", "-") for stage in STAGES} <= set(cli.commands)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_depends_on_its_import_closure(stage):
+    definition = STAGES[stage].get("do", STAGES[stage])
+    listed = {path for path in definition["deps"] if path.startswith("src/")}
+    expected = closure(f"deepsky.stages.{stage}")
+    block = "\n".join(f"      - {path}" for path in sorted(expected))
+    assert listed == expected, f"deps of {stage} in dvc.yaml should list these source files:\n{block}"
