@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -41,6 +41,10 @@ def main() -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """Classify deep-space objects from images. `make help` lists the everyday targets."""
+
+
+def _on_bad_file() -> Literal["stop", "skip"]:
+    return "skip" if read_choice("on_bad_file", ("stop", "skip")) == "skip" else "stop"
 
 
 def _path_option(name: str, what: str) -> Any:
@@ -85,7 +89,7 @@ def render(name: str, folder: Path, catalogue: Path, png: Path, packed: Path) ->
     stage.run(
         name,
         params,
-        read_choice("on_bad_file", ("stop", "skip")),
+        _on_bad_file(),
         folder=folder,
         catalogue=catalogue,
         png=png,
@@ -103,7 +107,7 @@ def pack(name: str, folder: Path, labels: Path, out: Path) -> None:
     from deepsky.stages import pack as stage
 
     params = read_section(f"images.{name}", stage.ImagesParams)
-    stage.run(name, params, read_choice("on_bad_file", ("stop", "skip")), folder=folder, labels=labels, out=out)
+    stage.run(name, params, _on_bad_file(), folder=folder, labels=labels, out=out)
 
 
 @cli.command()
@@ -137,10 +141,12 @@ def weights(network: str, out: Path) -> None:
 @_path_option("out", "features .npy to write")
 def features(network: str, packed: Path, weights: Path, out: Path) -> None:
     """Stage features: the frozen NETWORK's view of every distinct image."""
+    from deepsky.networks.backbone import BackboneParams
     from deepsky.stages import features as stage
+    from deepsky.training.features import FeaturesParams
 
-    backbone = read_section(f"backbones.{network}", stage.BackboneParams)
-    params = read_section("features", stage.FeaturesParams)
+    backbone = read_section(f"backbones.{network}", BackboneParams)
+    params = read_section("features", FeaturesParams)
     stage.run(network, backbone, params, packed=packed, weights=weights, out=out)
 
 
@@ -154,13 +160,15 @@ def features(network: str, packed: Path, weights: Path, out: Path) -> None:
 @_path_option("out", "folder of the trained network to write")
 def train(dataset: str, network: str, packed: Path, split: Path, features: Path, weights: Path, out: Path) -> None:
     """Stage train: a head on the cached features of NETWORK for DATASET."""
+    from deepsky.networks.backbone import BackboneParams
     from deepsky.stages import train as stage
+    from deepsky.training.fit import TrainParams
 
     stage.run(
         dataset,
         network,
-        read_section("train", stage.TrainParams),
-        read_section(f"backbones.{network}", stage.BackboneParams),
+        read_section("train", TrainParams),
+        read_section(f"backbones.{network}", BackboneParams),
         read_yaml("tracking.experiment"),
         packed=packed,
         split=split,
@@ -179,8 +187,9 @@ def train(dataset: str, network: str, packed: Path, split: Path, features: Path,
 def train_scratch(dataset: str, network: str, packed: Path, split: Path, out: Path) -> None:
     """Stage train_scratch: NETWORK trained from DATASET's images."""
     from deepsky.stages import train_scratch as stage
+    from deepsky.training.fit import ScratchParams
 
-    params = read_section(f"scratch.{network}", stage.ScratchParams)
+    params = read_section(f"scratch.{network}", ScratchParams)
     experiment = read_yaml("tracking.experiment")
     stage.run(dataset, network, params, experiment, packed=packed, split=split, out=out)
 
@@ -220,8 +229,72 @@ def report(evaluation: Path, metrics: Path, out: Path) -> None:
 
 @cli.command()
 @click.option("--jobs", default=1, show_default=True, help="stages side by side, 1 to 4")
-def repro(jobs: int) -> None:
-    """Bring every stage up to date: dvc repro, with independent stages side by side."""
+@click.argument("targets", nargs=-1)
+def repro(jobs: int, targets: tuple[str, ...]) -> None:
+    """Bring every stage (or TARGETS) up to date: dvc repro, with independent stages side by side."""
     from deepsky.commands import repro as command
 
-    command.run(jobs)
+    command.run(jobs, targets)
+
+
+@cli.group()
+def add() -> None:
+    """Register your own data: copied, versioned by DVC, entered in params.yaml."""
+
+
+@add.command("images")
+@click.argument("name")
+@click.argument("folder", type=PATH)
+@click.argument("labels", type=PATH)
+@click.option("--id-column", required=True, help="column of LABELS that names each image (its file name's stem)")
+@click.option("--label-column", required=True, help="column of LABELS with the class")
+@click.option("--size-px", default=224, show_default=True, help="side of the square pictures to learn from")
+@click.option("--crop-px", type=int, help="keep the middle square of this side first")
+@click.option("--group-column", help="column that says which images belong together")
+def add_images(name: str, folder: Path, labels: Path, **options: Any) -> None:
+    """Register the images of FOLDER, labelled by the CSV LABELS, as dataset NAME."""
+    from deepsky.commands import add as command
+
+    command.add_images(name, folder, labels, **options)
+
+
+@add.command("frames")
+@click.argument("name")
+@click.argument("folder", type=PATH)
+@click.argument("catalogue", type=PATH)
+@click.option("--id-column", help="column of CATALOGUE that names each object; rows are numbered without it")
+@click.option("--label-column", default="class", show_default=True, help="column of CATALOGUE with the class")
+@click.option("--position", type=click.Choice(["radec", "xy"]), default="radec", show_default=True)
+@click.option("--position-band", default="r", show_default=True, help="band whose pixels x and y count, from 0")
+@click.option("--bands", default="u,g,r,i,z", show_default=True, help="bands to cut out")
+@click.option("--colours", default="i,r,g", show_default=True, help="bands shown as red, green and blue")
+@click.option("--cutout-size-px", default=64, show_default=True)
+def add_frames(name: str, folder: Path, catalogue: Path, **options: Any) -> None:
+    """Register the FITS frames of FOLDER and the objects of CATALOGUE as dataset NAME_cutouts."""
+    from deepsky.commands import add as command
+
+    command.add_frames(name, folder, catalogue, **options)
+
+
+@cli.command()
+@click.argument("model", type=PATH)
+@click.argument("inputs", nargs=-1, required=True, type=PATH)
+@click.option("--catalogue", type=PATH, help="CSV of objects to cut out of the FITS frames INPUTS")
+@click.option("--id-column", help="column of the catalogue that names each object; rows are numbered without it")
+@click.option("--position", type=click.Choice(["radec", "xy"]), default="radec", show_default=True)
+@click.option("--position-band", default="r", show_default=True, help="band whose pixels x and y count, from 0")
+@click.option("--csv", "out", type=PATH, help="write a CSV here instead of printing")
+def predict(model: Path, inputs: tuple[Path, ...], out: Path | None, **options: Any) -> None:
+    """Label images, or the catalogued objects of FITS frames, with the trained network MODEL.h5."""
+    from deepsky.commands import predict as command
+
+    command.run(model, inputs, out, **options)
+
+
+@cli.command()
+@click.option("--port", default=5000, show_default=True)
+def ui(port: int) -> None:
+    """MLflow UI on 127.0.0.1 with every run to compare."""
+    from deepsky.commands import ui as command
+
+    command.run(read_yaml("tracking.experiment"), port)

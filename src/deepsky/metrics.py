@@ -137,4 +137,6 @@ def _check_probabilities(table: npt.NDArray[np.float64], n_rows: int, n_classes:
     bad = np.flatnonzero((np.abs(sums - 1) > _ROW_SUM_TOLERANCE) | (table < 0).any(axis=1))
     if len(bad):
         row = ", ".join(f"{value:g}" for value in table[bad[0]])
-        raise DataError(where, f"prediction {bad[0] + 1} ({row}) is no probability: sum {sums[bad[0]]:g}", "train again")
+        raise DataError(
+            where, f"prediction {bad[0] + 1} ({row}) is no probability: sum {sums[bad[0]]:g}", "train again"
+        )

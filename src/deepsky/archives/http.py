@@ -63,11 +63,13 @@ def _check(url: str, n_bytes: int, announced: str | None, found: str, expected: 
     if announced is not None and n_bytes != int(announced):
         raise DataError(url, f"ended after {n_bytes} of {announced} bytes", "try again")
     if expected is not None and found != expected:
-        raise DataError(url, f"has the hash {found}, not {expected}", "the file is not the official one: check the address")
+        raise DataError(
+            url, f"has the hash {found}, not {expected}", "the file is not the official one: check the address"
+        )
 
 
 def _reason(error: requests.RequestException) -> str:
-    """The innermost cause: the outer ones repeat it inside object representations."""
+    """Return the innermost cause: the outer ones repeat it inside object representations."""
     cause: BaseException = error
     while (deeper := cause.__cause__ or cause.__context__ or getattr(cause, "reason", None)) is not None:
         if not isinstance(deeper, BaseException):

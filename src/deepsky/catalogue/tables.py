@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pandas as pd
 
 from deepsky.errors import DataError
@@ -14,15 +15,16 @@ REFERENCE_COLUMNS = (
     "objid", "ra", "dec", "u", "g", "r", "i", "z", "run", "rerun", "camcol", "field",
     "specobjid", "class", "redshift", "plate", "mjd", "fiberid",
 )  # fmt: skip
+_UNSAFE_ID = re.compile(r"^\.|[/\\\x00-\x1f]")  # ids name picture files
 _RUINED_ID = re.compile(r"^\d(\.\d+)?[eE]\+?\d+$")
 
 
-def read_objects(path: Path, *, id_column: str, label_column: str, classes: tuple[str, ...]) -> pd.DataFrame:
+def read_objects(path: Path, *, id_column: str | None, label_column: str, classes: tuple[str, ...]) -> pd.DataFrame:
     """Read a catalogue or label table.
 
     Args:
         path: CSV with a header line.
-        id_column: column that names each object once; kept as text, digit for digit.
+        id_column: column that names each object once; kept as text, digit for digit. None numbers the rows from 1.
         label_column: column with the class name.
         classes: the classes that may occur.
 
@@ -30,13 +32,16 @@ def read_objects(path: Path, *, id_column: str, label_column: str, classes: tupl
         One row per object: ``id`` (str), ``label`` (str) and every other column as pandas reads it.
 
     Raises:
-        DataError: unreadable file, missing column, id written as 1.2E+18, duplicate id, unknown class.
+        DataError: unreadable file, missing column, id written as 1.2E+18, duplicate id, an id that cannot be part
+            of a file name, unknown class.
     """
-    table = read_table(path, required=(id_column, label_column))
-    table = table.rename(columns={id_column: "id", label_column: "label"})
+    table = read_table(path, required=(label_column,) if id_column is None else (id_column, label_column))
+    table = table.rename(columns={id_column or "": "id", label_column: "label"})
+    if id_column is None:
+        table["id"] = (pd.RangeIndex(len(table)) + 1).astype(str)
     table["id"] = table["id"].str.strip()
     table["label"] = table["label"].str.strip()
-    _check_ids(table["id"], path, id_column)
+    _check_ids(table["id"], path, id_column or "id")
     unknown = table.loc[~table["label"].isin(classes)]
     if len(unknown):
         row = unknown.iloc[0]
@@ -73,6 +78,30 @@ def read_table(path: Path, *, required: tuple[str, ...]) -> pd.DataFrame:
     return table
 
 
+def check_numbers(table: pd.DataFrame, path: Path, columns: tuple[str, ...]) -> None:
+    """Refuse objects without the numbers that a stage needs.
+
+    Args:
+        table: as ``read_objects`` gives it.
+        path: names the table in errors.
+        columns: columns that must exist and hold a finite number in every row.
+
+    Raises:
+        DataError: a missing column, or the first object whose cell is empty or no number.
+    """
+    for column in columns:
+        if column not in table.columns:
+            raise DataError(path, f"column {column!r} is missing", f"its columns are {', '.join(table.columns)}")
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        bad = table[~np.isfinite(numbers.to_numpy(float))]
+        if len(bad):
+            raise DataError(
+                path,
+                f"object {bad['id'].iloc[0]} has {bad[column].iloc[0]!r} in column {column!r}, which is no number",
+                "fill it or drop the row",
+            )
+
+
 def _check_ids(ids: pd.Series, path: Path, column: str) -> None:
     ruined = ids[ids.str.match(_RUINED_ID)]
     if len(ruined):
@@ -84,6 +113,13 @@ def _check_ids(ids: pd.Series, path: Path, column: str) -> None:
     empty = ids[ids == ""]
     if len(empty):
         raise DataError(path, f"row {empty.index[0] + 2} has no id in column {column!r}", "fill it or drop the row")
+    unsafe = ids[ids.str.contains(_UNSAFE_ID)]
+    if len(unsafe):
+        raise DataError(
+            path,
+            f"id {unsafe.iloc[0]!r} in column {column!r} cannot be part of a file name",
+            "use ids without slashes and control characters that do not begin with a dot",
+        )
     repeated = ids[ids.duplicated()]
     if len(repeated):
         raise DataError(

@@ -3,9 +3,10 @@
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import pandas as pd
@@ -17,9 +18,10 @@ from deepsky.catalogue.tables import read_objects, read_table
 from deepsky.config import PARAMS, read_yaml
 from deepsky.errors import ConfigError, DataError
 from deepsky.files import whole_file, whole_folder
+from deepsky.imaging.fields import find_fields, require_bands
+from deepsky.imaging.pictures import PICTURE_SUFFIXES
 
 EXTERNAL = Path("data/external")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
 
 def add_images(
@@ -51,13 +53,13 @@ def add_images(
     """
     _check_name(name, "images", [name])
     classes, ids = _classes_and_ids(labels, id_column, label_column)
-    stems = {path.stem for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES}
+    stems = {path.stem for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES}
     absent = [id_ for id_ in ids if id_ not in stems]
     if absent:
         raise DataError(
             labels,
             f"names {len(absent)} of {len(ids)} images that are not in {folder}, first {absent[0]!r}",
-            f"add the files (named ID{IMAGE_SUFFIXES[0]} and the like) or drop those rows",
+            f"add the files (named ID{PICTURE_SUFFIXES[0]} and the like) or drop those rows",
         )
     entry = {
         "folder": _take_in(name, "images", folder),
@@ -71,6 +73,75 @@ def add_images(
     }
     group_by = "group" if group_column else "objid" if are_objids(ids) else "image"
     _register(name, "images", entry, {name: group_by})
+
+
+def add_frames(
+    name: str,
+    folder: Path,
+    catalogue: Path,
+    *,
+    id_column: str | None,
+    label_column: str,
+    position: Literal["radec", "xy"],
+    position_band: str,
+    bands: str,
+    colours: str,
+    cutout_size_px: int,
+) -> None:
+    """Register a folder of FITS frames with a catalogue of their objects as dataset ``name``_cutouts.
+
+    Args:
+        name: of the new frames.
+        folder: FITS frames in nanomaggies with celestial WCS, one per band and field, at any depth.
+        catalogue: CSV with class and position (ra, dec in degrees; or x, y in pixels from 0) of each object.
+        id_column: its column that names each object once; None numbers the rows.
+        label_column: its column with the class.
+        position: which of the two positions counts.
+        position_band: the band whose pixels x and y count.
+        bands: comma-separated bands to cut out.
+        colours: comma-separated bands shown as red, green and blue.
+        cutout_size_px: side of the square cutouts.
+
+    Raises:
+        ConfigError: the name is taken or unfit, or a band is not among ``bands``.
+        DataError: the folder or table is wrong; nothing was copied then.
+    """
+    _check_name(name, "frames", [f"{name}_cutouts"])
+    band_names, colour_names = bands.split(","), colours.split(",")
+    for band in (*colour_names, position_band):
+        if band not in band_names:
+            raise ConfigError(f"band {band!r}", f"is not among --bands {bands}", "name it there or choose another")
+    fields = find_fields(folder, band_names)
+    for field in fields:
+        require_bands(field, band_names)
+    with tempfile.TemporaryDirectory() as scratch:
+        if id_column is None:
+            catalogue, id_column = _number_rows(catalogue, Path(scratch) / catalogue.name), "id"
+        classes, _ = _classes_and_ids(catalogue, id_column, label_column)
+        read_table(catalogue, required=("ra", "dec") if position == "radec" else ("x", "y"))
+        entry = {
+            "folder": _take_in(name, "frames", folder),
+            "catalogue": _take_in(name, "catalogue.csv", catalogue),
+            "id_column": id_column,
+            "label_column": label_column,
+            "classes": classes,
+            "position": position,
+            "position_band": position_band,
+            "bands": band_names,
+            "frame_band": position_band,
+            "rgb_bands": colour_names,
+            "colour_bands": colour_names,
+            "cutout_size_px": cutout_size_px,
+        }
+    # With few pointings whole fields cannot be held back; cells of the sky can.
+    _register(name, "frames", entry, {f"{name}_cutouts": "field" if len(fields) >= 20 else "sky"})
+
+
+def _number_rows(catalogue: Path, target: Path) -> Path:
+    table = read_table(catalogue, required=())
+    table.insert(0, "id", [str(number) for number in range(1, len(table) + 1)])
+    table.to_csv(target, index=False, lineterminator="\n")
+    return target
 
 
 def _check_name(name: str, section: str, datasets: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """dvc repro with independent stages side by side; DVC itself runs one stage at a time."""
 
 import subprocess
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -21,14 +22,15 @@ class StageResult:
     output: str
 
 
-def run(jobs: int) -> None:
-    """Bring every stage up to date.
+def run(jobs: int, targets: Sequence[str] = ()) -> None:
+    """Bring every stage, or the targets and what they need, up to date.
 
     Stages that are up to date, and whose inputs are, start no process. The last word is `dvc repro`'s own,
     so the outcome is the same as with one job.
 
     Args:
         jobs: stages that may run at a time, 1 to MAX_JOBS.
+        targets: DVC addresses of stages; none means all.
 
     Raises:
         ConfigError: jobs out of range.
@@ -37,18 +39,21 @@ def run(jobs: int) -> None:
     if not 1 <= jobs <= MAX_JOBS:
         raise ConfigError(f"--jobs {jobs}", "is out of range", f"give 1 to {MAX_JOBS}")
     if jobs > 1:
-        _run_side_by_side(_stale_graph(), jobs)
-    if subprocess.run(["dvc", "repro"]).returncode:
+        _run_side_by_side(_stale_graph(targets), jobs)
+    if subprocess.run(["dvc", "repro", *targets]).returncode:
         raise DeepSkyError("dvc repro", "a stage failed", "its own line above says why")
 
 
-def _stale_graph() -> dict[str, set[str]]:
+def _stale_graph(targets: Sequence[str]) -> dict[str, set[str]]:
     """Map each stage that may have to run to the stages that it must wait for, both by DVC address."""
     from dvc.repo import Repo  # slow to import
-    from networkx import ancestors
+    from networkx import ancestors, descendants
 
     with Repo() as repo:
         graph = repo.index.graph  # an edge leads from a stage to one that it reads
+        if targets:
+            wanted = {stage for stage in graph if stage.addressing in targets}
+            graph = graph.subgraph(wanted.union(*(descendants(graph, stage) for stage in wanted)))
         changed = set(repo.status())
         upward = {stage for stage in graph if stage.addressing in changed}
         stale = upward.union(*(ancestors(graph, stage) for stage in upward))

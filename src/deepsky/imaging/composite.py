@@ -38,7 +38,8 @@ def lupton_rgb(
     intensity = red + green
     intensity += blue
     intensity *= np.float32(q / (3 * stretch_nmgy))
-    np.maximum(intensity, np.float32(1e-6), out=intensity)  # below zero: the linear end of the curve
+    np.abs(intensity, out=intensity)  # asinh(x) / x is even
+    np.maximum(intensity, np.float32(1e-6), out=intensity)  # 0 / 0 has the limit 1
     scale = np.arcsinh(intensity)
     scale /= intensity
     scale *= np.float32(1 / stretch_nmgy)
@@ -97,9 +98,7 @@ def align(frame: Frame, reference: Frame) -> FluxArray:
     return cv2.warpAffine(frame.flux_nmgy, matrix, (width, height), flags=flags)
 
 
-def plot_composite(
-    bands: Sequence[Frame], limits: Sequence[StretchLimits], reference: Frame
-) -> npt.NDArray[np.uint8]:
+def plot_composite(bands: Sequence[Frame], limits: Sequence[StretchLimits], reference: Frame) -> npt.NDArray[np.uint8]:
     """Stack three bands' plots as red, green and blue, aligned on the reference band.
 
     Args:

@@ -7,9 +7,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from deepsky.imaging.fields import edge_distance
+from deepsky.imaging.fields import CENTRE_TOLERANCE_PX, edge_distance
 from deepsky.imaging.frames import FluxArray, Frame
 
+_ROUNDING_PX = 1e-6  # of sky to pixel and back
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -45,9 +46,7 @@ def cut_objects(frames: Sequence[Frame], ra_deg: FloatArray, dec_deg: FloatArray
     return Cutouts(np.ascontiguousarray(np.moveaxis(flux_nmgy, 0, -1)), edge)
 
 
-def cut_positions(
-    flux_nmgy: FluxArray, x_px: FloatArray, y_px: FloatArray, target: FluxArray
-) -> npt.NDArray[np.bool_]:
+def cut_positions(flux_nmgy: FluxArray, x_px: FloatArray, y_px: FloatArray, target: FluxArray) -> npt.NDArray[np.bool_]:
     """Cut one band at pixel positions into ``target`` (n, size, size), C-contiguous float32.
 
     Returns:
@@ -56,7 +55,7 @@ def cut_positions(
     size_px = target.shape[1]
     half_px = (size_px - 1) / 2
     # -0.5: at distance 0 from the border of the outermost pixel's centre nothing is missing yet.
-    edge = edge_distance(x_px, y_px, flux_nmgy.shape) - 0.5 < half_px  # type: ignore[arg-type]
+    edge = edge_distance(x_px, y_px, flux_nmgy.shape) - 0.5 < half_px - _ROUNDING_PX
     size = (size_px, size_px)
     for center, patch in zip(np.stack([x_px, y_px], axis=1).tolist(), target, strict=True):
         if center[0] == center[0] and center[1] == center[1]:  # NaN: this band has no such place
@@ -64,8 +63,8 @@ def cut_positions(
     offsets_px = np.arange(size_px) - half_px
     for number in np.flatnonzero(edge):  # OpenCV repeats the border there
         rows_px, columns_px = y_px[number] + offsets_px, x_px[number] + offsets_px
-        target[number][~((rows_px >= 0) & (rows_px <= flux_nmgy.shape[0] - 1))] = 0
-        target[number][:, ~((columns_px >= 0) & (columns_px <= flux_nmgy.shape[1] - 1))] = 0
+        target[number][~_within(rows_px, flux_nmgy.shape[0])] = 0
+        target[number][:, ~_within(columns_px, flux_nmgy.shape[1])] = 0
     return edge
 
 
@@ -76,6 +75,10 @@ def sky_positions(frame: Frame, x_px: FloatArray, y_px: FloatArray) -> tuple[Flo
 
 
 def inside(frame: Frame, ra_deg: FloatArray, dec_deg: FloatArray) -> npt.NDArray[np.bool_]:
-    """Tell which objects' centres lie inside a frame, bool (n,)."""
+    """Tell which objects' centres lie inside a frame or at most 1 px beyond its border, bool (n,)."""
     x_px, y_px = frame.wcs.all_world2pix(ra_deg, dec_deg, 0)
-    return edge_distance(x_px, y_px, frame.flux_nmgy.shape) >= 0  # type: ignore[arg-type]
+    return edge_distance(x_px, y_px, frame.flux_nmgy.shape) >= -CENTRE_TOLERANCE_PX
+
+
+def _within(places_px: FloatArray, length: int) -> npt.NDArray[np.bool_]:
+    return (places_px >= -_ROUNDING_PX) & (places_px <= length - 1 + _ROUNDING_PX)

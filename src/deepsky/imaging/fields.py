@@ -23,6 +23,8 @@ from deepsky.errors import DataError
 from deepsky.imaging.frames import FRAME_SUFFIXES, Frame, celestial_wcs, read_frame, read_header
 
 FIELD_COLUMNS = ("run", "camcol", "field")
+# Catalogues count pixels from 0, 0.5 or 1, and fit centres of objects that the border cuts.
+CENTRE_TOLERANCE_PX = 1.0
 _SDSS_NAME = re.compile(r"frame-(?P<band>[A-Za-z]+)-(?P<run>\d{6})-(?P<camcol>\d)-(?P<field>\d{4})")
 
 
@@ -63,17 +65,26 @@ def find_fields(folder: Path, bands: Sequence[str]) -> list[SkyField]:
     return [SkyField(name, *found[name]) for name in sorted(found)]
 
 
-def read_field(field: SkyField, bands: Sequence[str]) -> dict[str, Frame]:
-    """Read every band of a field.
+def require_bands(field: SkyField, bands: Sequence[str]) -> None:
+    """Refuse a field that lacks a band.
 
     Raises:
-        DataError: a missing band, a frame that cannot be used, or bands of different shapes.
+        DataError: names the field, its folder and the missing bands.
     """
     missing = [band for band in bands if band not in field.paths]
     if missing:
         beside = next(iter(field.paths.values())).parent
         problem = f"field {field.name} has no frame of band {', '.join(missing)}"
         raise DataError(beside, problem, "add the file, or take the band out of params.yaml")
+
+
+def read_field(field: SkyField, bands: Sequence[str]) -> dict[str, Frame]:
+    """Read every band of a field.
+
+    Raises:
+        DataError: a missing band, a frame that cannot be used, or bands of different shapes.
+    """
+    require_bands(field, bands)
     run, camcol, _ = field.sdss or (None, None, None)
     frames = {band: read_frame(field.paths[band], band=band, run=run, camcol=camcol) for band in bands}
     first = frames[bands[0]]
@@ -105,7 +116,7 @@ def assign_fields(
     if set(FIELD_COLUMNS) <= set(objects.columns) and all(field.sdss for field in fields):
         index = {field.sdss: number for number, field in enumerate(fields)}
         keys = zip(*(objects[column] for column in FIELD_COLUMNS), strict=True)
-        return np.array([index.get(key, -1) for key in keys], np.int64)  # type: ignore[call-overload]
+        return np.array([index.get(key, -1) for key in keys], np.int64)
     if position == "radec":
         return _containing_fields(objects, fields, position_band)
     if len(fields) > 1:
@@ -133,9 +144,7 @@ def _identify(path: Path, bands: Sequence[str]) -> tuple[str, tuple[int, int, in
     return stem, None, band
 
 
-def _containing_fields(
-    objects: pd.DataFrame, fields: Sequence[SkyField], position_band: str
-) -> npt.NDArray[np.int64]:
+def _containing_fields(objects: pd.DataFrame, fields: Sequence[SkyField], position_band: str) -> npt.NDArray[np.int64]:
     """Index of the field that holds each object farthest from its edges (fields overlap), -1 for none."""
     ra_deg, dec_deg = objects["ra"].to_numpy(float), objects["dec"].to_numpy(float)
     chosen = np.full(len(objects), -1, np.int64)
@@ -147,7 +156,7 @@ def _containing_fields(
         header = read_header(path)
         x_px, y_px = celestial_wcs(path, header).all_world2pix(ra_deg, dec_deg, 0)
         depth_px = edge_distance(x_px, y_px, (int(header["NAXIS2"]), int(header["NAXIS1"])))
-        better = (depth_px >= 0) & (depth_px > deepest_px)
+        better = (depth_px >= -CENTRE_TOLERANCE_PX) & (depth_px > deepest_px)
         chosen[better], deepest_px[better] = number, depth_px[better]
     return chosen
 

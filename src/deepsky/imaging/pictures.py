@@ -79,7 +79,7 @@ def write_png(path: Path, picture: Picture) -> None:
         OSError: the file cannot be written (OpenCV's own writer would only return False).
     """
     pixels = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    path.write_bytes(cv2.imencode(".png", pixels, _PNG_LEVEL)[1])
+    path.write_bytes(cv2.imencode(".png", pixels, _PNG_LEVEL)[1].tobytes())
 
 
 def _to_rgb(pixels: Picture) -> Picture:

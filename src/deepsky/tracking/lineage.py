@@ -46,9 +46,9 @@ def current_lineage(dataset: str, network: str) -> Lineage:
     Raises:
         TrackingError: dvc.yaml or dvc.lock is there but is not valid YAML.
     """
-    stage, root = os.environ.get("DVC_STAGE", ""), Path(os.environ.get("DVC_ROOT", "."))
+    stage, root = os.environ.get("DVC_STAGE", ""), workspace_root(Path.cwd())
     commit, dirty = _git_state()
-    if not stage:
+    if not stage or root is None:
         return Lineage(git_commit=commit, git_dirty=dirty)
     definition = _read(root / "dvc.yaml").get("stages", {}).get(stage.rpartition(":")[2].partition("@")[0], {})
     definition = definition.get("do", definition)
@@ -70,7 +70,9 @@ def recorded_lineage(output: Path) -> Lineage:
     Raises:
         TrackingError: dvc.lock is there but is not valid YAML.
     """
-    root = Path(os.environ.get("DVC_ROOT", "."))
+    root = workspace_root(Path.cwd())
+    if root is None:
+        return Lineage()
     wanted, entries = Path(os.path.relpath(output, root)).as_posix(), _read(root / "dvc.lock").get("stages", {})
     hashes = _output_hashes(root)
     for stage, entry in entries.items():
@@ -78,6 +80,15 @@ def recorded_lineage(output: Path) -> Lineage:
             data = {dep["path"]: dep["md5"] for dep in entry.get("deps", ()) if dep["path"] in hashes}
             return Lineage(stage, data)
     return Lineage()
+
+
+def workspace_root(start: Path) -> Path | None:
+    """Return the nearest folder with a dvc.yaml, from ``start`` upwards.
+
+    DVC_ROOT is not it: in a temporary copy of the project (``dvc exp run --temp``) it names the original.
+    """
+    here = start.resolve()
+    return next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file()), None)
 
 
 def _output_hashes(root: Path) -> dict[str, str]:

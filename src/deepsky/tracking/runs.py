@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 from mlflow.entities import Dataset, DatasetInput, Metric, Param
 from mlflow.entities import Run as StoredRun
 from mlflow.tracking import MlflowClient
@@ -141,7 +141,7 @@ def training_run(
     """
     close_dead_runs(experiment)
     lineage = current_lineage(dataset, network)
-    run = _create(experiment, dataset, network, params, tags, lineage, _process_tags())
+    run = _create(experiment, dataset, network, params, tags, lineage)
     with _sigterm_raises():
         try:
             yield run
@@ -174,9 +174,8 @@ def restored_run(
     """
     tags = {"weights": str(facts["weights"]), "restored": "true"}
     params = {key: value for key, value in facts.items() if key not in ("params", "class_counts", "classes")}
-    run = _create(
-        experiment, facts["dataset"], facts["network"], {**params, **facts["params"]}, tags, recorded_lineage(trained), {}
-    )
+    params |= facts["params"]
+    run = _create(experiment, facts["dataset"], facts["network"], params, tags, recorded_lineage(trained))
     try:
         run.log_history(history)
         for file in sorted(path for path in trained.iterdir() if path.is_file()):
@@ -247,7 +246,6 @@ def _create(
     params: Mapping[str, object],
     tags: Mapping[str, str],
     lineage: Lineage,
-    process_tags: Mapping[str, str],
 ) -> Run:
     client, experiment_id = prepare(experiment)
     named = {name if "." in name else f"deepsky.{name}": str(value) for name, value in tags.items()}
@@ -257,7 +255,7 @@ def _create(
     with store_errors():
         stored = client.create_run(
             experiment_id,
-            tags={**own, **_lineage_tags(lineage), **process_tags, **named},
+            tags={**own, **_lineage_tags(lineage), **_process_tags(), **named},
             run_name=f"{dataset}-{network}",
         )
         run = Run(client, stored.info.run_id)

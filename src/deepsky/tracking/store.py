@@ -4,6 +4,7 @@ import fcntl
 import logging
 import os
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from deepsky.errors import TrackingError
 from deepsky.files import whole_file
+from deepsky.tracking.lineage import workspace_root
 
 _URI_VARIABLE = "MLFLOW_TRACKING_URI"
 _SQLITE = "sqlite:///"
@@ -39,10 +41,10 @@ def project_root(start: Path | None = None) -> Path:
     for folder in (here, *here.parents):
         if folder.name == "exps" and folder.parent.name == "tmp" and folder.parent.parent.name == ".dvc":
             return folder.parents[2]
-    for folder in (here, *here.parents):
-        if (folder / "dvc.yaml").is_file():
-            return folder
-    raise TrackingError(here, "stands in no project (no dvc.yaml)", f"run inside the project or set {_URI_VARIABLE}")
+    root = workspace_root(here)
+    if root is None:
+        raise TrackingError(here, "is in no project (no dvc.yaml)", f"run inside the project or set {_URI_VARIABLE}")
+    return root
 
 
 def tracking_uri() -> str:
@@ -94,7 +96,19 @@ def ui_command(host: str, port: int) -> list[str]:
     uri = tracking_uri()
     root = _artifact_root(uri)
     artifacts = ["--default-artifact-root", root] if root else []
-    return ["mlflow", "ui", "--backend-store-uri", uri, *artifacts, "--host", host, "--port", str(port)]
+    return [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "ui",
+        "--backend-store-uri",
+        uri,
+        *artifacts,
+        "--host",
+        host,
+        "--port",
+        str(port),
+    ]
 
 
 @contextmanager

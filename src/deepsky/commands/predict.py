@@ -1,0 +1,122 @@
+"""Label new images, or the objects of new frames, with a trained network."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import click
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from deepsky.catalogue.tables import check_numbers, read_objects
+from deepsky.errors import ConfigError, DataError
+from deepsky.files import whole_file
+from deepsky.imaging.cutouts import cut_objects, inside, sky_positions
+from deepsky.imaging.fields import assign_fields, find_frames, group_frames, read_field
+from deepsky.imaging.pictures import fit_picture, read_picture, to_gray
+from deepsky.training.features import predict_slices
+from deepsky.training.saved import ModelCard, load_network
+
+BATCH_SIZE = 32
+CHUNK = 512  # pictures held in memory at a time
+
+
+def run(
+    model: Path,
+    inputs: Sequence[Path],
+    out: Path | None,
+    *,
+    catalogue: Path | None,
+    id_column: str | None,
+    position: Literal["radec", "xy"],
+    position_band: str,
+) -> None:
+    """Print, or write to ``out``, one line per image or object: its name, class and the probability of each class.
+
+    Args:
+        model: ``.h5`` of a train stage.
+        inputs: image files or folders of them; with ``catalogue``, FITS frames or folders of them.
+        out: CSV to write; None prints the table.
+        catalogue: CSV of the objects to cut out of the frames.
+        id_column: its column that names each object; None numbers the rows.
+        position: ``radec`` (columns ra, dec in degrees) or ``xy`` (columns x, y in pixels of ``position_band`` from 0).
+        position_band: see ``position``.
+
+    Raises:
+        DataError: a model, image, frame or table that cannot be used; nothing is written then.
+        ConfigError: a network of pictures with a catalogue, or one of flux without.
+    """
+    network, card = load_network(model)
+    if (card.kind == "flux") != (catalogue is not None):
+        needs = "FITS frames and --catalogue" if card.kind == "flux" else "images and no --catalogue"
+        raise ConfigError(model, f"learned from {card.kind} of bands {', '.join(card.bands)}", f"give it {needs}")
+    parts: list[tuple[list[str], npt.NDArray[np.float32]]] = []
+    if catalogue is None:
+        first, chunks = "path", _picture_chunks(inputs, card)
+    else:
+        first, chunks = "id", _object_chunks(inputs, card, catalogue, id_column, position, position_band)
+    for names, images in chunks:
+        parts.append((names, predict_slices(network, images, BATCH_SIZE)))
+    table = _table(first, parts, card.classes)
+    if out is None:
+        click.echo(table.to_string(index=False))
+    else:
+        with whole_file(out) as path:
+            table.to_csv(path, index=False, float_format="%.6f", lineterminator="\n")
+
+
+def _table(first: str, parts: list[tuple[list[str], npt.NDArray[np.float32]]], classes: Sequence[str]) -> pd.DataFrame:
+    probabilities = np.concatenate([values for _, values in parts])
+    table = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in classes])
+    table.insert(0, first, [name for names, _ in parts for name in names])
+    table.insert(1, "class", np.array(classes)[probabilities.argmax(axis=1)])
+    return table
+
+
+def _picture_chunks(
+    inputs: Sequence[Path], card: ModelCard
+) -> Iterator[tuple[list[str], npt.NDArray[np.uint8]]]:
+    """Decode pictures as pack does: middle square, size and channels of the images that the network learned from."""
+    paths = find_frames(inputs)
+    height_px, width_px, n_channels = card.image_shape
+    for start in range(0, len(paths), CHUNK):
+        chunk = paths[start : start + CHUNK]
+        images = np.empty((len(chunk), *card.image_shape), np.uint8)
+        for image, path in zip(images, chunk, strict=True):
+            picture = fit_picture(path, read_picture(path), shape_px=(height_px, width_px), crop_px=card.crop_px)
+            image[:] = picture if n_channels == 3 else to_gray(picture)
+        yield [str(path) for path in chunk], images
+
+
+def _object_chunks(
+    inputs: Sequence[Path],
+    card: ModelCard,
+    catalogue: Path,
+    id_column: str | None,
+    position: Literal["radec", "xy"],
+    position_band: str,
+) -> Iterator[tuple[list[str], npt.NDArray[np.float32]]]:
+    """Cut the objects of one field after another out of its frames."""
+    objects = read_objects(catalogue, id_column=id_column, label_column=None, classes=())
+    columns = ("ra", "dec") if position == "radec" else ("x", "y")
+    check_numbers(objects, catalogue, columns)
+    fields = group_frames(find_frames(inputs), card.bands)
+    objects["image"] = assign_fields(
+        objects, fields, position=position, position_band=position_band, catalogue=catalogue
+    )
+    lost = objects[objects["image"] < 0]
+    if len(lost):
+        problem = f"object {lost['id'].iloc[0]} lies in none of the frames ({len(lost)} such)"
+        raise DataError(catalogue, problem, "add its frames or drop the row")
+    for number, group in objects.groupby("image", sort=True):
+        frames = read_field(fields[int(number)], card.bands)
+        reference = frames[position_band]
+        first, second = (group[column].to_numpy(float) for column in columns)
+        ra_deg, dec_deg = (first, second) if position == "radec" else sky_positions(reference, first, second)
+        outside = ~inside(reference, ra_deg, dec_deg)
+        if outside.any():
+            identity = group["id"].to_numpy()[outside][0]
+            raise DataError(catalogue, f"object {identity} lies outside its frame {reference.path}", "drop the row")
+        cutouts = cut_objects([frames[band] for band in card.bands], ra_deg, dec_deg, card.image_shape[0])
+        yield list(group["id"]), cutouts.flux_nmgy

@@ -1,0 +1,175 @@
+"""Pictures of one run and of all runs: figures in, the same PNG bytes every time out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from deepsky.files import whole_file
+
+_DPI = 110
+_INK, _MUTED, _LINE = "#1c2430", "#5b6675", "#d7dde5"
+_TRAIN, _VALIDATION, _TEST = "#2f6fde", "#d9730d", "#3f8f5b"
+_RAMP = "Blues"
+_DARK_CELL = 0.55  # above this share of the ramp, text on it is white
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run in the overview picture.
+
+    Attributes:
+        accuracy: on the test split, 0 to 1.
+        low: lower end of its 95 % interval.
+        high: upper end of it.
+        weights: ``imagenet``, ``random`` or ``scratch``.
+    """
+
+    accuracy: float
+    low: float
+    high: float
+    weights: str
+
+
+def confusion_figure(confusion: npt.NDArray[np.int64], classes: Sequence[str], title: str) -> Figure:
+    """Draw a confusion matrix, shaded by the share of each true class.
+
+    Args:
+        confusion: (true class, predicted class) counts.
+        classes: their names.
+        title: the heading.
+    """
+    n = len(classes)
+    figure, axes = _new_figure(2.6 + 0.85 * n, 1.6 + 0.7 * n, title)
+    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    axes.imshow(share, cmap=_RAMP, vmin=0, vmax=1, aspect="auto")
+    for true in range(n):
+        for predicted in range(n):
+            ink = "white" if share[true, predicted] > _DARK_CELL else _INK
+            text = f"{confusion[true, predicted]}\n{share[true, predicted]:.0%}"
+            axes.text(predicted, true, text, ha="center", va="center", color=ink, fontsize=9)
+    axes.set_xticks(range(n), classes)
+    axes.set_yticks(range(n), classes)
+    axes.set_xlabel("predicted", color=_MUTED)
+    axes.set_ylabel("true", color=_MUTED)
+    _no_frame(axes)
+    return figure
+
+
+def curves_figure(history: Mapping[str, Sequence[float]], title: str) -> Figure:
+    """Draw accuracy and loss over the epochs.
+
+    Args:
+        history: ``epoch``, ``accuracy``, ``loss``, ``val_accuracy`` and ``val_loss``, one value per epoch.
+        title: the heading.
+    """
+    figure = Figure(figsize=(7.2, 2.9), dpi=_DPI, layout="constrained")
+    figure.suptitle(title, fontsize=11, color=_INK, x=0.01, ha="left")
+    for axes, measure in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
+        for name, label, colour in ((measure, "training", _TRAIN), (f"val_{measure}", "validation", _VALIDATION)):
+            axes.plot(history["epoch"], history[name], color=colour, label=label, marker="o", markersize=3, lw=1.8)
+        axes.set_title(measure, fontsize=10, color=_INK, loc="left")
+        axes.set_xlabel("epoch", color=_MUTED, fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(color=_LINE, lw=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(colors=_MUTED, labelsize=8)
+    axes.legend(frameon=False, fontsize=8, labelcolor=_INK)
+    return figure
+
+
+def class_distribution_figure(counts: Mapping[str, Mapping[str, int]], title: str) -> Figure:
+    """Draw how many objects of each class stand in each split.
+
+    Args:
+        counts: split -> class -> number of objects.
+        title: the heading.
+    """
+    classes = list(next(iter(counts.values())))
+    figure, axes = _new_figure(5.2, 1.5 + 0.55 * len(classes), title)
+    left = np.zeros(len(classes))
+    for (split, of_class), colour in zip(counts.items(), (_TRAIN, _VALIDATION, _TEST), strict=False):
+        values = np.array([of_class[name] for name in classes])
+        bars = axes.barh(classes, values, left=left, color=colour, label=split, height=0.62, edgecolor="white")
+        axes.bar_label(bars, [str(v) if v else "" for v in values], label_type="center", color="white", fontsize=8)
+        left += values
+    axes.invert_yaxis()
+    axes.set_xlabel("objects", color=_MUTED, fontsize=9)
+    axes.legend(frameon=False, fontsize=8, labelcolor=_INK, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _no_frame(axes)
+    return figure
+
+
+def results_figure(
+    cells: Mapping[tuple[str, str], Cell], baselines: Mapping[str, float], networks: Sequence[str], title: str
+) -> Figure:
+    """Draw the overview: test accuracy of every dataset x network beside the majority-class baseline.
+
+    Args:
+        cells: by (dataset, network); a missing one stays blank.
+        baselines: accuracy of always answering the most frequent class, by dataset, in the rows' order.
+        networks: columns, in order.
+        title: the heading.
+    """
+    n_rows, n_columns = len(baselines), len(networks) + 1
+    figure, axes = _new_figure(1.9 + 1.3 * n_columns, 1.15 + 0.72 * n_rows, title)
+    floor = min([*baselines.values(), *(cell.accuracy for cell in cells.values())])
+    ramp, scale = colormaps[_RAMP], Normalize(max(0.0, floor - 0.05), 1.0)
+    picture = np.full((n_rows, n_columns, 3), 0.955)
+    for row, (dataset, baseline) in enumerate(baselines.items()):
+        _cell_text(axes, 0, row, f"{baseline:.2f}", "always the same class", _MUTED)
+        for column, network in enumerate(networks, start=1):
+            cell = cells.get((dataset, network))
+            if cell is None:
+                _cell_text(axes, column, row, "–", "", _MUTED)
+                continue
+            picture[row, column] = ramp(scale(cell.accuracy))[:3]
+            ink = "white" if scale(cell.accuracy) > _DARK_CELL else _INK
+            small = f"{cell.low:.2f} – {cell.high:.2f}" + ("\nrandom weights" if cell.weights == "random" else "")
+            _cell_text(axes, column, row, f"{cell.accuracy:.2f}", small, ink)
+    axes.imshow(picture, aspect="auto")
+    axes.set_xticks(range(n_columns), ["baseline", *networks])
+    axes.set_yticks(range(n_rows), list(baselines))
+    axes.xaxis.tick_top()
+    _white_grid(axes, n_rows, n_columns)
+    return figure
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG; the bytes depend on nothing but the figure."""
+    with whole_file(path) as temporary:
+        FigureCanvasAgg(figure).print_figure(temporary, format="png", metadata={"Software": None})
+
+
+def _new_figure(width_inch: float, height_inch: float, title: str) -> tuple[Figure, Axes]:
+    """Return a figure of its own: pyplot would keep all of them in a global list."""
+    figure = Figure(figsize=(width_inch, height_inch), dpi=_DPI, layout="constrained")
+    figure.suptitle(title, fontsize=11, color=_INK, x=0.01, ha="left")
+    return figure, figure.subplots()
+
+
+def _no_frame(axes: Axes) -> None:
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.tick_params(length=0, labelsize=9, labelcolor=_INK)
+
+
+def _white_grid(axes: Axes, n_rows: int, n_columns: int) -> None:
+    _no_frame(axes)
+    axes.set_xticks(np.arange(n_columns + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(n_rows + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", lw=3)
+    axes.tick_params(which="minor", length=0)
+
+
+def _cell_text(axes: Axes, column: int, row: int, large: str, small: str, ink: str) -> None:
+    axes.text(column, row - (0.14 if small else 0), large, ha="center", va="center", color=ink, fontsize=13)
+    axes.text(column, row + 0.24, small, ha="center", va="center", color=ink, fontsize=7, linespacing=1.25)

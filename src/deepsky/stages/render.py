@@ -1,0 +1,332 @@
+"""Stage render: every frame is decompressed once and gives its plot, its share of the composite and the cutouts."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, cast
+
+import cv2
+import joblib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from rich.console import Console
+from rich.progress import track
+
+from deepsky.catalogue.tables import check_numbers, read_objects
+from deepsky.datasets.packed import DatasetCard, create_images, write_rows
+from deepsky.errors import DataError
+from deepsky.files import whole_folder
+from deepsky.imaging.badfiles import BadFiles, OnBadFile
+from deepsky.imaging.composite import lupton_rgb, plot_composite
+from deepsky.imaging.cutouts import cut_objects, inside, sky_positions
+from deepsky.imaging.fields import FIELD_COLUMNS, SkyField, assign_fields, find_fields, read_field
+from deepsky.imaging.frames import Frame
+from deepsky.imaging.pictures import write_png
+from deepsky.imaging.stretch import (
+    PLOT_HEIGHT_PX,
+    PLOT_WIDTH_PX,
+    asinh_stretch,
+    shrink_to_plot,
+    sky_limits,
+    to_gray,
+)
+
+_KINDS = ("frames", "rgb", "cutouts")  # what every frame gives: a picture folder and a packed dataset each
+
+
+@dataclass(frozen=True)
+class FramesParams:
+    """One entry of ``frames`` in params.yaml: a folder of FITS frames and its catalogue.
+
+    Attributes:
+        folder: where the frames lie; catalogue: their objects' CSV. Both reach ``run`` through dvc.yaml.
+        id_column: names each object; None numbers the rows.
+        label_column: holds the class; classes: those that may occur, in the order of the label encoding.
+        position: ``radec``, columns ra and dec in degrees; ``xy``, columns x and y, 0-based pixels.
+        position_band: the band of x and y, of containment, and on whose pixels composites are aligned.
+        bands: the bands read, in the order of the cutouts' last axis.
+        frame_band: of the whole-frame plots' dataset.
+        rgb_bands: red, green, blue of the whole-frame composite.
+        colour_bands: red, green, blue of the cutouts' colour pictures.
+        cutout_size_px: side of the cutouts, native pixels.
+    """
+
+    folder: str
+    catalogue: str
+    id_column: str | None
+    label_column: str
+    classes: tuple[str, ...]
+    position: Literal["radec", "xy"]
+    position_band: str
+    bands: tuple[str, ...]
+    frame_band: str
+    rgb_bands: tuple[str, ...]
+    colour_bands: tuple[str, ...]
+    cutout_size_px: int
+
+    def __post_init__(self) -> None:
+        for key in ("rgb_bands", "colour_bands"):
+            if len(getattr(self, key)) != 3:
+                raise ValueError(f"{key} must name three bands: red, green, blue")
+        used = (self.position_band, self.frame_band, *self.rgb_bands, *self.colour_bands)
+        unknown = [band for band in used if band not in self.bands]
+        if unknown:
+            raise ValueError(f"band {unknown[0]!r} is not among bands {', '.join(self.bands)}")
+        if len(set(self.bands)) < len(self.bands):
+            raise ValueError("bands names a band twice")
+        if any("/" in label or label.startswith(".") for label in self.classes):
+            raise ValueError("a class names a folder of pictures: no slashes, no leading dot")
+        if not 8 <= self.cutout_size_px <= 1024:
+            raise ValueError(f"cutout_size_px must lie between 8 and 1024, not {self.cutout_size_px}")
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a worker does: one field, its objects, and where the results go."""
+
+    field: SkyField
+    image: int  # index of the field's image
+    objects: pd.DataFrame  # index: the row in the catalogue's order
+    params: FramesParams
+    catalogue: Path
+    png: Path
+    packed: dict[str, Path]  # by kind
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What a worker reports: the placed objects of one field, and what went wrong."""
+
+    rows: pd.DataFrame  # index as in the task; ra_deg, dec_deg, edge
+    errors: list[DataError]
+    pixel_scale_arcsec: float = 0.0
+    plot_scale_arcsec: float = 0.0
+
+
+def run(
+    name: str, params: FramesParams, on_bad_file: OnBadFile, *, folder: Path, catalogue: Path, png: Path, packed: Path
+) -> None:
+    """Render a folder of frames.
+
+    Fields without a catalogued object are not read. All three datasets hold the same objects, in the catalogue's
+    order.
+
+    Args:
+        name: the datasets are NAME_frames, NAME_rgb and NAME_cutouts.
+        params: what to render.
+        on_bad_file: ``stop`` at the first bad frame or misplaced object, or ``skip`` and list them.
+        folder: the frames, at any depth.
+        catalogue: CSV of the objects.
+        png: folder of pictures to write: frames, rgb and cutouts.
+        packed: folder that gets the three packed datasets.
+
+    Raises:
+        DataError: a bad catalogue; a bad frame or misplaced object under ``stop``; nothing left under ``skip``.
+    """
+    bad = BadFiles(on_bad_file)
+    objects = _read_catalogue(catalogue, params)
+    fields = find_fields(folder, params.bands)
+    objects["image"] = assign_fields(
+        objects, fields, position=params.position, position_band=params.position_band, catalogue=catalogue
+    )
+    for _, lost in objects[objects["image"] < 0].iterrows():
+        bad.meet(_no_field(lost, catalogue, folder))
+    objects = objects[objects["image"] >= 0].reset_index(drop=True)
+    bad.refuse_if_nothing_left(len(objects), catalogue)
+    with ExitStack() as stack:
+        pictures = stack.enter_context(whole_folder(png))
+        folders = {kind: stack.enter_context(whole_folder(packed / f"{name}_{kind}")) for kind in _KINDS}
+        tasks = _tasks(fields, objects, params, catalogue, pictures, folders)
+        _make_room(tasks, params, pictures, folders)
+        done = _work(tasks, bad)
+        bad.refuse_if_nothing_left(sum(len(each.rows) for each in done), catalogue)
+        _finish(done, tasks, params, bad, folders)
+
+
+def _read_catalogue(catalogue: Path, params: FramesParams) -> pd.DataFrame:
+    objects = read_objects(
+        catalogue, id_column=params.id_column, label_column=params.label_column, classes=params.classes
+    )
+    check_numbers(objects, catalogue, ("ra", "dec") if params.position == "radec" else ("x", "y"))
+    if set(FIELD_COLUMNS) <= set(objects.columns):
+        check_numbers(objects, catalogue, FIELD_COLUMNS)
+    return objects
+
+
+def _no_field(lost: pd.Series, catalogue: Path, folder: Path) -> DataError:
+    place = "-".join(str(lost[column]) for column in FIELD_COLUMNS if column in lost.index)
+    of_field = f" of its field {place}" if place else ""
+    problem = f"object {lost['id']} lies in no frame{of_field} of {folder}"
+    return DataError(catalogue, problem, "add the frame or drop the object")
+
+
+def _tasks(
+    fields: list[SkyField],
+    objects: pd.DataFrame,
+    params: FramesParams,
+    catalogue: Path,
+    png: Path,
+    packed: dict[str, Path],
+) -> list[_Task]:
+    """Give every field that holds objects a task, numbered in the order of the fields' names."""
+    columns = ["id", "label", *(("ra", "dec") if params.position == "radec" else ("x", "y"))]
+    groups = objects.groupby("image", sort=True)[columns]
+    return [
+        _Task(fields[cast(int, number)], image, group, params, catalogue, png, packed)
+        for image, (number, group) in enumerate(groups)
+    ]
+
+
+def _make_room(tasks: list[_Task], params: FramesParams, png: Path, packed: dict[str, Path]) -> None:
+    """Create the arrays and picture folders that the workers fill."""
+    kinds = [f"frames/{band}" for band in params.bands] + ["rgb"] + [f"cutouts/{label}" for label in params.classes]
+    for kind in kinds:
+        (png / kind).mkdir(parents=True)
+    n_objects, size_px = sum(len(task.objects) for task in tasks), params.cutout_size_px
+    create_images(packed["frames"], (len(tasks), PLOT_HEIGHT_PX, PLOT_WIDTH_PX, 1), np.uint8)
+    create_images(packed["rgb"], (len(tasks), PLOT_HEIGHT_PX, PLOT_WIDTH_PX, 3), np.uint8)
+    create_images(packed["cutouts"], (n_objects, size_px, size_px, len(params.bands)), np.float32)
+
+
+def _work(tasks: list[_Task], bad: BadFiles) -> list[_Done]:
+    """Render all fields, one process per core."""
+    parallel = joblib.Parallel(n_jobs=min(joblib.effective_n_jobs(-1), len(tasks)), return_as="generator")
+    results = parallel(joblib.delayed(_render_field)(task) for task in tasks)
+    done: list[_Done] = []
+    for result in track(results, "rendering fields", len(tasks), console=Console(stderr=True)):
+        for error in result.errors:
+            bad.meet(error)
+        done.append(result)
+    return done
+
+
+def _render_field(task: _Task) -> _Done:
+    """Render one field in a worker; problems come back as values, so that ``skip`` can go on."""
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    params = task.params
+    try:
+        frames = read_field(task.field, params.bands)
+        rows, errors = _place(task, frames[params.position_band])
+        if not len(rows):
+            return _Done(rows, errors)
+        _write_plots(task, frames)
+        rows["edge"] = _write_cutouts(task, frames, rows)
+    except DataError as error:
+        return _Done(task.objects.iloc[:0], [error])
+    scale_arcsec = frames[params.position_band].pixel_scale_arcsec
+    height, width = frames[params.frame_band].flux_nmgy.shape
+    shrink = float(np.sqrt(height * width / (PLOT_HEIGHT_PX * PLOT_WIDTH_PX)))
+    return _Done(rows, errors, scale_arcsec, scale_arcsec * shrink)
+
+
+def _place(task: _Task, reference: Frame) -> tuple[pd.DataFrame, list[DataError]]:
+    """Find the objects on the sky; those whose centre is outside the reference band's frame are errors."""
+    objects = task.objects
+    if task.params.position == "radec":
+        ra_deg, dec_deg = objects["ra"].to_numpy(float), objects["dec"].to_numpy(float)
+    else:
+        ra_deg, dec_deg = sky_positions(reference, objects["x"].to_numpy(float), objects["y"].to_numpy(float))
+    held = inside(reference, ra_deg, dec_deg)
+    errors = [
+        DataError(
+            task.catalogue,
+            f"object {identity} lies outside its frame {reference.path}",
+            "correct its position or drop the row",
+        )
+        for identity in objects.loc[~held, "id"]
+    ]
+    return objects.assign(ra_deg=ra_deg, dec_deg=dec_deg)[held], errors
+
+
+def _write_plots(task: _Task, frames: dict[str, Frame]) -> None:
+    """Write the whole-frame plot of every band and the composite."""
+    params, limits = task.params, {}
+    for band, frame in frames.items():
+        small = shrink_to_plot(frame.flux_nmgy)
+        limits[band] = sky_limits(small)
+        plot = to_gray(asinh_stretch(small, limits[band]))
+        name = frame.path.name[: frame.path.name.rindex(".fits")]
+        write_png(task.png / "frames" / band / f"{name}.png", plot)
+        if band == params.frame_band:
+            _open(task.packed["frames"])[task.image, :, :, 0] = plot
+    composite = plot_composite(
+        [frames[band] for band in params.rgb_bands],
+        [limits[band] for band in params.rgb_bands],
+        frames[params.position_band],
+    )
+    write_png(task.png / "rgb" / f"{task.field.name}.png", composite)
+    _open(task.packed["rgb"])[task.image] = composite
+
+
+def _write_cutouts(task: _Task, frames: dict[str, Frame], rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Write the flux and the colour picture of every object; tell which lie at an edge."""
+    params = task.params
+    cutouts = cut_objects(
+        [frames[band] for band in params.bands],
+        rows["ra_deg"].to_numpy(),
+        rows["dec_deg"].to_numpy(),
+        params.cutout_size_px,
+    )
+    _open(task.packed["cutouts"])[rows.index.to_numpy()] = cutouts.flux_nmgy
+    colour = lupton_rgb(cutouts.flux_nmgy[..., [params.bands.index(band) for band in params.colour_bands]])
+    for identity, label, picture in zip(rows["id"], rows["label"], colour, strict=True):
+        write_png(task.png / "cutouts" / label / f"{identity}.png", picture)
+    return cutouts.edge
+
+
+def _open(folder: Path) -> np.memmap:
+    return np.lib.format.open_memmap(folder / "images.npy", mode="r+")
+
+
+def _finish(
+    done: list[_Done],
+    tasks: list[_Task],
+    params: FramesParams,
+    bad: BadFiles,
+    packed: dict[str, Path],
+) -> None:
+    """Write the rows beside each array, after dropping the images of what was skipped."""
+    useful = [(task, each) for task, each in zip(tasks, done, strict=True) if len(each.rows)]
+    tables = [_identified(each.rows, task.field, image) for image, (task, each) in enumerate(useful)]
+    rows = pd.concat(tables).sort_index()
+    kept_fields = [task.image for task, _ in useful]
+    for kind in ("frames", "rgb"):
+        _keep(packed[kind], kept_fields)
+    _keep(packed["cutouts"], rows.index.to_list())
+    scale_arcsec, plot_scale_arcsec = useful[0][1].pixel_scale_arcsec, useful[0][1].plot_scale_arcsec
+    plot = DatasetCard("uint8", (params.frame_band,), (), params.classes, plot_scale_arcsec, len(bad.skipped))
+    cards = {
+        "frames": plot,
+        "rgb": replace(plot, bands=params.rgb_bands),
+        "cutouts": replace(
+            plot,
+            kind="flux",
+            bands=params.bands,
+            colour_bands=params.colour_bands,
+            pixel_scale_arcsec=scale_arcsec,
+        ),
+    }
+    for kind, card in cards.items():
+        own = rows.assign(image=np.arange(len(rows))) if kind == "cutouts" else rows
+        write_rows(packed[kind], own, card, bad.skipped)
+
+
+def _identified(rows: pd.DataFrame, field: SkyField, image: int) -> pd.DataFrame:
+    sdss = dict(zip(FIELD_COLUMNS, field.sdss, strict=True)) if field.sdss else {}
+    columns = {column: pd.array([sdss.get(column)] * len(rows), dtype="Int64") for column in FIELD_COLUMNS}
+    return rows.assign(image=image, group=field.name, **columns)
+
+
+def _keep(folder: Path, kept: list[int]) -> None:
+    """Shorten images.npy to the images ``kept``, in that order."""
+    whole = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+    if len(kept) == len(whole):
+        return
+    shorter = np.lib.format.open_memmap(
+        folder / "kept.npy", mode="w+", dtype=whole.dtype, shape=(len(kept), *whole.shape[1:])
+    )
+    for target, source in enumerate(kept):
+        shorter[target] = whole[source]
+    shorter.flush()
+    (folder / "kept.npy").replace(folder / "images.npy")

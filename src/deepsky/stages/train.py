@@ -1,0 +1,51 @@
+"""Stage train: a head on the cached features of one backbone for one dataset."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import keras
+
+from deepsky.datasets.packed import open_packed
+from deepsky.networks import BACKBONES, choose
+from deepsky.networks.backbone import BackboneParams, build_features
+from deepsky.networks.heads import build_head
+from deepsky.networks.pretrained import read_weights_card
+from deepsky.tracking.training import track_training
+from deepsky.training.features import image_spec, read_features
+from deepsky.training.fit import TrainParams
+from deepsky.training.job import Job, read_split
+
+
+def run(
+    dataset: str,
+    network: str,
+    params: TrainParams,
+    backbone: BackboneParams,
+    experiment: str,
+    *,
+    packed: Path,
+    split: Path,
+    features: Path,
+    weights: Path,
+    out: Path,
+) -> None:
+    """Fit the head and write the whole network, its history, predictions and facts.
+
+    Raises:
+        DataError: an input is missing or does not fit the others.
+        ConfigError: the loss is no longer finite.
+        TrackingError: the MLflow store cannot be used.
+    """
+    opened = open_packed(packed)
+    inputs = read_features(features, len(opened.images))
+    assigned, card = read_split(split, opened), read_weights_card(weights)
+    front = build_features(choose(BACKBONES, network), image_spec(opened), backbone, weights / "weights.h5")
+    keras.utils.set_random_seed(params.seed)
+    head = build_head(inputs.shape[1], len(opened.card.classes), params.hidden_units, params.activation)
+    settings = {"train": asdict(params), "backbone": asdict(backbone)}
+    job = Job(dataset, network, card.weights, opened, assigned, front, head, inputs, params, settings)
+    figures = track_training(job, experiment, out)
+    print(
+        f"{dataset} x {network} ({card.weights} weights): val_accuracy {figures['val_accuracy']:.3f} "
+        f"after {params.epochs} epochs in {figures['training_s']:.1f} s"
+    )

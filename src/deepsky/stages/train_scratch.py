@@ -1,0 +1,38 @@
+"""Stage train_scratch: a network trained from the images of one dataset."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import keras
+
+from deepsky.datasets.packed import open_packed
+from deepsky.networks import SCRATCH, choose
+from deepsky.tracking.training import track_training
+from deepsky.training.features import image_spec, predict_slices
+from deepsky.training.fit import ScratchParams
+from deepsky.training.job import Job, read_split
+
+
+def run(
+    dataset: str, network: str, params: ScratchParams, experiment: str, *, packed: Path, split: Path, out: Path
+) -> None:
+    """Fit the network and write it with its history, predictions and facts.
+
+    Raises:
+        DataError: an input is missing or does not fit the others.
+        ConfigError: the loss is no longer finite.
+        TrackingError: the MLflow store cannot be used.
+    """
+    opened, kind = open_packed(packed), choose(SCRATCH, network)
+    assigned = read_split(split, opened)
+    front = kind.build_front(image_spec(opened), params.input_size_px)
+    # The front has no weights: its output, n images of input_size_px squared, is kept in memory for all epochs.
+    inputs = predict_slices(front, opened.images, params.batch_size)
+    keras.utils.set_random_seed(params.seed)
+    tail = kind.build_tail(inputs.shape[1:], len(opened.card.classes))
+    job = Job(dataset, network, "scratch", opened, assigned, front, tail, inputs, params, {"scratch": asdict(params)})
+    figures = track_training(job, experiment, out)
+    print(
+        f"{dataset} x {network}: val_accuracy {figures['val_accuracy']:.3f} "
+        f"after {params.epochs} epochs in {figures['training_s']:.1f} s"
+    )

@@ -1,0 +1,74 @@
+"""The ``.h5`` of a trained network: the whole network, and a card of what its pixels and probabilities mean."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import keras
+
+from deepsky.errors import DataError
+from deepsky.networks import inputs  # noqa: F401 - registers the layers that a saved network may hold
+from deepsky.networks.saving import save_h5
+
+CARD_ATTRIBUTE = "deepsky_card"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a saved network was made for.
+
+    Attributes:
+        dataset: name of the dataset it learned from.
+        network: name of the architecture.
+        weights: what it started from.
+        classes: class names, in the order of the probabilities.
+        kind: ``uint8`` pictures, or ``flux`` in nanomaggies.
+        bands: name of each channel of an image.
+        colour_bands: the bands shown as red, green and blue; empty for uint8.
+        image_shape: (height, width, channel) of one image.
+        pixel_scale_arcsec: arcsec per pixel; None where unknown.
+    """
+
+    dataset: str
+    network: str
+    weights: Literal["imagenet", "random", "scratch"]
+    classes: tuple[str, ...]
+    kind: Literal["uint8", "flux"]
+    bands: tuple[str, ...]
+    colour_bands: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    pixel_scale_arcsec: float | None
+
+
+def save_network(path: Path, model: keras.Model, card: ModelCard) -> None:
+    """Write one self-contained ``.h5``; the same network and card give the same bytes."""
+    save_h5(model, path)
+    with h5py.File(path, "r+") as file:
+        file.attrs[CARD_ATTRIBUTE] = json.dumps(asdict(card), sort_keys=True)
+
+
+def load_network(path: Path) -> tuple[keras.Model, ModelCard]:
+    """Read a network that ``save_network`` wrote, uncompiled; no code in the file is ever run.
+
+    Raises:
+        DataError: the file is missing, is not HDF5, has no card, or Keras cannot build it.
+    """
+    remedy = "give a model.h5 that the train stage wrote"
+    try:
+        with h5py.File(path, "r") as file:
+            text = file.attrs.get(CARD_ATTRIBUTE)
+    except OSError as error:
+        problem = "does not exist" if not path.exists() else "is not an HDF5 file"
+        raise DataError(path, problem, remedy) from error
+    if text is None:
+        raise DataError(path, f"holds no {CARD_ATTRIBUTE}: it is not a network of this project", remedy)
+    try:
+        fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(text).items()}
+        card = ModelCard(**fields)
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        problem = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(path, f"cannot be built ({problem})", remedy) from error
+    return model, card

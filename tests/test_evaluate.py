@@ -1,0 +1,197 @@
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.tracking import MlflowClient
+from sklearn.metrics import accuracy_score, f1_score
+
+from deepsky.errors import DataError
+from deepsky.stages import evaluate
+from deepsky.tracking.runs import find_run, run_key, training_run
+from deepsky.tracking.store import prepare, tracking_uri
+from tests.trained_folders import CLASSES, make_project, write_trained
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # sqlalchemy 2.1 under mlflow
+
+FILES = {"metrics.json", "per_class.csv", "confusion.csv", "confusion.png", "curves.png", "class_distribution.png"}
+TRAINED, OUT, METRICS = Path("models/trained"), Path("evaluation/runs"), Path("evaluation/metrics.json")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    return make_project(tmp_path, monkeypatch)
+
+
+def _evaluate(datasets=("sdss_jpg",), networks=("mobilenet",)):
+    evaluate.run(datasets, networks, "sky", trained=TRAINED, out=OUT, metrics=METRICS)
+
+
+def _stored(network="mobilenet"):
+    client, experiment = prepare("sky")
+    found = client.search_runs([experiment], f"tags.`deepsky.network` = '{network}'")
+    assert len(found) == 1
+    return found[0]
+
+
+def _answers(predictions, split):
+    rows = predictions[predictions["split"] == split]
+    columns = [c for c in predictions if c.startswith("p_")]
+    return rows["label"], rows[columns].idxmax(axis=1).str.removeprefix("p_")
+
+
+def test_figures_are_those_of_scikit_learn(project):
+    predictions = write_trained(TRAINED / "sdss_jpg" / "mobilenet")
+    _evaluate()
+    truth, answer = _answers(predictions, "test")
+    summary = json.loads(METRICS.read_text())["sdss_jpg"]["mobilenet"]
+    assert summary["n_test"] == 25
+    assert summary["test_accuracy"] == pytest.approx(accuracy_score(truth, answer), abs=1e-6)
+    assert summary["test_f1_macro"] == pytest.approx(f1_score(truth, answer, average="macro"), abs=1e-6)
+    assert summary["train_accuracy"] == pytest.approx(accuracy_score(*_answers(predictions, "train")), abs=1e-6)
+    assert summary["test_accuracy_low"] < summary["test_accuracy"] < summary["test_accuracy_high"]
+    majority = _answers(predictions, "train")[0].mode()[0]
+    assert summary["test_baseline"] == pytest.approx((truth == majority).mean(), abs=1e-6)
+    folder = OUT / "sdss_jpg" / "mobilenet"
+    assert {p.name for p in folder.iterdir()} == FILES
+    confusion = pd.read_csv(folder / "confusion.csv", index_col="true")
+    assert confusion.loc["QSO", "predicted_STAR"] == ((truth == "QSO") & (answer == "STAR")).sum()
+    assert confusion.to_numpy().sum() == 25
+    details = json.loads((folder / "metrics.json").read_text())
+    assert details["history"]["val_accuracy"] == [0.2, 0.4, 0.6]
+    assert details["majority_class"] == majority
+    assert sum(details["class_counts"]["val"].values()) == 25
+    per_class = pd.read_csv(folder / "per_class.csv", index_col="class")
+    assert list(per_class.index) == list(CLASSES)
+    assert per_class["recall"]["STAR"] == pytest.approx((answer[truth == "STAR"] == "STAR").mean(), abs=1e-6)
+
+
+def test_pictures_show_something_and_every_file_is_the_same_next_time(project):
+    write_trained(TRAINED / "sdss_jpg" / "mobilenet", weights="random")
+    _evaluate()
+    first = {p.name: p.read_bytes() for p in (OUT / "sdss_jpg" / "mobilenet").iterdir()} | {"m": METRICS.read_bytes()}
+    for name in ("confusion.png", "curves.png", "class_distribution.png"):
+        picture = cv2.imdecode(np.frombuffer(first[name], np.uint8), cv2.IMREAD_COLOR)
+        assert min(picture.shape[:2]) > 200
+        assert picture.std() > 10
+    _evaluate()
+    assert first == {p.name: p.read_bytes() for p in (OUT / "sdss_jpg" / "mobilenet").iterdir()} | {
+        "m": METRICS.read_bytes()
+    }
+
+
+def test_scores_go_into_the_run_that_trained_once(project):
+    folder = TRAINED / "sdss_jpg" / "mobilenet"
+    with training_run(experiment="sky", dataset="sdss_jpg", network="mobilenet", params={}, tags={}) as run:
+        write_trained(folder)
+        run.log_epoch(1, {"accuracy": 0.1})
+        run.finish_key(run_key(folder))
+    _evaluate()
+    _evaluate()
+    stored, client = _stored(), MlflowClient(tracking_uri())
+    assert stored.info.run_id == run.run_id
+    assert "deepsky.restored" not in stored.data.tags
+    summary = json.loads(METRICS.read_text())["sdss_jpg"]["mobilenet"]
+    logged = stored.data.metrics
+    for name in ("test_accuracy", "test_accuracy_low", "test_accuracy_high", "test_f1_macro", "test_f1_weighted"):
+        assert logged[name] == pytest.approx(summary[name], abs=1e-6)
+    assert logged["accuracy"] == 0.1
+    assert {f"test_{m}_{c}" for m in ("precision", "recall", "f1") for c in CLASSES} <= set(logged)
+    assert len(client.get_metric_history(run.run_id, "test_accuracy")) == 1
+    assert {Path(f.path).name for f in client.list_artifacts(run.run_id, "evaluation")} == FILES
+
+
+def test_only_the_run_that_changed_is_logged_again(project):
+    for seed, network in enumerate(("mobilenet", "vgg16")):
+        write_trained(TRAINED / "sdss_jpg" / network, seed=seed)
+    _evaluate(networks=("mobilenet", "vgg16"))
+    for file in (TRAINED / "sdss_jpg" / "vgg16").iterdir():
+        file.unlink()
+    (TRAINED / "sdss_jpg" / "vgg16").rmdir()
+    write_trained(TRAINED / "sdss_jpg" / "vgg16", seed=9)
+    _evaluate(networks=("mobilenet", "vgg16"))
+    client, experiment = prepare("sky")
+    names = sorted(run.data.tags["deepsky.network"] for run in client.search_runs([experiment]))
+    assert names == ["mobilenet", "vgg16", "vgg16"]
+
+
+def test_outputs_restored_from_the_cache_get_a_run_of_their_own(project):
+    folder = TRAINED / "sdss_jpg" / "mobilenet"
+    write_trained(folder, weights="random")
+    (project / "dvc.lock").write_text(
+        "schema: '2.0'\nstages:\n"
+        "  pack@sdss_jpg:\n    cmd: x\n    outs:\n    - {path: data/packed/sdss_jpg, hash: md5, md5: aaa.dir}\n"
+        "  train@sdss_jpg-mobilenet:\n    cmd: y\n"
+        "    deps:\n    - {path: data/packed/sdss_jpg, hash: md5, md5: aaa.dir}\n"
+        "    - {path: src/train.py, hash: md5, md5: bbb}\n"
+        "    outs:\n    - {path: models/trained/sdss_jpg/mobilenet, hash: md5, md5: ccc.dir}\n"
+    )
+    _evaluate()
+    stored, client = _stored(), MlflowClient(tracking_uri())
+    tags, params = stored.data.tags, stored.data.params
+    assert (stored.info.status, stored.info.run_name) == ("FINISHED", "sdss_jpg-mobilenet")
+    assert (tags["deepsky.restored"], tags["deepsky.weights"]) == ("true", "random")
+    assert tags["deepsky.stage"] == "train@sdss_jpg-mobilenet"
+    assert {k: v for k, v in tags.items() if k.startswith("deepsky.data.")} == {
+        "deepsky.data.data/packed/sdss_jpg": "aaa.dir"
+    }
+    assert "mlflow.source.git.commit" not in tags  # HEAD need not be what trained it
+    assert (params["train.learning_rate"], params["n_skipped"]) == ("0.001", "2")
+    history = client.get_metric_history(stored.info.run_id, "val_accuracy")
+    assert [(m.step, round(m.value, 6)) for m in history] == [(1, 0.2), (2, 0.4), (3, 0.6)]
+    assert "test_accuracy" in stored.data.metrics
+    assert {"model.h5", "history.csv", "evaluation"} <= {f.path for f in client.list_artifacts(stored.info.run_id)}
+    assert find_run("sky", run_key(folder)).run_id == stored.info.run_id
+
+
+def test_other_classes_and_no_validation_rows(project):
+    folder = TRAINED / "zoo" / "cnn_small"
+    predictions = write_trained(folder, classes=("smooth", "disc & bulge"))
+    predictions[predictions["split"] != "val"].to_csv(folder / "predictions.csv", index=False)
+    _evaluate(("zoo",), ("cnn_small",))
+    assert "val_accuracy" not in json.loads(METRICS.read_text())["zoo"]["cnn_small"]
+    assert "test_f1_disc _ bulge" in _stored("cnn_small").data.metrics
+
+
+def _edit(name, change):
+    path = TRAINED / "sdss_jpg" / "mobilenet" / name
+    if name.endswith(".json"):
+        facts = json.loads(path.read_text())
+        change(facts)
+        path.write_text(json.dumps(facts))
+    else:
+        table = pd.read_csv(path, dtype=str)
+        change(table)
+        table.to_csv(path, index=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("run.json", lambda f: f.pop("weights"), "has no 'weights'"),
+        ("run.json", lambda f: f.update(network="vgg16"), "is about sdss_jpg x vgg16"),
+        ("predictions.csv", lambda t: t.pop("p_QSO"), "'p_QSO' is missing"),
+        ("predictions.csv", lambda t: t.__setitem__("p_QSO", "nan"), "not a number"),
+        ("predictions.csv", lambda t: t.__setitem__("p_QSO", ""), "not a number"),
+        ("predictions.csv", lambda t: t.__setitem__("p_QSO", "high"), "not a number"),
+        ("predictions.csv", lambda t: t.__setitem__("label", "COMET"), "unknown class"),
+        ("predictions.csv", lambda t: t.__setitem__("split", "exam"), "unknown split 'exam'"),
+        ("predictions.csv", lambda t: t.__setitem__("split", "train"), "no test rows"),
+        ("history.csv", lambda t: t.pop("val_loss"), "'val_loss' is missing"),
+    ],
+)
+def test_refuses_malformed_files_and_writes_nothing(project, name, change, words):
+    write_trained(TRAINED / "sdss_jpg" / "mobilenet")
+    _edit(name, change)
+    with pytest.raises(DataError, match=words):
+        _evaluate()
+    assert not OUT.exists()
+    assert not METRICS.exists()
+    assert not list(Path("evaluation").glob("*"))
+
+
+def test_a_missing_folder_is_named(project):
+    with pytest.raises(DataError, match=r"models/trained/sdss_jpg/mobilenet: is missing; run dvc repro"):
+        _evaluate()

@@ -1,0 +1,201 @@
+"""Every network of the registries: images in, probabilities out, and the same after save and load."""
+
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from deepsky.errors import ConfigError, DataError, WeightsError
+from deepsky.imaging.composite import lupton_rgb
+from deepsky.networks import BACKBONES, SCRATCH, choose
+from deepsky.networks.backbone import BackboneParams, build_features
+from deepsky.networks.heads import build_head, join
+from deepsky.networks.inputs import AsinhStretch, CaffeScaling, ImageSpec, LuptonColour, colour_pixels, image_input
+from deepsky.networks.saving import save_h5
+from deepsky.training.saved import ModelCard, load_network, save_network
+
+SPECS = {
+    "gray": ImageSpec((40, 52, 1), "uint8", ("r",)),
+    "rgb": ImageSpec((48, 48, 3), "uint8", ("red", "green", "blue")),
+    "flux": ImageSpec((24, 24, 5), "flux", ("u", "g", "r", "i", "z"), ("i", "r", "g")),
+}
+N_IMAGES, N_CLASSES = 3, 4
+
+
+def some_images(spec: ImageSpec, n_images: int = N_IMAGES) -> np.ndarray:
+    rng = np.random.default_rng(5)
+    if spec.kind == "uint8":
+        return rng.integers(0, 256, (n_images, *spec.shape), dtype=np.uint8)
+    return rng.normal(0.3, 1.0, (n_images, *spec.shape)).astype(np.float32)
+
+
+def card_of(spec: ImageSpec, network: str) -> ModelCard:
+    return ModelCard(
+        dataset="toy",
+        network=network,
+        weights="random",
+        classes=("A", "B", "C", "D"),
+        kind=spec.kind,
+        bands=spec.bands,
+        colour_bands=spec.colour_bands,
+        image_shape=spec.shape,
+        pixel_scale_arcsec=0.396,
+    )
+
+
+def lively(base: keras.Model) -> None:
+    """Without training, the features of MobileNet fade to 1e-19 and no pixel matters."""
+    for layer in base.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_variance.assign(np.full(layer.moving_variance.shape, 0.05, np.float32))
+
+
+def front_and_tail(network: str, spec: ImageSpec) -> tuple[keras.Model, keras.Model]:
+    keras.utils.set_random_seed(3)
+    if network in BACKBONES:
+        backbone = BACKBONES[network]
+        front = build_features(backbone, spec, BackboneParams(backbone.min_size_px), None)
+        lively(front.get_layer(network))
+        return front, build_head(front.output_shape[1], N_CLASSES, (8,), "relu")
+    scratch = SCRATCH[network]
+    front = scratch.build_front(spec, 32)
+    return front, scratch.build_tail(front.output_shape[1:], N_CLASSES)
+
+
+# Building and loading a backbone takes seconds: each one sees one kind of picture and MobileNet, the smallest, sees all.
+CASES = [
+    *[("mobilenet", pixels) for pixels in SPECS],
+    *[(network, pixels) for network in SCRATCH for pixels in SPECS],
+    *[(network, "flux" if network == "vgg16" else "gray") for network in BACKBONES if network != "mobilenet"],
+]
+
+
+@pytest.mark.parametrize(("network", "pixels"), CASES)
+def test_saved_network_predicts_what_front_and_tail_predict(network: str, pixels: str, tmp_path: Path) -> None:
+    spec = SPECS[pixels]
+    images = some_images(spec)
+    front, tail = front_and_tail(network, spec)
+    expected = tail.predict(front.predict(images, verbose=0), verbose=0)
+    save_network(tmp_path / "model.h5", join(front, tail, network), card_of(spec, network))
+    loaded, card = load_network(tmp_path / "model.h5")
+    probabilities = loaded.predict(images, verbose=0)
+    assert card == card_of(spec, network)
+    assert probabilities.shape == (N_IMAGES, N_CLASSES)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=1e-5)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+    assert len(np.unique(probabilities[:, 0])) == N_IMAGES, "the pixels must matter"
+
+
+@pytest.mark.parametrize("network", BACKBONES)
+def test_only_the_head_trains_and_no_layer_has_an_automatic_name(network: str) -> None:
+    first, tail = front_and_tail(network, SPECS["rgb"])
+    again, _ = front_and_tail(network, SPECS["rgb"])
+    assert first.trainable_weights == []
+    assert [w.path for w in first.weights] == [w.path for w in again.weights]
+    assert first.get_config() == again.get_config()
+    assert len(join(first, tail, network).trainable_weights) == 4
+
+
+def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    for number in (1, 2):
+        front, tail = front_and_tail("cnn_small", SPECS["flux"])
+        save_network(tmp_path / f"{number}.h5", join(front, tail, "cnn_small"), card_of(SPECS["flux"], "cnn_small"))
+    assert (tmp_path / "1.h5").read_bytes() == (tmp_path / "2.h5").read_bytes()
+
+
+def test_lupton_layer_equals_the_pictures_a_person_sees() -> None:
+    rng = np.random.default_rng(2)
+    flux = rng.normal(0.0, 0.05, (2, 16, 16, 5)).astype(np.float32)
+    flux[:, 4:9, 4:9] += rng.uniform(0, 40, (2, 5, 5, 5)).astype(np.float32)  # beyond saturation
+    layer = keras.ops.convert_to_numpy(LuptonColour([3, 2, 1])(flux))
+    picture = lupton_rgb(flux[..., [3, 2, 1]])
+    assert picture.max() == 255
+    assert np.abs(layer - picture).max() <= 0.51  # the picture is rounded
+
+
+def test_asinh_stretch_equals_numpy() -> None:
+    flux = np.array([-1e3, -0.3, -1e-7, 0.0, 1e-9, 0.02, 5e3], np.float32)
+    stretched = keras.ops.convert_to_numpy(AsinhStretch(0.02)(flux))
+    np.testing.assert_allclose(stretched, np.arcsinh(flux.astype(float) / 0.02), rtol=1e-5)
+
+
+def test_caffe_scaling_equals_keras() -> None:
+    rgb = np.random.default_rng(1).uniform(0, 255, (2, 4, 4, 3)).astype(np.float32)
+    expected = keras.applications.imagenet_utils.preprocess_input(rgb.copy(), mode="caffe")
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(CaffeScaling()(rgb)), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("network", ["mobilenet", "xception"])
+def test_tf_scaling_equals_keras(network: str) -> None:
+    rgb = keras.Input((4, 4, 3))
+    scaled = keras.Model(rgb, BACKBONES[network].scale(rgb))
+    values = np.random.default_rng(1).uniform(0, 255, (2, 4, 4, 3)).astype(np.float32)
+    expected = getattr(keras.applications, network).preprocess_input(values.copy())
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(scaled(values)), expected, atol=1e-5)
+
+
+def test_gray_is_the_same_in_all_three_channels_and_stays_in_range() -> None:
+    spec = SPECS["gray"]
+    image = image_input(spec)
+    pixels = keras.Model(image, colour_pixels(image, spec, 32)).predict(some_images(spec), verbose=0)
+    assert pixels.shape == (N_IMAGES, 32, 32, 3)
+    np.testing.assert_array_equal(pixels[..., 0], pixels[..., 2])
+    assert pixels.min() >= -0.01
+    assert 128 < pixels.max() < 255.01
+
+
+@pytest.mark.parametrize(
+    ("spec", "named"),
+    [
+        (ImageSpec((8, 8, 4), "uint8", ("a", "b", "c", "d")), "4 channels"),
+        (ImageSpec((8, 8, 2), "flux", ("g", "r", "i"), ("i", "r", "g")), "2 channels"),
+        (ImageSpec((8, 8, 2), "flux", ("g", "r"), ("i", "r", "g")), "colour_bands"),
+        (ImageSpec((8, 8, 2), "flux", ("g", "r"), ()), "colour_bands"),
+    ],
+)
+def test_pixels_that_no_backbone_can_show_are_refused(spec: ImageSpec, named: str) -> None:
+    with pytest.raises(DataError, match=named):
+        build_features(BACKBONES["mobilenet"], spec, BackboneParams(32), None)
+
+
+def test_unknown_network_and_too_small_input_are_refused() -> None:
+    with pytest.raises(ConfigError, match="alexnet.*choose one of: mobilenet"):
+        choose(BACKBONES, "alexnet")
+    with pytest.raises(ConfigError, match="input_size_px 40 is too small; use 71"):
+        build_features(BACKBONES["xception"], SPECS["rgb"], BackboneParams(40), None)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    save_h5(build_head(3, 2, (4,), "relu"), tmp_path / "weights.h5")
+    with pytest.raises(WeightsError, match=r"weights\.h5: holds no weights of mobilenet"):
+        build_features(BACKBONES["mobilenet"], SPECS["rgb"], BackboneParams(32), tmp_path / "weights.h5")
+    (tmp_path / "weights.h5").write_bytes(b"<html>404</html>")
+    with pytest.raises(WeightsError, match=r"weights\.h5: holds no weights of mobilenet"):
+        build_features(BACKBONES["mobilenet"], SPECS["rgb"], BackboneParams(32), tmp_path / "weights.h5")
+
+
+def test_h5_files_that_are_no_network_of_ours_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.h5"
+    with pytest.raises(DataError, match=r"model\.h5: does not exist"):
+        load_network(path)
+    path.write_bytes(b"PK not hdf5")
+    with pytest.raises(DataError, match=r"model\.h5: is not an HDF5 file"):
+        load_network(path)
+    save_h5(build_head(3, 2, (4,), "relu"), path)
+    with pytest.raises(DataError, match="holds no deepsky_card"):
+        load_network(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["deepsky_card"] = '{"dataset": "toy"}'
+    with pytest.raises(DataError, match="cannot be built"):
+        load_network(path)
+
+
+def test_code_hidden_in_a_saved_network_is_not_run(tmp_path: Path) -> None:
+    path, spec = tmp_path / "model.h5", SPECS["rgb"]
+    image = keras.Input(spec.shape, name="image")
+    flat = keras.layers.Flatten(name="flat")(keras.layers.Lambda(lambda x: x * 2, name="hidden")(image))
+    save_network(path, keras.Model(image, flat), card_of(spec, "mobilenet"))
+    with pytest.raises(DataError, match="cannot be built"):
+        load_network(path)

@@ -1,0 +1,147 @@
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import pandas as pd
+import pytest
+
+from deepsky.errors import DataError
+from deepsky.stages import evaluate, report
+from tests.trained_folders import make_project, write_trained
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # sqlalchemy 2.1 under mlflow
+
+DATASETS, NETWORKS = ("sdss_cutouts", "sdss_jpg"), ("cnn_small", "mobilenet")
+RUNS, METRICS, OUT = Path("evaluation/runs"), Path("evaluation/metrics.json"), Path("reports")
+VOID = {"meta", "link", "br", "line", "polyline", "circle", "hr", "img"}
+
+
+class Page(HTMLParser):
+    """Collects what the checks ask for, and refuses unbalanced tags."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.links, self.tags, self.open, self.cells, self.svg = [], [], [], [], {}, []
+        self.cell = None
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append(tag)
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        self.links += [attrs[k] for k in ("href", "src") if k in attrs]
+        if tag == "svg":
+            self.svg.append(attrs["aria-label"])
+        if "td" in self.open and tag == "a":
+            self.cell = attrs["href"]
+            self.cells[self.cell] = ""
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+        if tag == "td":
+            self.cell = None
+
+    def handle_data(self, data):
+        if self.cell:
+            self.cells[self.cell] += data
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    root = make_project(tmp_path, monkeypatch)
+    for i, dataset in enumerate(DATASETS):
+        for j, network in enumerate(NETWORKS):
+            weights = ("scratch", "random")[j]
+            folder = Path("models/trained") / dataset / network
+            write_trained(folder, seed=2 * i + j, skill=(2.5, 0.0)[i], weights=weights)
+    evaluate.run(DATASETS, NETWORKS, "sky", trained=Path("models/trained"), out=RUNS, metrics=METRICS)
+    return root
+
+
+def _report():
+    report.run(evaluation=RUNS, metrics=METRICS, out=OUT)
+    return (OUT / "index.html").read_text(encoding="utf-8")
+
+
+def test_numbers_on_the_page_are_those_of_the_metrics_file(project):
+    page = Page(_report())
+    summary = json.loads(METRICS.read_text())
+    assert len(page.cells) == 4
+    for dataset in DATASETS:
+        for network in NETWORKS:
+            text, figures = page.cells[f"#{dataset}-{network}"], summary[dataset][network]
+            for key in ("test_accuracy", "test_accuracy_low", "test_accuracy_high", "test_f1_macro"):
+                assert f"{figures[key]:.3f}" in text
+            assert ("random weights" in text) == (network == "mobilenet")
+            assert ("not above baseline" in text) == (figures["test_accuracy_low"] <= figures["test_baseline"])
+    table = pd.read_csv(OUT / "results.csv").set_index(["dataset", "network"])
+    assert table.loc[("sdss_jpg", "mobilenet"), "test_accuracy"] == summary["sdss_jpg"]["mobilenet"]["test_accuracy"]
+    assert len(table) == 4
+
+
+def test_everything_the_page_names_is_there_and_nothing_is_outside(project):
+    text = _report()
+    page = Page(text)
+    for link in page.links:
+        if link.startswith("#"):
+            assert page.ids.count(link[1:]) == 1
+        else:
+            assert link == "data:," or (OUT / link).is_file()
+    assert {p.name for p in OUT.iterdir()} == {"index.html", "results.csv", "results.png"}
+    assert "http" not in text
+    assert "script" not in page.tags
+    assert str(project) not in text
+    assert cv2.imread(str(OUT / "results.png")).std() > 10
+
+
+def test_every_run_shows_its_curves_in_words_too(project):
+    page = Page(_report())
+    assert len(page.svg) == 2 * 4
+    assert page.svg[0] == "accuracy over 3 epochs: training from 0.300 to 0.900; validation from 0.200 to 0.600"
+
+
+def test_random_weights_are_announced_only_where_there_are_some(project):
+    assert "2 of 4 runs use random weights" in _report()
+    summary = json.loads(METRICS.read_text())
+    METRICS.write_text(json.dumps({"sdss_jpg": {"cnn_small": summary["sdss_jpg"]["cnn_small"]}}))
+    text = _report()
+    assert "random weights" not in text
+    assert "1 trained network:" in text
+
+
+def test_the_same_input_gives_the_same_bytes(project):
+    _report()
+    first = {p.name: p.read_bytes() for p in OUT.iterdir()}
+    _report()
+    assert first == {p.name: p.read_bytes() for p in OUT.iterdir()}
+
+
+def test_names_cannot_break_the_page(tmp_path, monkeypatch):
+    make_project(tmp_path, monkeypatch)
+    write_trained(Path("models/trained/zoo/cnn_small"), classes=("<b>&", "</table><script>"), weights="scratch")
+    evaluate.run(["zoo"], ["cnn_small"], "sky", trained=Path("models/trained"), out=RUNS, metrics=METRICS)
+    page = Page(_report())
+    assert "script" not in page.tags
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda: METRICS.unlink(), r"metrics\.json: cannot be read"),
+        (lambda: METRICS.write_text("{}"), "holds no run"),
+        (lambda: METRICS.write_text("[]"), "is not a JSON object"),
+        (lambda: METRICS.write_text('{"sdss_jpg": {"cnn_small": {}}}'), "sdss_jpg.cnn_small: has no 'weights'"),
+        (lambda: (RUNS / "sdss_jpg/cnn_small/metrics.json").unlink(), "cnn_small/metrics.json: cannot be read"),
+        (lambda: (RUNS / "sdss_jpg/cnn_small/metrics.json").write_text("{}"), "has no 'classes'"),
+    ],
+)
+def test_refuses_what_evaluate_did_not_write(project, spoil, words):
+    spoil()
+    with pytest.raises(DataError, match=words):
+        _report()
+    assert not OUT.exists()

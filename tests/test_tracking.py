@@ -1,0 +1,306 @@
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from deepsky.errors import TrackingError
+from deepsky.tracking import store
+from deepsky.tracking.runs import close_dead_runs, find_run, run_key, training_run
+from deepsky.tracking.store import prepare, project_root, shown_uri, tracking_uri, ui_command
+from tests.trained_folders import make_project, write_trained
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # sqlalchemy 2.1 under mlflow
+
+RUN = {"experiment": "sky", "dataset": "sdss_jpg", "network": "mobilenet", "params": {}, "tags": {}}
+SCRIPT = """
+import sys, time
+from deepsky.tracking.runs import training_run
+with training_run(experiment="sky", dataset="sdss_jpg", network=sys.argv[1], params={"n": 1}, tags={}) as run:
+    run.log_epoch(1, {"accuracy": 0.5})
+    print("ready", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    return make_project(tmp_path, monkeypatch)
+
+
+def _start(name, seconds=0.0, **where):
+    command = [sys.executable, "-c", SCRIPT, name, str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **where)
+
+
+def _statuses():
+    client, experiment = prepare("sky")
+    return {run.data.tags["deepsky.network"]: run.info.status for run in client.search_runs([experiment])}
+
+
+# ---- where the store stands ----
+
+
+def test_root_is_found_from_any_folder_of_the_project(tmp_path):
+    (tmp_path / "dvc.yaml").touch()
+    inside = tmp_path / "src" / "deep"
+    inside.mkdir(parents=True)
+    assert project_root(inside) == project_root(tmp_path) == tmp_path
+
+
+def test_root_of_a_temporary_experiment_copy_is_the_project_itself(tmp_path):
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "standalone" / "tmpabc"
+    copy.mkdir(parents=True)
+    for folder in (tmp_path, copy):
+        (folder / "dvc.yaml").touch()
+    assert project_root(copy) == tmp_path
+
+
+def test_outside_a_project_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TrackingError, match=r"no dvc\.yaml.*MLFLOW_TRACKING_URI"):
+        tracking_uri()
+
+
+def test_uri_comes_from_the_environment_and_relative_paths_count_from_the_root(project, monkeypatch):
+    (project / "below").mkdir()
+    monkeypatch.chdir(project / "below")
+    assert tracking_uri() == f"sqlite:///{project}/mlflow.db"
+    assert {f"sqlite:///{project}/mlflow.db", f"{project}/mlruns", "127.0.0.1"} <= set(ui_command("127.0.0.1", 5000))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
+    assert tracking_uri() == f"sqlite:///{project}/other.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
+    assert tracking_uri() == "http://localhost:5000"
+    assert "--default-artifact-root" not in ui_command("127.0.0.1", 5000)
+
+
+def test_telemetry_is_off_unless_the_user_says_otherwise():
+    code = "import os, deepsky.tracking; print(os.environ['MLFLOW_DISABLE_TELEMETRY'], os.environ['DO_NOT_TRACK'])"
+    clean = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK")}
+
+    def seen(env):
+        return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True).stdout.split()
+
+    assert seen(clean) == ["true", "true"]
+    assert seen({**clean, "MLFLOW_DISABLE_TELEMETRY": "false"}) == ["false", "true"]
+
+
+# ---- creating it ----
+
+
+def test_four_processes_at_once_on_a_cold_store(tmp_path, monkeypatch):
+    root = tmp_path / "a project"
+    root.mkdir()
+    make_project(root, monkeypatch)
+    (root / "mlflow.db").unlink()
+    started = [_start(f"net{k}") for k in range(4)]
+    for process in started:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    assert _statuses() == {f"net{k}": "FINISHED" for k in range(4)}
+    assert not list(root.glob(".mlflow.*"))
+
+
+def test_artifacts_go_below_the_root_wherever_the_process_stands(project, monkeypatch):
+    (project / "below").mkdir()
+    (project / "below" / "table.csv").write_text("a\n")
+    monkeypatch.chdir(project / "below")
+    with training_run(**RUN) as run:
+        run.log_artifact(Path("table.csv"), "tables")
+    assert [p.name for p in project.glob("mlruns/*/artifacts/tables/*")] == ["table.csv"]
+    assert not (project / "below" / "mlruns").exists()
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("http://127.0.0.1:9", "127.0.0.1:9"),
+        ("file:///tmp/mlruns", "file"),
+        ("ftp://somewhere", "ftp"),
+        ("sqlite:////proc/none/mlflow.db", "/proc/none"),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_one_line(project, monkeypatch, uri, words):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(TrackingError, match=words) as caught:
+        prepare("sky")
+    assert "\n" not in str(caught.value)
+    assert "MLFLOW_TRACKING_URI" in str(caught.value)
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(project):
+    (project / "mlflow.db").write_text("not a database, but someone's notes" * 9)
+    with pytest.raises(TrackingError, match="not a database"):
+        prepare("sky")
+    assert (project / "mlflow.db").read_text().startswith("not a database")
+
+
+def test_a_locked_database_is_refused(project, monkeypatch):
+    monkeypatch.setattr(store, "_SQLITE_WAIT_S", 0.1)
+    with closing(sqlite3.connect(project / "mlflow.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(TrackingError, match="locked"):
+            prepare("sky")
+
+
+def test_a_deleted_experiment_is_refused(project):
+    client, experiment = prepare("sky")
+    client.delete_experiment(experiment)
+    with pytest.raises(TrackingError, match="is deleted"):
+        prepare("sky")
+
+
+def test_messages_hide_the_password():
+    assert shown_uri("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
+
+
+# ---- one run ----
+
+
+def test_a_run_holds_all_it_was_given(project):
+    params = {"train": {"hidden_units": (1024, 512), "optimizer": {"name": "adam"}}, "long": "x" * 7000}
+    params |= {f"p{k}": k for k in range(150)}  # more than fit into one call
+    with training_run(**RUN | {"params": params, "tags": {"weights": "random"}}) as run:
+        for epoch in (1, 2):
+            run.log_epoch(epoch, {"accuracy": 0.4 * epoch, "val_loss": 1 / epoch})
+        run.log_metrics({"training_s": 3})
+        run.finish_key("abc")
+    client = MlflowClient(tracking_uri())
+    stored = client.get_run(run.run_id)
+    assert (stored.info.status, stored.info.run_name) == ("FINISHED", "sdss_jpg-mobilenet")
+    assert stored.data.params["train.hidden_units"] == "[1024, 512]"
+    assert stored.data.params["train.optimizer.name"] == "adam"
+    assert stored.data.params["p149"] == "149"
+    assert "params/long.txt" in stored.data.params["long"]
+    assert Path(client.download_artifacts(run.run_id, "params/long.txt")).read_text() == "x" * 7000
+    assert [(m.step, m.value) for m in client.get_metric_history(run.run_id, "accuracy")] == [(1, 0.4), (2, 0.8)]
+    assert stored.data.metrics["training_s"] == 3
+    tags = stored.data.tags
+    assert (tags["deepsky.key"], tags["deepsky.dataset"]) == ("abc", "sdss_jpg")
+    assert "Random weights" in tags["mlflow.note.content"]
+    assert find_run("sky", "abc").run_id == run.run_id
+    assert find_run("sky", "other") is None
+
+
+@pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
+def test_a_run_that_breaks_says_so(project, error, status):
+    def train():
+        with training_run(**RUN) as run:
+            run.finish_key("abc")
+            raise error("no more")
+
+    with pytest.raises(error):
+        train()
+    assert _statuses() == {"mobilenet": status}
+    assert find_run("sky", "abc") is None
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_killed_processes_leave_no_run_running(project):
+    prepare("sky")
+    terminated, killed = _start("terminated", 60), _start("killed", 60)
+    for process in (terminated, killed):
+        assert process.stdout.readline() == "ready\n", process.stderr.read()
+    assert close_dead_runs("sky") == 0  # they live
+    terminated.terminate()
+    killed.kill()
+    terminated.communicate()
+    assert terminated.returncode == 128 + signal.SIGTERM
+    deadline = time.monotonic() + 20  # a zombie until it is waited for, and dead all the same
+    while "Z" not in Path(f"/proc/{killed.pid}/stat").read_text().rpartition(")")[2] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _statuses() == {"terminated": "KILLED", "killed": "RUNNING"}
+    assert close_dead_runs("sky") == 1
+    assert _statuses() == {"terminated": "KILLED", "killed": "KILLED"}
+    killed.communicate()
+
+
+def test_a_new_process_with_a_dead_ones_id_does_not_keep_its_run_alive(project):
+    with training_run(**RUN) as run:
+        run.set_tag("deepsky.process_start", "1.0")
+        with training_run(**RUN | {"network": "vgg16"}):
+            assert _statuses() == {"mobilenet": "KILLED", "vgg16": "RUNNING"}
+
+
+def test_runs_of_another_machine_are_left_alone(project):
+    with training_run(**RUN) as run:
+        run.set_tag("deepsky.process_start", "1.0")
+        run.set_tag("deepsky.host", f"not-{socket.gethostname()}")
+        assert close_dead_runs("sky") == 0
+
+
+def test_key_follows_the_outputs(tmp_path):
+    write_trained(tmp_path / "a" / "net", seed=1)
+    write_trained(tmp_path / "b" / "net", seed=1, dataset="a")
+    write_trained(tmp_path / "c" / "net", seed=2, dataset="a")
+    keys = [run_key(tmp_path / name / "net") for name in "abc"]
+    assert keys[0] == keys[1] != keys[2]
+    (tmp_path / "c" / "net" / "run.json").unlink()
+    with pytest.raises(TrackingError, match=r"run\.json"):
+        run_key(tmp_path / "c" / "net")
+
+
+# ---- lineage, under a real DVC ----
+
+PIPELINE = """
+stages:
+  split:
+    cmd: mkdir -p data/packed/sky && echo 1 > data/packed/sky/rows.csv && echo 2 > data/other.csv
+    outs: [data/packed/sky, data/other.csv]
+  train:
+    matrix: {dataset: [sky], network: [net]}
+    cmd: python train.py ${item.dataset} ${item.network}
+    deps: [train.py, "data/packed/${item.dataset}"]
+    outs: ["models/${item.dataset}/${item.network}"]
+"""
+TRAIN = """
+import sys
+from pathlib import Path
+from deepsky.tracking.runs import training_run
+dataset, network = sys.argv[1:]
+with training_run(experiment="sky", dataset=dataset, network=network, params={}, tags={}):
+    Path("models", dataset).mkdir(parents=True, exist_ok=True)
+    Path("models", dataset, network).write_text("done")
+"""
+
+
+def test_dvc_stage_data_hashes_and_commit_become_tags_also_in_a_temporary_copy(project, monkeypatch):
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "someone")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "someone@example.org")
+    (project / "dvc.yaml").write_text(PIPELINE)
+    (project / "train.py").write_text(TRAIN)
+    (project / ".gitignore").write_text("/mlflow.db*\n/mlruns/\n/data\n/models\n")
+
+    def do(*command):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.strip()
+
+    do("git", "init", "-q")
+    do("dvc", "init", "-q")
+    do("dvc", "config", "core.analytics", "false")
+    do("git", "add", "-A")
+    do("git", "commit", "-qm", "start")
+    do("dvc", "exp", "run", "--temp", "-q")
+    client, experiment = prepare("sky")
+    (run,) = client.search_runs([experiment])
+    tags = run.data.tags
+    assert tags["deepsky.stage"] == "train@sky-net"
+    assert {k for k in tags if k.startswith("deepsky.data.")} == {"deepsky.data.data/packed/sky"}
+    digest = tags["deepsky.data.data/packed/sky"]
+    assert len(digest.removesuffix(".dir")) == 32
+    assert digest.endswith(".dir")
+    assert [(i.dataset.name, i.dataset.digest) for i in run.inputs.dataset_inputs] == [("data/packed/sky", digest)]
+    assert len(tags["mlflow.source.git.commit"]) == 40
+    assert tags["deepsky.git_dirty"] == "false"
+    assert run.info.status == "FINISHED"
