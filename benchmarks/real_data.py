@@ -68,17 +68,14 @@ def keep_real_data_only(params: Path) -> None:
 
 def print_table(workspace: Path, seconds: float) -> None:
     metrics = json.loads((workspace / "evaluation/metrics.json").read_text())
-    print(
-        f"{'dataset':24}{'network':12}{'test n':>7}{'accuracy':>10}{'95 % interval':>16}{'macro F1':>10}{'reference':>11}"
-    )
+    row = "{:24}{:12}{:>7}{:>10}{:>16}{:>10}{:>11}"
+    print(row.format("dataset", "network", "n test", "accuracy", "95 % interval", "macro F1", "reference"))
     for dataset, networks in metrics.items():
-        for network, figures in networks.items():
-            test, reference = figures["test"], REFERENCE.get(dataset) if network == "mobilenet" else None
-            interval = f"{test['accuracy_low']:.2f}-{test['accuracy_high']:.2f}"
-            print(
-                f"{dataset:24}{network:12}{test['n']:>7}{test['accuracy']:>10.3f}{interval:>16}"
-                f"{test['f1_macro']:>10.3f}{reference or '':>11}"
-            )
+        for network, run in networks.items():
+            reference = REFERENCE.get(dataset, "") if network == "mobilenet" else ""
+            interval = f"{run['test_accuracy_low']:.3f}-{run['test_accuracy_high']:.3f}"
+            figures = (run["n_test"], f"{run['test_accuracy']:.3f}", interval, f"{run['test_f1_macro']:.3f}")
+            print(row.format(dataset, network, *figures, reference))
     print(f"from raw files to report in {seconds / 60:.1f} minutes")
 
 

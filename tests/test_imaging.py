@@ -7,7 +7,6 @@ from astropy.io import fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from tests.small_frames import HEIGHT, OFFSETS_PX, WIDTH, frame_wcs, star_frame, write_field, write_frame
 
 from deepsky.errors import DataError
 from deepsky.imaging.composite import affine_between, align, lupton_rgb
@@ -15,6 +14,7 @@ from deepsky.imaging.cutouts import cut_objects, inside
 from deepsky.imaging.fields import find_fields, read_field, require_bands
 from deepsky.imaging.frames import read_frame, read_header
 from deepsky.imaging.stretch import StretchLimits, asinh_stretch, shrink_to_plot, sky_limits, to_gray
+from tests.small_frames import HEIGHT, OFFSETS_PX, WIDTH, frame_wcs, star_frame, write_field, write_frame
 
 FLUX = np.arange(HEIGHT * WIDTH, dtype=np.float32).reshape(HEIGHT, WIDTH)
 REAL = "sdss_frames/003918-3-0213"
@@ -63,7 +63,7 @@ def test_frame_in_the_second_hdu(tmp_path):
 )
 def test_wrong_header_is_refused(tmp_path, change, message):
     path = write_frame(tmp_path / "frame.fits.bz2", FLUX, frame_wcs("g"), **{"FILTER": "g", "RUN": 1000} | change)
-    with pytest.raises(DataError, match="frame.fits.bz2") as error:
+    with pytest.raises(DataError, match=r"frame\.fits\.bz2") as error:
         read_frame(path, band="g", run=1000)
     assert message in one_line(error)
 

@@ -10,7 +10,6 @@ from deepsky.errors import DataError
 from deepsky.stages import evaluate, report
 from tests.trained_folders import make_project, write_trained
 
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # sqlalchemy 2.1 under mlflow
 
 DATASETS, NETWORKS = ("sdss_cutouts", "sdss_jpg"), ("cnn_small", "mobilenet")
 RUNS, METRICS, OUT = Path("evaluation/runs"), Path("evaluation/metrics.json"), Path("reports")

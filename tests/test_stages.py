@@ -35,8 +35,9 @@ def closure(module: str) -> set[str]:
         if "." in name:
             waiting.add(name.rpartition(".")[0])
     files = {source_file(name) for name in found}
-    templates = {path for file in files for path in file.parent.glob("*.j2")}
-    return {str(path.relative_to(ROOT)) for path in files | templates if path.suffix != ".py" or has_code(path)}
+    code = {path for path in files if has_code(path)}
+    templates = {path for file in code for path in (file.parent / "templates").glob("*")}
+    return {str(path.relative_to(ROOT)) for path in code | templates}
 
 
 def test_every_stage_is_a_module_and_a_verb():

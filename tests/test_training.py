@@ -29,7 +29,7 @@ TRAIN = TrainParams(
     seed=1, hidden_units=(16, 8), activation="relu", optimizer="adam", learning_rate=1e-2, batch_size=8, epochs=6
 )
 SCRATCH = ScratchParams(seed=1, input_size_px=16, optimizer="adam", learning_rate=3e-3, batch_size=8, epochs=8)
-SIZE_PX = 32
+SIZE_PX = 64
 FILES = {"model.h5", "history.csv", "predictions.csv", "run.json"}
 
 
@@ -66,7 +66,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    """A project of its own: the store and its artifacts stand beside dvc.yaml."""
+    (tmp_path / "dvc.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 def run_features(sky: Path, weights: Path) -> Path:
@@ -160,10 +163,10 @@ def test_features_do_not_depend_on_slices_and_hold_each_image_once(weights: Path
 
 
 def test_features_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "f.npy"
+    path = tmp_path / "features" / "f.npy"
     with pytest.raises(DataError, match=r"f\.npy: features of image 2 are not finite"):
         write_features(np.array([[0.0], [1.0], [np.nan]], np.float32), path)
-    assert list(tmp_path.iterdir()) == []
+    assert not path.parent.exists()
     write_features(np.zeros((3, 2), np.float32), path)
     assert read_features(path, 3).shape == (3, 2)
     with pytest.raises(DataError, match=r"has shape \(3, 2\) for 4 images"):
@@ -198,17 +201,31 @@ def test_every_optimizer_fits(optimizer: str) -> None:
     assert np.isfinite(fit(build_head(5, 3, (16,), "relu"), separable(), params)["loss"]).all()
 
 
-def test_a_loss_that_is_nan_stops_with_a_line() -> None:
+def test_an_input_that_is_nan_stops_with_a_line() -> None:
     examples = separable()
     examples.inputs[7] = np.nan
-    with pytest.raises(ConfigError, match="epoch 1: loss is nan; lower learning_rate"):
+    with pytest.raises(DataError, match="image 7: is not finite"):
         fit(build_head(5, 3, (16,), "relu"), examples, TRAIN)
+
+
+def test_a_loss_that_is_nan_stops_with_a_line() -> None:
+    head = build_head(5, 3, (16,), "tanh")
+    head.get_layer("hidden_1").kernel.assign(np.full((5, 16), np.nan, np.float32))
+    with pytest.raises(ConfigError, match="epoch 1: loss is nan; lower learning_rate"):
+        fit(head, separable(), TRAIN)
+
+
+def test_nan_weights_that_relu_hides_from_the_loss_stop_with_a_line() -> None:
+    head = build_head(5, 3, (16,), "relu")
+    head.get_layer("hidden_1").kernel.assign(np.full((5, 16), np.nan, np.float32))
+    with pytest.raises(ConfigError, match=r"epoch 1: (hidden_1/kernel is not finite|loss is nan)"):
+        fit(head, separable(), TRAIN)
 
 
 def test_a_diverging_fit_leaves_nothing_behind(weights: Path, tmp_path: Path) -> None:
     sky = write_sky(tmp_path / "sky", "uint8")
     run_features(sky, weights)
-    with pytest.raises(ConfigError, match="loss is"):
+    with pytest.raises(ConfigError, match=r"loss is|not finite"):
         run_train(sky, weights, replace(TRAIN, optimizer="sgd", learning_rate=1e20))
     assert not [path for path in sky.iterdir() if "trained" in path.name]
 
@@ -247,10 +264,10 @@ def test_params_that_cannot_train_are_refused(key: str, tmp_path: Path) -> None:
 def test_real_weights_tell_galaxies_apart(
     real_data: Callable[[str], Path], real_weights: Callable[[], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """80 edge-on and 80 round galaxies, small: far above chance, which random labels would not be."""
+    """80 edge_on and 80 round galaxies, small: far above chance, which random labels would not be."""
     cv2 = pytest.importorskip("cv2")
     folder = real_data("kaggle_galaxy_zoo")
-    table = pd.read_csv(folder / "labels.csv", dtype=str).query("label5_name in ['round', 'edge-on']")
+    table = pd.read_csv(folder / "labels.csv", dtype=str).query("label5_name in ['round', 'edge_on']")
     table = table.groupby("label5_name").head(80).reset_index(drop=True)
     files = {path.stem: path for path in folder.rglob("*.jpg")}
     ids = table[table.columns[0]]
@@ -259,7 +276,7 @@ def test_real_weights_tell_galaxies_apart(
     packed.mkdir()
     np.save(packed / "images.npy", images)
     rows = pd.DataFrame({"id": ids, "label": table["label5_name"], "image": range(len(ids))})
-    write_rows(packed, rows, DatasetCard("uint8", ("r", "g", "b"), (), ("edge-on", "round"), None, 0), [])
+    write_rows(packed, rows, DatasetCard("uint8", ("r", "g", "b"), (), ("edge_on", "round"), None, 0), [])
     order = np.random.default_rng(0).permutation(len(ids)) % 4
     split = np.array(["train", "train", "val", "test"])[order]
     pd.DataFrame({"id": ids, "split": split}).to_csv(tmp_path / "split.csv", index=False)

@@ -189,7 +189,7 @@ def test_the_variable_wins_over_params_and_the_folder_over_the_cache(
 
 def test_a_named_folder_that_is_missing_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEEPSKY_WEIGHTS", str(tmp_path / "nowhere"))
-    with pytest.raises(WeightsError, match="DEEPSKY_WEIGHTS: .*nowhere is not a folder"):
+    with pytest.raises(WeightsError, match=r"DEEPSKY_WEIGHTS: .*nowhere is not a folder"):
         stage.run("mobilenet", OFFLINE, out=tmp_path / "out")
 
 

@@ -1,5 +1,6 @@
 """The command line: parse, call, print. One verb per DVC stage, and what a person runs beside them."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,7 @@ PATH = _Path()
 
 def main() -> None:
     """Run the command line; a problem the user can mend becomes one line and exit code 1."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when keras first imports TensorFlow
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as stop:

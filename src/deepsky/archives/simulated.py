@@ -35,14 +35,14 @@ class SimulatedArchive:
         self._seed = params.seed
         self.fields = {field.key: field for field in plan_fields(params.n_fields, params.seed)}
         sky = draw_sky(params)
-        self._groups = {int(group): sources for group, sources in sky.groupby("group")}  # type: ignore[call-overload]
+        self._groups = {int(group): sources for group, sources in sky.groupby("group")}
         self._centres = _unit_vectors(
             np.array([field.ra_deg for field in self.fields.values()]),
             np.array([field.dec_deg for field in self.fields.values()]),
         )
 
     def frame(self, run: int, camcol: int, field: int, band: str) -> bytes:
-        """One band's frame of one field, ``.fits.bz2``.
+        """Expose one band's frame of one field: a ``.fits.bz2`` file.
 
         Raises:
             DataError: the survey has no such field.
@@ -62,7 +62,7 @@ class SimulatedArchive:
         return expose(light, where, band, wcs, rng)
 
     def sdss_jpeg(self, ra_deg: float, dec_deg: float, *, scale: float, width: int, height: int) -> bytes:
-        """A colour cutout as SDSS' service draws it: north up, i, r and g as red, green and blue.
+        """Draw a colour cutout as SDSS' service does: north up, i, r and g as red, green and blue.
 
         Args:
             ra_deg: of the middle.
@@ -81,7 +81,7 @@ class SimulatedArchive:
         return colour_jpeg(sources, mags, SDSS_CHANNELS, seeing, wcs, (height, width), rng)
 
     def panstarrs_jpeg(self, ra_deg: float, dec_deg: float, *, size: int) -> bytes:
-        """A colour cutout as STScI's service draws it: north up, 0.25 arcsec/px, y, i and g as red, green and blue.
+        """Draw a colour cutout as STScI's service does: north up, 0.25 arcsec/px, y, i and g as red, green, blue.
 
         Args:
             ra_deg: of the middle.
@@ -97,12 +97,12 @@ class SimulatedArchive:
         return colour_jpeg(sources, panstarrs_mags(sources), PANSTARRS_CHANNELS, (y, i, g), wcs, (size, size), rng)
 
     def seeing(self, run: int, camcol: int, field: int) -> dict[str, Seeing]:
-        """The true seeing of each band of one field."""
+        """Give the true seeing of each band of one field."""
         where = self._field(run, camcol, field)
         return draw_seeing(SDSS_SEEING_ARCSEC, np.random.default_rng([self._seed, _SDSS_NIGHT, *where.key]))
 
     def sources(self, run: int, camcol: int, field: int) -> pd.DataFrame:
-        """The truth of one field and its overlapping neighbours: rows of `draw_sky`."""
+        """Give the truth of one field and its overlapping neighbours: rows of `draw_sky`."""
         return self._groups[self._field(run, camcol, field).group]
 
     def _field(self, run: int, camcol: int, field: int) -> Field:

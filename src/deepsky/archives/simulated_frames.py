@@ -53,9 +53,7 @@ DETECTORS = {
 }
 
 
-def expose(
-    light_nmgy: npt.NDArray[np.float32], field: Field, band: str, wcs: WCS, rng: np.random.Generator
-) -> bytes:
+def expose(light_nmgy: npt.NDArray[np.float32], field: Field, band: str, wcs: WCS, rng: np.random.Generator) -> bytes:
     """Read out, calibrate and write one frame.
 
     Args:
@@ -72,7 +70,8 @@ def expose(
     calibration = _calibration(detector, rng)
     sky_grid, column_index, row_index = _sky(detector, float(calibration.mean()), rng)
     sky_counts = _interpolate(sky_grid, row_index, column_index)
-    electrons = rng.poisson((light_nmgy / calibration + sky_counts) * np.float32(detector.gain))
+    expected = (light_nmgy / calibration + sky_counts) * np.float32(detector.gain)
+    electrons = rng.poisson(np.maximum(expected, 0))
     counts = electrons.astype(np.float32) / np.float32(detector.gain)
     counts += np.float32(detector.dark_variance**0.5) * rng.standard_normal(FRAME_SHAPE, dtype=np.float32)
     counts = np.minimum(np.round(counts), np.float32(_FULL_WELL_COUNTS))  # the CCDs count in whole numbers
@@ -103,7 +102,7 @@ def _calibration(detector: Detector, rng: np.random.Generator) -> npt.NDArray[np
 def _sky(
     detector: Detector, nmgy_per_count: float, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """The sky in counts on a coarse grid (192, 256), and each column's and row's place on it."""
+    """Draw the sky in counts on a coarse grid (192, 256), and each column's and row's place on it."""
     level = detector.sky_nmgy / nmgy_per_count * rng.normal(1, 0.04)
     slope_rows, slope_columns = rng.normal(0, 0.003, 2)
     rows, columns = (np.linspace(-0.5, 0.5, n) for n in _ALLSKY_SHAPE)
@@ -123,7 +122,7 @@ def _interpolate(
 
 
 def _image_header(field: Field, band: str, wcs: WCS, nmgy_per_count: float) -> Header:
-    """The cards of a real frame that say something of the image, in its order."""
+    """List the cards of a real frame that say something of the image, in its order."""
     mjd = observed_mjd(field.run)
     (cd1_1, cd1_2), (cd2_1, cd2_2) = wcs.wcs.cd
     frame = field.field + FRAME_DELAY[band]
@@ -131,18 +130,18 @@ def _image_header(field: Field, band: str, wcs: WCS, nmgy_per_count: float) -> H
         ("SIMPLE", True, ""), ("BITPIX", -32, "32 bit floating point"), ("NAXIS", 2, ""),
         ("NAXIS1", FRAME_SHAPE[1], ""), ("NAXIS2", FRAME_SHAPE[0], ""), ("EXTEND", True, "Extensions may be present"),
         ("BZERO", 0.0, "Set by MRD_SCALE"), ("BSCALE", 1.0, "Set by MRD_SCALE"),
-        ("TAI", round(mjd * 86400 + frame * 35.8, 2), "1st row - Number of seconds since Nov 17 1858"),
-        ("RA", round(field.ra_deg, 5), "1st row - Right ascension of telescope boresight"),
-        ("DEC", round(field.dec_deg, 5), "1st row - Declination of telescope boresight"),
-        ("SPA", round(field.scan_deg, 3), "1st row - Camera col position angle wrt north"),
+        ("TAI", round(mjd * 86400 + frame * 35.8, 2), "1st row - seconds since Nov 17 1858"),
+        ("RA", round(field.ra_deg, 5), "1st row - RA of telescope boresight"),
+        ("DEC", round(field.dec_deg, 5), "1st row - Dec of telescope boresight"),
+        ("SPA", round(field.scan_deg, 3), "1st row - Camera col PA wrt north"),
         ("DATE-OBS", str(date(1858, 11, 17) + timedelta(days=mjd)), "1st row - TAI date"),
         ("ORIGIN", "SDSS", "simulated"), ("TELESCOP", "2.5m", ""), ("TIMESYS", "TAI", ""),
         ("RUN", field.run, "Run number"), ("FRAME", frame, "Frame sequence number within the run"),
         ("CCDLOC", 10 * detector_row(band) + field.camcol, "Survey location of CCD (e.g., rowCol)"),
         ("FLAVOR", "science", "Flavor of this run"), ("EXPTIME", "53.907456", "Exposure time (seconds)"),
-        ("SYSTEM", "FK5", "System of the TCC coordinates (e.g., mean)"), ("CCDMODE", "DRIFT", "'STARING' or 'DRIFT'"),
+        ("SYSTEM", "FK5", "System of the TCC coordinates"), ("CCDMODE", "DRIFT", "'STARING' or 'DRIFT'"),
         ("C_OBS", 26322, "CCD row clock rate (usec/row)"),
-        ("COLBIN", 1, "Binning factor perpendicular to the columns"),
+        ("COLBIN", 1, "Binning perpendicular to the columns"),
         ("ROWBIN", 1, "Binning factor perpendicular to the rows"),
         ("CAMROW", detector_row(band), "Row in the imaging camera"), ("BADLINES", 0, "Number of bad lines in frame"),
         ("EQUINOX", 2000.0, ""), ("SOFTBIAS", 1000, 'software "bias" added to all DN'),
@@ -190,7 +189,7 @@ def _sky_table(
 
 
 def _astrans_table(field: Field, band: str) -> bytes:
-    """The drift scan's astrometric transformation; here the scan is straight, so the distortions are zero."""
+    """Write the drift scan's astrometric transformation; here the scan is straight, so the distortions are zero."""
     row = np.zeros(
         1,
         [("RUN", ">i4"), ("RERUN", "S3"), ("CAMCOL", ">i4"), ("FILTER", "S1"), ("NODE", ">f8"), ("INCL", ">f8"),

@@ -52,9 +52,10 @@ def _panstarrs_channel(filter_name: str, scale: float, depth_mag: float) -> Chan
 
 # The usual colour choice: the reddest, the middle and the bluest filter. Depths: Chambers et al. 2016, 3 pi stacks.
 PANSTARRS_FILTERS = ("y", "i", "g")
-PANSTARRS_CHANNELS = tuple(
-    _panstarrs_channel(name, scale, depth)
-    for name, scale, depth in zip(PANSTARRS_FILTERS, (3.0, 5.5, 9.0), (21.3, 23.1, 23.3), strict=True)
+PANSTARRS_CHANNELS = (
+    _panstarrs_channel("y", 2.2, 21.3),
+    _panstarrs_channel("i", 2.6, 23.1),
+    _panstarrs_channel("g", 3.8, 23.3),
 )
 
 

@@ -8,10 +8,10 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import ndtr, ndtri
 
+from deepsky.catalogue.objid import pack_objid
 from deepsky.catalogue.simulated_fields import (
     BANDS,
     FRAME_SHAPE,
-    REFERENCE_PIXEL,
     UNIQUE_ROWS,
     Field,
     frame_wcs,
@@ -41,7 +41,10 @@ _R_MAG = {"STAR": (17.9, 1.1), "GALAXY": (17.7, 1.0), "QSO": (18.3, 1.0)}
 R_MAG_RANGE = (16.0, 20.5)
 DEPTH_MAG = {"u": 22.2, "g": 23.2, "r": 22.9, "i": 22.4, "z": 20.7}  # five sigma, point source
 _ASINH_SOFTENING = {"u": 1.4e-10, "g": 0.9e-10, "r": 1.2e-10, "i": 1.8e-10, "z": 7.4e-10}
-_BACKGROUND_PER_FRAME = {"STAR": 75, "GALAXY": 110}
+_BACKGROUND_PER_FRAME = {"STAR": 80, "GALAXY": 140}
+# Most faint stars are red dwarfs, which no spectroscopic survey of blue objects picks.
+_RED_DWARFS = ((2.2, 2.6, 3.0), (1.25, 1.40, 1.50), (0.60, 1.00, 1.50), (0.30, 0.52, 0.80))
+_RED_DWARF_SHARE = 0.6
 _BACKGROUND_MARGIN_PX = 150.0  # sources just outside still shed light into the frame and fill edge cutouts
 _CLEAR_PX = 40.0  # between catalogued objects
 _EDGE_SHARE = 0.04
@@ -88,7 +91,7 @@ def draw_sky(params: CatalogueParams) -> pd.DataFrame:
 
 
 def reference_catalogue(sky: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """The catalogue as the survey's database would give it.
+    """Give the catalogue as the survey's database would.
 
     Args:
         sky: truth, from `draw_sky`.
@@ -102,9 +105,7 @@ def reference_catalogue(sky: pd.DataFrame, seed: int) -> pd.DataFrame:
     for band in BANDS:
         table[band] = _observed_mag(table[band].to_numpy(np.float64), band, rng).round(5)
     table["rerun"] = RERUN
-    table["objid"] = [
-        pack_objid(*map(int, key)) for key in table[["run", "camcol", "field", "number"]].itertuples(index=False)
-    ]
+    table["objid"] = pack_objid(rerun=RERUN, **{name: table[name] for name in ("run", "camcol", "field", "number")})
     position = table.groupby("group").cumcount().to_numpy()
     plate, fiberid = 266 + 3 * table["group"].to_numpy() + position // 640, position % 640 + 1
     mjd = 51600 + (plate * 7) % 3000
@@ -114,11 +115,6 @@ def reference_catalogue(sky: pd.DataFrame, seed: int) -> pd.DataFrame:
     return table.sort_values("objid")[list(REFERENCE_COLUMNS)].reset_index(drop=True)
 
 
-def pack_objid(run: int, camcol: int, field: int, number: int) -> int:
-    """SDSS objID of one object of rerun 301, sky version 2 (fits int64)."""
-    return 2 << 59 | RERUN << 48 | run << 32 | camcol << 29 | field << 16 | number
-
-
 def _draw_group(members: list[Field], params: CatalogueParams) -> pd.DataFrame:
     rng = np.random.default_rng([params.seed, 2, members[0].group])
     placed = np.empty((0, 2))
@@ -126,7 +122,7 @@ def _draw_group(members: list[Field], params: CatalogueParams) -> pd.DataFrame:
     for step, field in enumerate(members):
         labels = rng.permutation(np.repeat(CLASSES, params.n_per_class_per_field))
         positions_px = _place(len(labels), step, len(members), placed, rng)
-        placed = np.concatenate([placed, positions_px + [0.0, step * UNIQUE_ROWS]])
+        placed = np.concatenate([placed, positions_px + np.array([0.0, step * UNIQUE_ROWS])])
         table = _sources(labels, _catalogued_r_mag(labels, rng), rng)
         table["number"] = np.arange(1, len(labels) + 1)
         tables.append(_on_sky(table, field, positions_px))
@@ -137,7 +133,7 @@ def _draw_group(members: list[Field], params: CatalogueParams) -> pd.DataFrame:
 
 
 def _draw_background(members: list[Field], placed_px: Array, rng: np.random.Generator) -> pd.DataFrame:
-    """Sources that nobody took a spectrum of, down to the noise; bright ones keep off catalogued objects."""
+    """Draw sources that nobody took a spectrum of, down to the noise; bright ones keep off catalogued objects."""
     rows_px = FRAME_SHAPE[0] + UNIQUE_ROWS * (len(members) - 1) + 2 * _BACKGROUND_MARGIN_PX
     columns_px = FRAME_SHAPE[1] + 2 * _BACKGROUND_MARGIN_PX
     frames = rows_px * columns_px / (FRAME_SHAPE[0] * FRAME_SHAPE[1])
@@ -149,7 +145,7 @@ def _draw_background(members: list[Field], placed_px: Array, rng: np.random.Gene
     positions_px = rng.uniform(size=(len(labels), 2)) * [columns_px, rows_px] - _BACKGROUND_MARGIN_PX
     distance_px = np.hypot(*(positions_px[:, None] - placed_px[None]).transpose(2, 0, 1)).min(axis=1)
     keep = distance_px > np.interp(r_mag, [14.0, 18.0, 20.5, 22.0], [90.0, 50.0, 25.0, 8.0])
-    table = _sources(labels[keep], r_mag[keep], rng)
+    table = _sources(labels[keep], r_mag[keep], rng, red_dwarf_share=_RED_DWARF_SHARE)
     table["number"] = 0
     return _on_sky(table, members[0], positions_px[keep])
 
@@ -165,7 +161,7 @@ def _place(n: int, step: int, n_steps: int, taken_px: Array, rng: np.random.Gene
     low = np.array([0.0, half_overlap if step else 0.0])
     high = np.array([FRAME_SHAPE[1] - 1.0, FRAME_SHAPE[0] - 1.0 - (half_overlap if step < n_steps - 1 else 0.0)])
     chosen: list[Array] = []
-    others = taken_px - [0.0, step * UNIQUE_ROWS]
+    others = taken_px - np.array([0.0, step * UNIQUE_ROWS])
     while len(chosen) < n:
         margin_px = 47.0
         candidate = rng.uniform(low + margin_px, high - margin_px)
@@ -184,18 +180,22 @@ def _on_sky(table: pd.DataFrame, field: Field, positions_px: Array) -> pd.DataFr
 
 
 def _catalogued_r_mag(labels: npt.NDArray[np.str_], rng: np.random.Generator) -> Array:
-    """Normal per class, cut at R_MAG_RANGE."""
+    """Draw r, normal per class and cut at R_MAG_RANGE."""
     mean, width = np.array([_R_MAG[label] for label in labels]).T
     low, high = (ndtr((limit - mean) / width) for limit in R_MAG_RANGE)
     return mean + width * ndtri(rng.uniform(low, high))
 
 
-def _sources(labels: npt.NDArray[np.str_], r_mag: Array, rng: np.random.Generator) -> pd.DataFrame:
-    """What each source is like, without where it is."""
+def _sources(
+    labels: npt.NDArray[np.str_], r_mag: Array, rng: np.random.Generator, *, red_dwarf_share: float = 0.0
+) -> pd.DataFrame:
+    """Draw what each source is like, without where it is."""
     colours = np.empty((len(labels), 4))
-    for label in np.unique(labels):
+    for label in CLASSES:
         chosen = labels == label
-        colours[chosen] = _draw_colours(str(label), int(chosen.sum()), rng)
+        colours[chosen] = _draw_colours(COLOUR_LOCI[label], label, int(chosen.sum()), rng)
+    red = (labels == "STAR") & (rng.uniform(size=len(labels)) < red_dwarf_share)
+    colours[red] = _draw_colours(_RED_DWARFS, "STAR", int(red.sum()), rng)
     table = pd.DataFrame({"class": labels, "r": r_mag})
     table["g"] = table["r"] + colours[:, 1]
     table["u"] = table["g"] + colours[:, 0]
@@ -204,13 +204,13 @@ def _sources(labels: npt.NDArray[np.str_], r_mag: Array, rng: np.random.Generato
     return table.join(_draw_shapes(table, rng)).assign(redshift=_draw_redshift(table, rng))
 
 
-def _draw_colours(label: str, n: int, rng: np.random.Generator) -> Array:
+def _draw_colours(locus: tuple[tuple[float, float, float], ...], label: str, n: int, rng: np.random.Generator) -> Array:
     """Colours u-g, g-r, r-i, i-z, (n, 4): each of two half-normals that meet the locus' three percentiles."""
     correlation = np.eye(4)
     correlation[np.triu_indices(4, 1)] = _COLOUR_CORRELATIONS[label]
     correlation = correlation + correlation.T - np.eye(4)
     sigmas = np.clip(rng.standard_normal((n, 4)) @ np.linalg.cholesky(correlation).T, -3, 3)
-    low, median, high = np.array(COLOUR_LOCI[label]).T
+    low, median, high = np.array(locus).T
     return median + sigmas * np.where(sigmas > 0, high - median, median - low)
 
 
@@ -220,10 +220,11 @@ def _draw_shapes(table: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     r_mag, g_r = table["r"].to_numpy(), (table["g"] - table["r"]).to_numpy()
     size_arcsec = 2.8 * 10 ** (-0.13 * (r_mag - 17) + 0.14 * np.clip(rng.standard_normal(n), -2.5, 2.5))
     size_arcsec = np.clip(size_arcsec, np.where(r_mag < R_MAG_RANGE[1], 0.9, 0.25), 9.0)
-    elliptical = g_r + 0.12 * rng.standard_normal(n) > 0.80
+    elliptical = (g_r + 0.12 * rng.standard_normal(n) > 0.80) & (r_mag <= R_MAG_RANGE[1])
     cos_inclination, roundness = rng.uniform(size=n), rng.uniform(0.55, 1.0, n)
     disc_ratio = np.sqrt(0.16**2 + (1 - 0.16**2) * cos_inclination**2)
     bulge_fraction = np.where(elliptical, 1.0, rng.beta(1.6, 4.5, n))
+    bulge_fraction[r_mag > R_MAG_RANGE[1]] = 0.0  # too faint and small to tell, and cheaper to draw
     bulge_size = np.where(elliptical, size_arcsec, size_arcsec * rng.uniform(0.2, 0.45, n))
     return pd.DataFrame(
         {

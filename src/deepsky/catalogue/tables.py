@@ -19,37 +19,37 @@ _UNSAFE_ID = re.compile(r"^\.|[/\\\x00-\x1f]")  # ids name picture files
 _RUINED_ID = re.compile(r"^\d(\.\d+)?[eE]\+?\d+$")
 
 
-def read_objects(path: Path, *, id_column: str | None, label_column: str, classes: tuple[str, ...]) -> pd.DataFrame:
+def read_objects(
+    path: Path, *, id_column: str | None, label_column: str | None, classes: tuple[str, ...]
+) -> pd.DataFrame:
     """Read a catalogue or label table.
 
     Args:
         path: CSV with a header line.
         id_column: column that names each object once; kept as text, digit for digit. None numbers the rows from 1.
-        label_column: column with the class name.
+        label_column: column with the class name; None where the classes are not known yet.
         classes: the classes that may occur.
 
     Returns:
-        One row per object: ``id`` (str), ``label`` (str) and every other column as pandas reads it.
+        One row per object: ``id`` (str), with a label column ``label`` (str), and every other column as pandas reads
+        it.
 
     Raises:
         DataError: unreadable file, missing column, id written as 1.2E+18, duplicate id, an id that cannot be part
             of a file name, unknown class.
     """
-    table = read_table(path, required=(label_column,) if id_column is None else (id_column, label_column))
-    table = table.rename(columns={id_column or "": "id", label_column: "label"})
+    own = {name: column for name, column in {"id": id_column, "label": label_column}.items() if column is not None}
+    table = read_table(path, required=tuple(own.values()))
+    # A column that only happens to be called id or label gives way to the one that params.yaml names.
+    table = table.drop(columns=table.columns.intersection(["id", "label"]).difference(list(own.values())))
+    table = table.rename(columns={column: name for name, column in own.items()})
     if id_column is None:
         table["id"] = (pd.RangeIndex(len(table)) + 1).astype(str)
     table["id"] = table["id"].str.strip()
-    table["label"] = table["label"].str.strip()
     _check_ids(table["id"], path, id_column or "id")
-    unknown = table.loc[~table["label"].isin(classes)]
-    if len(unknown):
-        row = unknown.iloc[0]
-        raise DataError(
-            path,
-            f"object {row['id']} has the unknown class {row['label']!r} in column {label_column!r}",
-            f"known classes are {', '.join(classes)}: mend the table or the classes in params.yaml",
-        )
+    if label_column is not None:
+        table["label"] = table["label"].str.strip()
+        _check_labels(table, path, label_column, classes)
     for column in table.columns.difference(["id", "label"]):
         table[column] = _numbers_if_numeric(table[column])
     return table
@@ -100,6 +100,17 @@ def check_numbers(table: pd.DataFrame, path: Path, columns: tuple[str, ...]) -> 
                 f"object {bad['id'].iloc[0]} has {bad[column].iloc[0]!r} in column {column!r}, which is no number",
                 "fill it or drop the row",
             )
+
+
+def _check_labels(table: pd.DataFrame, path: Path, column: str, classes: tuple[str, ...]) -> None:
+    unknown = table.loc[~table["label"].isin(classes)]
+    if len(unknown):
+        row = unknown.iloc[0]
+        raise DataError(
+            path,
+            f"object {row['id']} has the unknown class {row['label']!r} in column {column!r}",
+            f"known classes are {', '.join(classes)}: mend the table or the classes in params.yaml",
+        )
 
 
 def _check_ids(ids: pd.Series, path: Path, column: str) -> None:

@@ -3,7 +3,6 @@
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +21,7 @@ from deepsky.imaging.fields import find_fields, require_bands
 from deepsky.imaging.pictures import PICTURE_SUFFIXES
 
 EXTERNAL = Path("data/external")
+MANY_FIELDS = 20
 
 
 def add_images(
@@ -114,34 +114,26 @@ def add_frames(
     fields = find_fields(folder, band_names)
     for field in fields:
         require_bands(field, band_names)
-    with tempfile.TemporaryDirectory() as scratch:
-        if id_column is None:
-            catalogue, id_column = _number_rows(catalogue, Path(scratch) / catalogue.name), "id"
-        classes, _ = _classes_and_ids(catalogue, id_column, label_column)
-        read_table(catalogue, required=("ra", "dec") if position == "radec" else ("x", "y"))
-        entry = {
-            "folder": _take_in(name, "frames", folder),
-            "catalogue": _take_in(name, "catalogue.csv", catalogue),
-            "id_column": id_column,
-            "label_column": label_column,
-            "classes": classes,
-            "position": position,
-            "position_band": position_band,
-            "bands": band_names,
-            "frame_band": position_band,
-            "rgb_bands": colour_names,
-            "colour_bands": colour_names,
-            "cutout_size_px": cutout_size_px,
-        }
+    classes, _ = _classes_and_ids(catalogue, id_column, label_column)
+    read_table(catalogue, required=("ra", "dec") if position == "radec" else ("x", "y"))
+    entry = {
+        "folder": _take_in(name, "frames", folder),
+        "catalogue": _take_in(name, "catalogue.csv", catalogue),
+        "id_column": id_column,
+        "label_column": label_column,
+        "classes": classes,
+        "position": position,
+        "position_band": position_band,
+        "bands": band_names,
+        "frame_band": position_band,
+        "rgb_bands": colour_names,
+        "colour_bands": colour_names,
+        "cutout_size_px": cutout_size_px,
+    }
     # With few pointings whole fields cannot be held back; cells of the sky can.
-    _register(name, "frames", entry, {f"{name}_cutouts": "field" if len(fields) >= 20 else "sky"})
-
-
-def _number_rows(catalogue: Path, target: Path) -> Path:
-    table = read_table(catalogue, required=())
-    table.insert(0, "id", [str(number) for number in range(1, len(table) + 1)])
-    table.to_csv(target, index=False, lineterminator="\n")
-    return target
+    many = len(fields) >= MANY_FIELDS
+    group_by = "sky" if not many else "field" if all(field.sdss for field in fields) else "group"
+    _register(name, "frames", entry, {f"{name}_cutouts": group_by})
 
 
 def _check_name(name: str, section: str, datasets: Sequence[str]) -> None:
@@ -153,9 +145,9 @@ def _check_name(name: str, section: str, datasets: Sequence[str]) -> None:
                 raise ConfigError(f"{PARAMS}: {key}", f"{entry!r} exists already", "choose another name")
 
 
-def _classes_and_ids(labels: Path, id_column: str, label_column: str) -> tuple[list[str], pd.Series]:
+def _classes_and_ids(labels: Path, id_column: str | None, label_column: str) -> tuple[list[str], pd.Series]:
     """Read the classes that occur, sorted, and the checked ids of a label table."""
-    raw = read_table(labels, required=(id_column, label_column))
+    raw = read_table(labels, required=(label_column,))
     classes = sorted(set(raw[label_column].str.strip()))
     if "" in classes:
         raise DataError(labels, f"column {label_column!r} has empty cells", "label those rows or drop them")
@@ -191,7 +183,7 @@ def _register(name: str, section: str, entry: Mapping[str, Any], datasets: Mappi
         type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
     )
     document = yaml.load(PARAMS)
-    document[section][name] = CommentedMap({key: _flow(value) for key, value in entry.items() if value is not None})
+    document[section][name] = CommentedMap({key: _flow(value) for key, value in entry.items()})
     for dataset, group_by in datasets.items():
         document["datasets"][dataset] = _flow({"group_by": group_by})
     with whole_file(PARAMS) as path:

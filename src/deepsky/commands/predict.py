@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 import numpy as np
@@ -14,12 +14,13 @@ from deepsky.errors import ConfigError, DataError
 from deepsky.files import whole_file
 from deepsky.imaging.cutouts import cut_objects, inside, sky_positions
 from deepsky.imaging.fields import assign_fields, find_frames, group_frames, read_field
-from deepsky.imaging.pictures import fit_picture, read_picture, to_gray
+from deepsky.imaging.pictures import find_pictures, fit_picture, read_picture, to_gray
 from deepsky.training.features import predict_slices
 from deepsky.training.saved import ModelCard, load_network
 
 BATCH_SIZE = 32
 CHUNK = 512  # pictures held in memory at a time
+Chunks = Iterator[tuple[list[str], npt.NDArray[Any]]]  # names, and images (n, height, width, channel)
 
 
 def run(
@@ -51,13 +52,11 @@ def run(
     if (card.kind == "flux") != (catalogue is not None):
         needs = "FITS frames and --catalogue" if card.kind == "flux" else "images and no --catalogue"
         raise ConfigError(model, f"learned from {card.kind} of bands {', '.join(card.bands)}", f"give it {needs}")
-    parts: list[tuple[list[str], npt.NDArray[np.float32]]] = []
     if catalogue is None:
         first, chunks = "path", _picture_chunks(inputs, card)
     else:
         first, chunks = "id", _object_chunks(inputs, card, catalogue, id_column, position, position_band)
-    for names, images in chunks:
-        parts.append((names, predict_slices(network, images, BATCH_SIZE)))
+    parts = [(names, predict_slices(network, images, BATCH_SIZE)) for names, images in chunks]
     table = _table(first, parts, card.classes)
     if out is None:
         click.echo(table.to_string(index=False))
@@ -74,11 +73,9 @@ def _table(first: str, parts: list[tuple[list[str], npt.NDArray[np.float32]]], c
     return table
 
 
-def _picture_chunks(
-    inputs: Sequence[Path], card: ModelCard
-) -> Iterator[tuple[list[str], npt.NDArray[np.uint8]]]:
+def _picture_chunks(inputs: Sequence[Path], card: ModelCard) -> Chunks:
     """Decode pictures as pack does: middle square, size and channels of the images that the network learned from."""
-    paths = find_frames(inputs)
+    paths = find_pictures(inputs)
     height_px, width_px, n_channels = card.image_shape
     for start in range(0, len(paths), CHUNK):
         chunk = paths[start : start + CHUNK]
@@ -96,7 +93,7 @@ def _object_chunks(
     id_column: str | None,
     position: Literal["radec", "xy"],
     position_band: str,
-) -> Iterator[tuple[list[str], npt.NDArray[np.float32]]]:
+) -> Chunks:
     """Cut the objects of one field after another out of its frames."""
     objects = read_objects(catalogue, id_column=id_column, label_column=None, classes=())
     columns = ("ra", "dec") if position == "radec" else ("x", "y")

@@ -26,6 +26,7 @@ class DatasetCard:
         classes: class names; their order is the label encoding.
         pixel_scale_arcsec: arcsec per pixel of images.npy; None where unknown.
         n_skipped: bad files left out under ``on_bad_file: skip``.
+        crop_px: side of the middle square that was kept of each picture before resizing; None kept all.
     """
 
     kind: Literal["uint8", "flux"]
@@ -34,6 +35,7 @@ class DatasetCard:
     classes: tuple[str, ...]
     pixel_scale_arcsec: float | None
     n_skipped: int
+    crop_px: int | None = None
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,16 @@ def open_packed(folder: Path) -> Packed:
     """
     try:
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        rows = pd.read_csv(folder / "rows.csv", dtype={"id": str, "label": str, "group": str}, keep_default_na=True)
-        entries: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
-        card = DatasetCard(**{key: tuple(v) if isinstance(v, list) else v for key, v in entries.items()})
+        # A class may be called NA or None: only empty cells are missing, and only where a column may be empty.
+        rows = pd.read_csv(
+            folder / "rows.csv",
+            dtype={"id": str, "label": str, "group": str},
+            keep_default_na=False,
+            na_values={column: [""] for column in ROW_COLUMNS[3:]},
+        )
+        text: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
+        entries: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in text.items()}
+        card = DatasetCard(**entries)
     except (OSError, ValueError, TypeError) as error:
         raise DataError(folder, f"is not a packed dataset ({error})", "run dvc repro to write it again") from error
     return Packed(images, rows, card)

@@ -49,19 +49,45 @@ def find_fields(folder: Path, bands: Sequence[str]) -> list[SkyField]:
     Raises:
         DataError: no frames at all, two frames for one band of one field, or a frame of unknown band.
     """
+    return group_frames(find_frames([folder]), bands)
+
+
+def find_frames(places: Sequence[Path]) -> list[Path]:
+    """List frames: files as they are named, folders at any depth, each sorted.
+
+    Raises:
+        DataError: a place that is not there, or without frames.
+    """
+    frames: list[Path] = []
+    for place in places:
+        inner = (path for path in place.rglob("*.fits*") if path.name.endswith(FRAME_SUFFIXES))
+        found = [place] if place.is_file() else sorted(inner)
+        if not found:
+            kinds = ", ".join(f"*{suffix}" for suffix in FRAME_SUFFIXES)
+            raise DataError(place, f"holds no frames ({kinds})", "name the right folder")
+        frames += found
+    return frames
+
+
+def group_frames(paths: Sequence[Path], bands: Sequence[str]) -> list[SkyField]:
+    """Put the frames of each field together, sorted by the fields' names.
+
+    Raises:
+        DataError: two frames for one band of one field, a frame of unknown band, or none of ``bands``.
+    """
     found: dict[str, tuple[tuple[int, int, int] | None, dict[str, Path]]] = {}
-    for path in sorted(path for path in folder.rglob("*.fits*") if path.name.endswith(FRAME_SUFFIXES)):
+    for path in paths:
         name, sdss, band = _identify(path, bands)
         if band not in bands:
             continue
-        paths = found.setdefault(name, (sdss, {}))[1]
-        if band in paths:
-            problem = f"is a second frame of band {band} of field {name}, beside {paths[band]}"
+        frames = found.setdefault(name, (sdss, {}))[1]
+        if band in frames:
+            problem = f"is a second frame of band {band} of field {name}, beside {frames[band]}"
             raise DataError(path, problem, "keep one of the two")
-        paths[band] = path
+        frames[band] = path
     if not found:
-        kinds = ", ".join(f"*{suffix}" for suffix in FRAME_SUFFIXES)
-        raise DataError(folder, f"holds no frames ({kinds}) of the bands {', '.join(bands)}", "name the right folder")
+        first = f"{paths[0]} and {len(paths) - 1} more" if paths else "no frames"
+        raise DataError(first, f"none is of the bands {', '.join(bands)}", "name other frames or other bands")
     return [SkyField(name, *found[name]) for name in sorted(found)]
 
 
@@ -127,7 +153,7 @@ def assign_fields(
 
 def _identify(path: Path, bands: Sequence[str]) -> tuple[str, tuple[int, int, int] | None, str]:
     """Return the field's name, its SDSS identity and the band of a file."""
-    stem = path.name[: path.name.rindex(".fits")]
+    stem = path.name.removesuffix(".bz2").removesuffix(".gz").removesuffix(".fits")
     match = _SDSS_NAME.fullmatch(stem)
     if match:
         run, camcol, field = int(match["run"]), int(match["camcol"]), int(match["field"])

@@ -1,5 +1,6 @@
 """Decode pictures strictly, and encode PNG. OpenCV hides truncation, CMYK and 16 bits; they are refused here."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -47,13 +48,13 @@ def read_picture(path: Path) -> Picture:
     return _to_rgb(pixels)
 
 
-def fit_picture(path: Path, picture: Picture, *, size_px: int, crop_px: int | None = None) -> Picture:
-    """Cut out the middle, if asked, and resize to a square.
+def fit_picture(path: Path, picture: Picture, *, shape_px: tuple[int, int], crop_px: int | None = None) -> Picture:
+    """Cut out the middle, if asked, and resize; another aspect is squeezed.
 
     Args:
         path: names the file in errors.
         picture: uint8, (height, width, 3).
-        size_px: side of the result.
+        shape_px: (height, width) of the result.
         crop_px: side of the middle square that is kept; None keeps all.
 
     Raises:
@@ -65,11 +66,32 @@ def fit_picture(path: Path, picture: Picture, *, size_px: int, crop_px: int | No
             raise DataError(path, f"is {width} x {height} px, less than crop_px {crop_px}", "lower crop_px")
         top, left = (height - crop_px) // 2, (width - crop_px) // 2
         picture = picture[top : top + crop_px, left : left + crop_px]
-    if picture.shape[:2] == (size_px, size_px):
+    if picture.shape[:2] == shape_px:
         return picture
     # Area mean avoids aliasing when shrinking, but repeats pixels when enlarging.
-    how = cv2.INTER_AREA if min(picture.shape[:2]) > size_px else cv2.INTER_LINEAR
-    return cv2.resize(picture, (size_px, size_px), interpolation=how)
+    shrinks = picture.shape[0] >= shape_px[0] and picture.shape[1] >= shape_px[1]
+    return cv2.resize(picture, shape_px[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def find_pictures(places: Sequence[Path]) -> list[Path]:
+    """List pictures: files as they are named, folders at any depth, each sorted.
+
+    Raises:
+        DataError: a place that is not there, or without pictures.
+    """
+    pictures: list[Path] = []
+    for place in places:
+        inner = (path for path in place.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+        found = [place] if place.is_file() else sorted(inner)
+        if not found:
+            raise DataError(place, f"holds no pictures (*{', *'.join(PICTURE_SUFFIXES)})", "name the right folder")
+        pictures += found
+    return pictures
+
+
+def to_gray(picture: Picture) -> Picture:
+    """Turn red, green, blue (height, width, 3) into luminance (height, width, 1), uint8."""
+    return cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., np.newaxis]
 
 
 def write_png(path: Path, picture: Picture) -> None:

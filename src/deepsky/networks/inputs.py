@@ -108,8 +108,8 @@ class LuptonColour(keras.layers.Layer):
     def call(self, flux: Any) -> Any:
         """Turn (n, height, width, band) nanomaggies into (n, height, width, 3) in 0..255."""
         rgb = ops.take(flux, self.channels, axis=-1)
-        # Below zero: the linear end of the curve.
-        intensity = ops.maximum(ops.mean(rgb, axis=-1, keepdims=True) * (self.q / self.stretch_nmgy), 1e-6)
+        intensity = ops.abs(ops.mean(rgb, axis=-1, keepdims=True)) * (self.q / self.stretch_nmgy)
+        intensity = ops.maximum(intensity, 1e-6)  # asinh(x) / x is even, and 1 at 0
         gain = _asinh(intensity) / intensity / self.stretch_nmgy
         rgb = ops.maximum(rgb * gain, 0.0)
         return 255.0 * rgb / ops.maximum(ops.max(rgb, axis=-1, keepdims=True), 1.0)

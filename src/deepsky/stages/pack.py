@@ -15,7 +15,7 @@ from deepsky.catalogue.tables import read_objects
 from deepsky.datasets.packed import DatasetCard, create_images, write_rows
 from deepsky.errors import ConfigError, DataError
 from deepsky.files import whole_folder
-from deepsky.imaging.badfiles import BadFiles, OnBadFile
+from deepsky.imaging.badfiles import BadFiles, OnBadFile, keep_images, reserve_space
 from deepsky.imaging.pictures import PICTURE_SUFFIXES, Picture, fit_picture, read_picture
 
 _CARRIED = {"run": "run", "camcol": "camcol", "field": "field", "ra": "ra_deg", "dec": "dec_deg"}
@@ -75,7 +75,9 @@ def run(name: str, params: ImagesParams, on_bad_file: OnBadFile, *, folder: Path
     with whole_folder(out) as packed:
         kept = _pack(name, rows, params, bad, packed)
         bad.refuse_if_nothing_left(len(kept), labels)
-        card = DatasetCard("uint8", ("red", "green", "blue"), (), params.classes, None, len(bad.skipped))
+        card = DatasetCard(
+            "uint8", ("red", "green", "blue"), (), params.classes, None, len(bad.skipped), params.crop_px
+        )
         write_rows(packed, rows.loc[kept].assign(image=np.arange(len(kept))), card, bad.skipped)
 
 
@@ -122,6 +124,7 @@ def _pack(name: str, rows: pd.DataFrame, params: ImagesParams, bad: BadFiles, pa
     """Fill images.npy; return the places in ``rows`` of the images it holds, in its order."""
     side_px = params.size_px
     images = create_images(packed, (len(rows), side_px, side_px, 3), np.uint8)
+    reserve_space(packed / "images.npy")
     kept: list[int] = []
     pictures = track(_decoded(rows["path"], params), f"packing {name}", len(rows), console=Console(stderr=True))
     for place, picture in enumerate(pictures):
@@ -130,17 +133,19 @@ def _pack(name: str, rows: pd.DataFrame, params: ImagesParams, bad: BadFiles, pa
         else:
             images[len(kept)] = picture
             kept.append(place)
-    images.flush()
-    _shorten(images, packed, len(kept))
+    if kept:
+        images.flush()
+        keep_images(packed / "images.npy", range(len(kept)))
     return kept
 
 
 def _decoded(paths: pd.Series, params: ImagesParams) -> Iterator[Picture | DataError]:
     """Decode in threads (OpenCV frees the interpreter meanwhile), in order, a bounded number ahead."""
+    shape_px = (params.size_px, params.size_px)
 
     def decode(path: Path) -> Picture | DataError:
         try:
-            return fit_picture(path, read_picture(path), size_px=params.size_px, crop_px=params.crop_px)
+            return fit_picture(path, read_picture(path), shape_px=shape_px, crop_px=params.crop_px)
         except DataError as error:
             return error
 
@@ -148,15 +153,3 @@ def _decoded(paths: pd.Series, params: ImagesParams) -> Iterator[Picture | DataE
     with ThreadPoolExecutor(n_threads) as pool:
         for start in range(0, len(paths), 64 * n_threads):
             yield from pool.map(decode, paths.iloc[start : start + 64 * n_threads])
-
-
-def _shorten(images: np.memmap, packed: Path, n_kept: int) -> None:
-    """Cut images.npy to its first ``n_kept`` images, when some were skipped."""
-    if n_kept in (0, len(images)):
-        return
-    shorter = np.lib.format.open_memmap(
-        packed / "kept.npy", mode="w+", dtype=images.dtype, shape=(n_kept, *images.shape[1:])
-    )
-    shorter[:] = images[:n_kept]
-    shorter.flush()
-    (packed / "kept.npy").replace(packed / "images.npy")

@@ -17,7 +17,7 @@ from deepsky.catalogue.tables import check_numbers, read_objects
 from deepsky.datasets.packed import DatasetCard, create_images, write_rows
 from deepsky.errors import DataError
 from deepsky.files import whole_folder
-from deepsky.imaging.badfiles import BadFiles, OnBadFile
+from deepsky.imaging.badfiles import BadFiles, OnBadFile, keep_images, reserve_space
 from deepsky.imaging.composite import lupton_rgb, plot_composite
 from deepsky.imaging.cutouts import cut_objects, inside, sky_positions
 from deepsky.imaging.fields import FIELD_COLUMNS, SkyField, assign_fields, find_fields, read_field
@@ -187,33 +187,45 @@ def _make_room(tasks: list[_Task], params: FramesParams, png: Path, packed: dict
     create_images(packed["frames"], (len(tasks), PLOT_HEIGHT_PX, PLOT_WIDTH_PX, 1), np.uint8)
     create_images(packed["rgb"], (len(tasks), PLOT_HEIGHT_PX, PLOT_WIDTH_PX, 3), np.uint8)
     create_images(packed["cutouts"], (n_objects, size_px, size_px, len(params.bands)), np.float32)
+    for folder in packed.values():
+        reserve_space(folder / "images.npy")
 
 
 def _work(tasks: list[_Task], bad: BadFiles) -> list[_Done]:
     """Render all fields, one process per core."""
     parallel = joblib.Parallel(n_jobs=min(joblib.effective_n_jobs(-1), len(tasks)), return_as="generator")
-    results = parallel(joblib.delayed(_render_field)(task) for task in tasks)
-    done: list[_Done] = []
-    for result in track(results, "rendering fields", len(tasks), console=Console(stderr=True)):
-        for error in result.errors:
+    results = parallel(joblib.delayed(_render_field)(task, bad.policy) for task in tasks)
+    done = list(track(results, "rendering fields", len(tasks), console=Console(stderr=True)))
+    for each in done:
+        for error in each.errors:
             bad.meet(error)
-        done.append(result)
     return done
 
 
-def _render_field(task: _Task) -> _Done:
-    """Render one field in a worker; problems come back as values, so that ``skip`` can go on."""
+def _render_field(task: _Task, on_bad_file: OnBadFile) -> _Done:
+    """Render one field in a worker.
+
+    Under ``stop`` the first problem is raised here, because joblib then ends the other workers before the temporary
+    folders go; under ``skip`` problems come back as values.
+    """
     cv2.setNumThreads(1)  # the processes are the parallelism
-    params = task.params
     try:
-        frames = read_field(task.field, params.bands)
-        rows, errors = _place(task, frames[params.position_band])
-        if not len(rows):
-            return _Done(rows, errors)
-        _write_plots(task, frames)
-        rows["edge"] = _write_cutouts(task, frames, rows)
+        done = _rendered(task)
     except DataError as error:
-        return _Done(task.objects.iloc[:0], [error])
+        done = _Done(task.objects.iloc[:0], [error])
+    if on_bad_file == "stop" and done.errors:
+        raise done.errors[0]
+    return done
+
+
+def _rendered(task: _Task) -> _Done:
+    params = task.params
+    frames = read_field(task.field, params.bands)
+    rows, errors = _place(task, frames[params.position_band])
+    if not len(rows):
+        return _Done(rows, errors)
+    _write_plots(task, frames)
+    rows["edge"] = _write_cutouts(task, frames, rows)
     scale_arcsec = frames[params.position_band].pixel_scale_arcsec
     height, width = frames[params.frame_band].flux_nmgy.shape
     shrink = float(np.sqrt(height * width / (PLOT_HEIGHT_PX * PLOT_WIDTH_PX)))
@@ -292,8 +304,8 @@ def _finish(
     rows = pd.concat(tables).sort_index()
     kept_fields = [task.image for task, _ in useful]
     for kind in ("frames", "rgb"):
-        _keep(packed[kind], kept_fields)
-    _keep(packed["cutouts"], rows.index.to_list())
+        keep_images(packed[kind] / "images.npy", kept_fields)
+    keep_images(packed["cutouts"] / "images.npy", rows.index.to_list())
     scale_arcsec, plot_scale_arcsec = useful[0][1].pixel_scale_arcsec, useful[0][1].plot_scale_arcsec
     plot = DatasetCard("uint8", (params.frame_band,), (), params.classes, plot_scale_arcsec, len(bad.skipped))
     cards = {
@@ -316,17 +328,3 @@ def _identified(rows: pd.DataFrame, field: SkyField, image: int) -> pd.DataFrame
     sdss = dict(zip(FIELD_COLUMNS, field.sdss, strict=True)) if field.sdss else {}
     columns = {column: pd.array([sdss.get(column)] * len(rows), dtype="Int64") for column in FIELD_COLUMNS}
     return rows.assign(image=image, group=field.name, **columns)
-
-
-def _keep(folder: Path, kept: list[int]) -> None:
-    """Shorten images.npy to the images ``kept``, in that order."""
-    whole = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-    if len(kept) == len(whole):
-        return
-    shorter = np.lib.format.open_memmap(
-        folder / "kept.npy", mode="w+", dtype=whole.dtype, shape=(len(kept), *whole.shape[1:])
-    )
-    for target, source in enumerate(kept):
-        shorter[target] = whole[source]
-    shorter.flush()
-    (folder / "kept.npy").replace(folder / "images.npy")

@@ -110,14 +110,10 @@ def fit(
         One row per epoch with HISTORY_COLUMNS; the first epoch is 1.
 
     Raises:
-        DataError: train or val holds no rows.
-        ConfigError: the loss is no longer finite.
+        DataError: train or val holds no rows, or an input is not finite.
+        ConfigError: the loss or a weight is no longer finite.
     """
-    for split in ("train", "val"):
-        if not (examples.split == split).any():
-            raise DataError(
-                f"split {split}", "holds no rows", "give more objects, or other fractions in params.yaml: split"
-            )
+    _check(examples)
     keras.utils.set_random_seed(params.seed)  # the order of the examples
     model.compile(
         optimizer=OPTIMIZERS[params.optimizer](learning_rate=params.learning_rate),
@@ -139,11 +135,27 @@ def fit(
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
-    """Raise when a loss is not finite; Keras' own TerminateOnNaN ends the fit as if all were well."""
+    """Raise when a loss or a weight is not finite; Keras' own TerminateOnNaN ends the fit as if all were well."""
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Look at both losses; a NaN in any step stays in the epoch's mean."""
+        """Look at the losses, whose means keep the NaN of any step, and at the weights: ReLU turns their NaN into 0."""
         for name in ("loss", "val_loss"):
             value = (logs or {}).get(name, 0.0)
             if not math.isfinite(value):
                 raise ConfigError(f"epoch {epoch + 1}", f"{name} is {value}", "lower learning_rate in params.yaml")
+        for weight in self.model.weights:
+            if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+                raise ConfigError(
+                    f"epoch {epoch + 1}", f"{weight.path} is not finite", "lower learning_rate in params.yaml"
+                )
+
+
+def _check(examples: Examples) -> None:
+    for split in ("train", "val"):
+        if not (examples.split == split).any():
+            raise DataError(
+                f"split {split}", "holds no rows", "give more objects, or other fractions in params.yaml: split"
+            )
+    for number, values in enumerate(examples.inputs):
+        if not np.isfinite(values).all():
+            raise DataError(f"image {number}", "is not finite", "look for NaN pixels in it, then pack it again")

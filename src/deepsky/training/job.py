@@ -66,7 +66,7 @@ def read_split(path: Path, packed: Packed) -> npt.NDArray[np.str_]:
     unknown = np.flatnonzero(~np.isin(split, SPLITS))
     if len(unknown):
         where = packed.rows["id"].iloc[unknown[0]]
-        raise DataError(path, f"object {where} has the split {split[unknown[0]]!r}", remedy)
+        raise DataError(path, f"object {where} has the split {str(split[unknown[0]])!r}", remedy)
     return split
 
 
@@ -108,8 +108,8 @@ def train(job: Job, folder: Path, callbacks: Sequence[keras.callbacks.Callback] 
         last epoch's figures.
 
     Raises:
-        DataError: train or val holds no rows.
-        ConfigError: the loss is no longer finite.
+        DataError: train or val holds no rows, or an input is not finite.
+        ConfigError: the loss or a weight is no longer finite.
     """
     rows, card = job.packed.rows, job.packed.card
     examples = Examples(
@@ -155,4 +155,5 @@ def _model_card(job: Job) -> ModelCard:
         colour_bands=card.colour_bands,
         image_shape=spec.shape,
         pixel_scale_arcsec=card.pixel_scale_arcsec,
+        crop_px=card.crop_px,
     )

@@ -29,6 +29,7 @@ class ModelCard:
         colour_bands: the bands shown as red, green and blue; empty for uint8.
         image_shape: (height, width, channel) of one image.
         pixel_scale_arcsec: arcsec per pixel; None where unknown.
+        crop_px: side of the middle square kept of each picture before resizing to image_shape; None kept all.
     """
 
     dataset: str
@@ -40,6 +41,7 @@ class ModelCard:
     colour_bands: tuple[str, ...]
     image_shape: tuple[int, int, int]
     pixel_scale_arcsec: float | None
+    crop_px: int | None = None
 
 
 def save_network(path: Path, model: keras.Model, card: ModelCard) -> None:

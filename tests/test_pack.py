@@ -1,0 +1,268 @@
+import resource
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from deepsky.config import read_section
+from deepsky.datasets.packed import open_packed
+from deepsky.errors import ConfigError, DataError
+from deepsky.imaging.pictures import find_pictures, fit_picture, read_picture, to_gray, write_png
+from deepsky.stages.pack import ImagesParams, run
+from tests.conftest import ROOT
+
+PARAMS = ImagesParams(
+    folder="unused", labels="unused", id_column="id", label_column="kind", classes=("round", "spiral"), size_px=16
+)
+COLOURS = {"a": (200, 30, 60), "b": (20, 190, 70), "c": (90, 10, 220), "d": (120, 120, 120)}  # red, green, blue
+
+
+def picture(red, green, blue, height=40, width=40):
+    return np.broadcast_to(np.array([red, green, blue], np.uint8), (height, width, 3)).copy()
+
+
+def encode(suffix, pixels, *options):
+    return cv2.imencode(suffix, pixels[..., ::-1] if pixels.ndim == 3 else pixels, options)[1].tobytes()
+
+
+def write_images(folder):
+    """Four images in four formats and places, and a table in another order."""
+    for name, suffix in zip(COLOURS, (".jpg", ".png", ".tif", ".jpeg"), strict=True):
+        path = folder / "images" / ("deeper" if name == "b" else "") / f"{name}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(suffix, picture(*COLOURS[name])))
+    (folder / "images/unlabelled.jpg").write_bytes(b"never opened")
+    table = pd.DataFrame({"id": list("dbca"), "kind": ["round", "spiral", "round", "spiral"], "plate": [1, 2, 2, 1]})
+    table.to_csv(folder / "labels.csv", index=False)
+    return folder
+
+
+def pack(folder, params=PARAMS, on_bad_file="stop"):
+    run("mine", params, on_bad_file, folder=folder / "images", labels=folder / "labels.csv", out=folder / "out/mine")
+    return open_packed(folder / "out/mine")
+
+
+def assert_refused(folder, message, params=PARAMS, on_bad_file="stop", kind=DataError):
+    with pytest.raises(kind, match=message) as error:
+        pack(folder, params, on_bad_file)
+    assert "\n" not in str(error.value)
+    assert not (folder / "out").exists() or not list((folder / "out").iterdir())
+
+
+def test_rows_and_images_in_the_tables_order(tmp_path):
+    packed = pack(write_images(tmp_path))
+    assert packed.images.shape == (4, 16, 16, 3)
+    assert packed.images.dtype == np.uint8
+    assert packed.rows["id"].tolist() == list("dbca")
+    assert packed.rows["image"].tolist() == [0, 1, 2, 3]
+    assert packed.labels.tolist() == [0, 1, 0, 1]
+    for image, name in zip(packed.images, "dbca", strict=True):
+        assert np.abs(image.astype(int) - COLOURS[name]).max() <= 3, name  # JPEG rounds
+    card = packed.card
+    assert (card.kind, card.bands, card.classes, card.n_skipped) == (
+        "uint8",
+        ("red", "green", "blue"),
+        ("round", "spiral"),
+        0,
+    )
+    assert packed.rows[["run", "ra_deg", "group"]].isna().all(axis=None)
+
+
+def test_columns_of_the_table_are_carried_over(tmp_path):
+    write_images(tmp_path)
+    table = pd.read_csv(tmp_path / "labels.csv")
+    table.assign(run=752, camcol=4, field=267, ra=183.5, dec=[0.1, 0.2, 0.3, 0.4]).to_csv(
+        tmp_path / "labels.csv", index=False
+    )
+    rows = pack(tmp_path, ImagesParams(**{**vars(PARAMS), "group_column": "plate"})).rows
+    assert rows["run"].tolist() == [752] * 4
+    assert rows["dec_deg"].tolist() == [0.1, 0.2, 0.3, 0.4]
+    assert rows["group"].tolist() == ["1", "2", "2", "1"]
+    wrong = ImagesParams(**{**vars(PARAMS), "group_column": "night"})
+    with pytest.raises(ConfigError, match="group_column 'night' is not a column"):
+        pack(tmp_path, wrong)
+
+
+def test_columns_that_are_only_called_id_or_label_give_way(tmp_path):
+    write_images(tmp_path)
+    table = pd.read_csv(tmp_path / "labels.csv").rename(columns={"id": "name"}).assign(id="x", label=7)
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    rows = pack(tmp_path, ImagesParams(**{**vars(PARAMS), "id_column": "name"})).rows
+    assert rows["id"].tolist() == list("dbca")
+    assert rows["label"].tolist() == ["round", "spiral", "round", "spiral"]
+
+
+def test_middle_is_cropped_then_shrunk_by_area():
+    pixels = picture(0, 0, 0, 40, 60)
+    pixels[10:30, 20:40] = picture(200, 100, 50, 20, 20)
+    pixels[10:30:2, 20:40] = 0
+    fitted = fit_picture("a.png", pixels, shape_px=(10, 10), crop_px=20)
+    assert fitted.shape == (10, 10, 3)
+    assert (fitted == (100, 50, 25)).all()  # every other row is black: the mean, not a pick
+    with pytest.raises(DataError, match="60 x 40 px, less than crop_px 50"):
+        fit_picture("a.png", pixels, shape_px=(10, 10), crop_px=50)
+    assert fit_picture("a.png", pixels, shape_px=(80, 70)).shape == (80, 70, 3)
+
+
+def cmyk_jpeg():
+    """A JPEG whose frame header counts four channels, as CMYK ones do."""
+    content = bytearray(encode(".jpg", picture(9, 9, 9)))
+    start = content.index(b"\xff\xc0")
+    content[start + 9] = 4
+    return bytes(content)
+
+
+def thumbnail_jpeg_cut_short():
+    """A JPEG with a whole thumbnail in its header, cut in the middle of its own scan."""
+    inner = encode(".jpg", picture(9, 9, 9))
+    noisy = np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8)
+    outer = encode(".jpg", noisy)
+    segment = b"\xff\xe1" + struct.pack(">H", len(inner) + 2) + inner
+    return (outer[:2] + segment + outer[2:])[: len(segment) + len(outer) // 2]
+
+
+def png_with_a_damaged_chunk():
+    content = bytearray(encode(".png", np.random.default_rng(1).integers(0, 255, (40, 40, 3), np.uint8)))
+    length = struct.unpack(">I", content[8:12])[0]
+    assert zlib.crc32(content[12 : 16 + length]) == struct.unpack(">I", content[16 + length : 20 + length])[0]
+    del content[1000:3000]
+    return bytes(content)
+
+
+BAD = {
+    "truncated": (".jpg", encode(".jpg", np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8))[:2000]),
+    "thumbnail": (".jpg", thumbnail_jpeg_cut_short()),
+    "cmyk": (".jpg", cmyk_jpeg()),
+    "deep": (".png", encode(".png", np.full((40, 40, 3), 4000, np.uint16))),
+    "deep tif": (".tif", encode(".tif", np.full((40, 40), 4000, np.uint16))),
+    "float tif": (".tif", encode(".tif", np.full((40, 40), 0.5, np.float32))),
+    "tiny": (".png", encode(".png", picture(1, 2, 3, 1, 1))),
+    "short png": (".png", encode(".png", picture(1, 2, 3))[:-20]),
+    "damaged png": (".png", png_with_a_damaged_chunk()),
+    "short tif": (".tif", encode(".tif", np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8))[:3000]),
+    "page": (".jpg", b"<html>503</html>"),
+    "empty": (".jpg", b""),
+    "head": (".jpg", b"\xff\xd8\xff\xe0"),
+}
+MESSAGES = {
+    "truncated": "cut short",
+    "thumbnail": "cut short",
+    "cmyk": "CMYK",
+    "deep": "16 bits",
+    "deep tif": "16 bits",
+    "float tif": "32 bits",
+    "tiny": "only 1 x 1 px",
+    "short png": "cut short",
+    "damaged png": "cannot be decoded|cut short",
+    "short tif": "cannot be decoded",
+    "page": "neither JPEG, PNG nor TIFF",
+    "empty": "neither JPEG, PNG nor TIFF",
+    "head": "cut short",
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_image_stops_or_is_skipped(tmp_path, kind):
+    write_images(tmp_path)
+    suffix, content = BAD[kind]
+    (tmp_path / "images/deeper/b.png").unlink()
+    bad = tmp_path / f"images/b{suffix}"
+    bad.write_bytes(content)
+    assert_refused(tmp_path, f"images/b{suffix}: .*({MESSAGES[kind]})")
+    packed = pack(tmp_path, on_bad_file="skip")
+    assert packed.rows["id"].tolist() == list("dca")
+    assert packed.rows["image"].tolist() == [0, 1, 2]
+    assert packed.images.shape[0] == 3
+    assert np.abs(packed.images[1].astype(int) - COLOURS["c"]).max() <= 3
+    assert packed.card.n_skipped == 1
+    assert pd.read_csv(tmp_path / "out/mine/skipped.csv")["file"].tolist() == [str(bad)]
+    assert sorted(path.name for path in (tmp_path / "out/mine").iterdir()) == [
+        "dataset.json",
+        "images.npy",
+        "rows.csv",
+        "skipped.csv",
+    ]
+
+
+def test_absent_images_are_counted(tmp_path):
+    write_images(tmp_path)
+    (tmp_path / "images/c.tif").unlink()
+    (tmp_path / "images/a.jpg").unlink()
+    assert_refused(tmp_path, r"labels.csv: 2 of its 4 images are absent from .*, the first is c")
+    packed = pack(tmp_path, on_bad_file="skip")
+    assert packed.rows["id"].tolist() == list("db")
+    assert packed.card.n_skipped == 2
+    for path in (tmp_path / "images").rglob("*.*"):
+        path.unlink()
+    (tmp_path / "out/mine").rename(tmp_path / "before")
+    assert_refused(tmp_path, "every object was skipped", on_bad_file="skip")
+
+
+def test_nothing_left_of_bad_images(tmp_path):
+    write_images(tmp_path)
+    for path in (tmp_path / "images").rglob("*.*"):
+        path.write_bytes(b"")
+    assert_refused(tmp_path, r"every object was skipped \(the first: .*d.jpeg", on_bad_file="skip")
+
+
+def test_no_room_leaves_nothing(tmp_path):
+    write_images(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # no file may grow beyond 100 kB
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            pack(tmp_path, ImagesParams(**{**vars(PARAMS), "size_px": 128}))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_two_images_of_one_id_are_refused(tmp_path):
+    write_images(tmp_path)
+    (tmp_path / "images/a.png").write_bytes(encode(".png", picture(1, 2, 3)))
+    assert_refused(tmp_path, "a.png: is a second image of id a")
+
+
+def test_pictures_are_found(tmp_path):
+    write_images(tmp_path)
+    found = find_pictures([tmp_path / "images/a.jpg", tmp_path / "images"])
+    names = [path.name for path in found]
+    assert names == ["a.jpg", "a.jpg", "c.tif", "d.jpeg", "b.png", "unlabelled.jpg"]
+    with pytest.raises(DataError, match="absent: holds no pictures"):
+        find_pictures([tmp_path / "absent"])
+
+
+def test_channels(tmp_path):
+    gray = tmp_path / "gray.png"
+    write_png(gray, np.full((9, 9), 77, np.uint8))
+    assert (read_picture(gray) == 77).all()
+    assert np.array_equal(to_gray(read_picture(gray)), np.full((9, 9, 1), 77))
+    assert read_picture(gray).shape == (9, 9, 3)
+    clear = tmp_path / "clear.png"
+    clear.write_bytes(cv2.imencode(".png", np.full((9, 9, 4), (3, 2, 1, 0), np.uint8))[1].tobytes())
+    assert (read_picture(clear) == (1, 2, 3)).all()
+    colour = picture(1, 2, 3)
+    write_png(tmp_path / "colour.png", colour)
+    assert np.array_equal(read_picture(tmp_path / "colour.png"), colour)
+
+
+def test_wrong_parameters_are_refused(tmp_path):
+    assert_refused(write_images(tmp_path), "on_bad_file", on_bad_file="ignore", kind=ConfigError)
+    with pytest.raises(ValueError, match="size_px must lie"):
+        ImagesParams(**{**vars(PARAMS), "size_px": 1})
+    assert read_section("images.sdss_jpg", ImagesParams, ROOT / "params.yaml").size_px == 240
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("folder", "suffix", "id_column", "label_column", "side_px"),
+    [("galaxy_zoo1", "jpeg", "OBJID", "name", 423), ("kaggle_galaxy_zoo", "jpg", "GalaxyID", "label5_name", 424)],
+)
+def test_real_jpegs_are_whole(real_data, folder, suffix, id_column, label_column, side_px):
+    table = pd.read_csv(real_data(f"{folder}/labels.csv"), dtype=str)
+    for identity in table[id_column].iloc[:20]:
+        path = real_data(f"{folder}/images/{identity}.{suffix}")
+        assert read_picture(path).shape == (side_px, side_px, 3)
