@@ -102,7 +102,7 @@ def fit_full_network(front: keras.Model, folder: Path, epochs: int) -> None:
     network.compile(
         optimizer=keras.optimizers.Adam(1e-3), loss="categorical_crossentropy", metrics=["accuracy"], jit_compile=False
     )
-    network.fit(files, epochs=epochs, verbose=0)
+    network.fit(files, epochs=epochs, shuffle=False, verbose=0)  # the dataset shuffles itself
 
 
 def new_head(n_features: int) -> keras.Model:

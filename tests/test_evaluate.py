@@ -14,7 +14,6 @@ from deepsky.tracking.runs import find_run, run_key, training_run
 from deepsky.tracking.store import prepare, tracking_uri
 from tests.trained_folders import CLASSES, make_project, write_trained
 
-
 FILES = {"metrics.json", "per_class.csv", "confusion.csv", "confusion.png", "curves.png", "class_distribution.png"}
 TRAINED, OUT, METRICS = Path("models/trained"), Path("evaluation/runs"), Path("evaluation/metrics.json")
 

@@ -8,6 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -100,3 +101,96 @@ def test_a_killed_run_is_never_left_running(project):
     assert set(runs(project)["status"]) == {"FINISHED", "KILLED"}
     after = hashlib.md5((project.root / "models/trained/sdss_cutouts/mobilenet/model.h5").read_bytes()).hexdigest()
     assert after == before
+
+
+def test_predict_labels_the_objects_of_frames_as_training_did(project, tmp_path):
+    model = "models/trained/sdss_cutouts/mobilenet/model.h5"
+    out = tmp_path / "out.csv"
+    options = ("--catalogue", "data/catalogue.csv", "--id-column", "objid", "--csv", str(out))
+    project.run("deepsky", "predict", model, "data/raw/frames", *options)
+    predicted = pd.read_csv(out, dtype={"id": str}).set_index("id")
+    trained = pd.read_csv(project.root / Path(model).with_name("predictions.csv"), dtype={"id": str}).set_index("id")
+    columns = ["p_GALAXY", "p_QSO", "p_STAR"]
+    np.testing.assert_allclose(predicted.loc[trained.index, columns], trained[columns], atol=1e-4)
+    assert (predicted[columns].idxmax(axis=1) == "p_" + predicted["class"]).all()
+
+
+def test_predict_labels_pictures(project):
+    frames = sorted((project.root / "data/png/sdss/frames/r").glob("*.png"))[:2]
+    model = "models/trained/sdss_frames/cnn_small/model.h5"
+    lines = project.run("deepsky", "predict", model, *map(str, frames)).stdout.splitlines()
+    assert lines[0].split() == ["path", "class", "p_GALAXY", "p_QSO", "p_STAR"]
+    assert [line.split()[0] for line in lines[1:]] == [str(path) for path in frames]
+
+
+def refused(project: Workspace, *command: str) -> str:
+    """The one line that a command refuses with."""
+    done = project.run("deepsky", *command, check=False)
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert done.returncode == 1, done
+    assert lines[-1].startswith("error: ")
+    assert "Traceback" not in done.stderr
+    return lines[-1]
+
+
+def test_predict_refuses_in_one_line(project, tmp_path):
+    flux = "models/trained/sdss_cutouts/cnn_small/model.h5"
+    picture = next((project.root / "data/png/sdss/frames/r").glob("*.png"))
+    (tmp_path / "text.h5").write_text("no network")
+    assert "give it FITS frames and --catalogue" in refused(project, "predict", flux, str(picture))
+    assert "is not an HDF5 file" in refused(project, "predict", str(tmp_path / "text.h5"), str(picture))
+    pictures = "models/trained/sdss_frames/cnn_small/model.h5"
+    assert "params.yaml: is neither" in refused(project, "predict", pictures, "params.yaml")
+
+
+def write_images(folder: Path, ids: list[str], labels: list[str]) -> Path:
+    """A folder of seeded pictures, bright for class a and dark for class b, and its label table."""
+    rng = np.random.default_rng(5)
+    (folder / "pictures").mkdir(parents=True)
+    for identity, label in zip(ids, labels, strict=True):
+        pixels = rng.integers(0, 100, (40, 50, 3)) + (150 if label == "a" else 0)
+        cv2.imwrite(str(folder / "pictures" / f"{identity}.png"), pixels.astype(np.uint8))
+    table = folder / "labels.csv"
+    pd.DataFrame({"name": ids, "kind": labels}).to_csv(table, index=False)
+    return table
+
+
+def test_add_images_joins_the_next_repro(project, tmp_path):
+    table = write_images(tmp_path / "mine", [f"x{n}" for n in range(40)], ["a", "b"] * 20)
+    columns = ("--id-column", "name", "--label-column", "kind", "--size-px", "32")
+    before = (project.root / "params.yaml").read_text()
+    project.run("deepsky", "add", "images", "mine", str(table.parent / "pictures"), str(table), *columns)
+    after = (project.root / "params.yaml").read_text()
+    assert [line for line in before.splitlines() if "#" in line] == [x for x in after.splitlines() if "#" in x]
+    assert (project.root / "data/external/mine/images.dvc").exists()
+    project.run("dvc", "repro", "train_scratch@mine-cnn_small")
+    predictions = pd.read_csv(project.root / "models/trained/mine/cnn_small/predictions.csv")
+    assert set(predictions["split"]) == {"train", "val", "test"}
+    assert "exists already" in refused(project, "add", "images", "mine", str(tmp_path), str(table), *columns)
+
+
+def test_add_refuses_what_would_fail_later_and_leaves_nothing(project, tmp_path):
+    table = write_images(tmp_path / "bad", ["1", "2"], ["a", "b"])
+    pictures = str(table.parent / "pictures")
+    columns = ("--id-column", "name", "--label-column", "kind")
+    pd.DataFrame({"name": ["1", "2", "3"], "kind": ["a", "b", "a"]}).to_csv(table, index=False)
+    assert "1 of 3 images" in refused(project, "add", "images", "bad", pictures, str(table), *columns)
+    pd.DataFrame({"name": ["1.2E+18", "2"], "kind": ["a", "b"]}).to_csv(table, index=False)
+    assert "rounded id 1.2E+18" in refused(project, "add", "images", "bad", pictures, str(table), *columns)
+    pd.DataFrame({"name": ["1", "2"], "kind": ["a", "a"]}).to_csv(table, index=False)
+    assert "one class 'a'" in refused(project, "add", "images", "bad", pictures, str(table), *columns)
+    assert "is not of the form" in refused(project, "add", "images", "Bad Name", pictures, str(table), *columns)
+    assert "no frames" in refused(project, "add", "frames", "bad", pictures, str(table))
+    assert not (project.root / "data/external/bad").exists()
+    assert "bad:" not in (project.root / "params.yaml").read_text()
+
+
+def test_a_wrong_key_in_params_is_one_line(project):
+    text = (project.root / "params.yaml").read_text()
+    try:
+        (project.root / "params.yaml").write_text(text.replace("test_fraction", "test_fracton"))
+        line = refused(project, "split", "sdss_frames", "--packed", "data/packed/sdss_frames", "--out", "x.csv")
+    finally:
+        (project.root / "params.yaml").write_text(text)
+    assert line.startswith("error: params.yaml: split: 'test_fracton' is unknown; known keys: seed, test_fraction")
+    assert not (project.root / "x.csv").exists()

@@ -10,7 +10,6 @@ from deepsky.errors import DataError
 from deepsky.stages import evaluate, report
 from tests.trained_folders import make_project, write_trained
 
-
 DATASETS, NETWORKS = ("sdss_cutouts", "sdss_jpg"), ("cnn_small", "mobilenet")
 RUNS, METRICS, OUT = Path("evaluation/runs"), Path("evaluation/metrics.json"), Path("reports")
 VOID = {"meta", "link", "br", "line", "polyline", "circle", "hr", "img"}

@@ -1,6 +1,7 @@
 import bz2
 import io
 import warnings
+from functools import cache
 
 import cv2
 import numpy as np
@@ -9,24 +10,17 @@ import pytest
 from astropy.io import fits
 from astropy.stats import sigma_clipped_stats
 from astropy.wcs import WCS, FITSFixedWarning
-from scipy.ndimage import map_coordinates
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.model_selection import GroupKFold, cross_val_score
+from scipy.ndimage import map_coordinates, zoom
 
 from deepsky.archives.simulated import SimulatedArchive
-from deepsky.archives.simulated_frames import DETECTORS
+from deepsky.archives.simulated_frames import DETECTORS, expose
 from deepsky.archives.simulated_jpegs import SDSS_CHANNELS, stretch
 from deepsky.archives.simulated_light import SDSS_SEEING_ARCSEC
-from deepsky.catalogue.objid import unpack_objid
-from deepsky.catalogue.simulated import CLASSES, COLOUR_LOCI, CatalogueParams, draw_sky, reference_catalogue
-from deepsky.catalogue.simulated_fields import BANDS, FRAME_SHAPE, PIXEL_ARCSEC, frame_wcs, plan_fields
-from deepsky.catalogue.tables import REFERENCE_COLUMNS
+from deepsky.catalogue.simulated import CLASSES, CatalogueParams
+from deepsky.catalogue.simulated_fields import BANDS, FRAME_SHAPE, PIXEL_ARCSEC, frame_wcs
 from deepsky.errors import DataError
-from deepsky.stages import catalogue as catalogue_stage
 
 PARAMS = CatalogueParams("simulated", seed=5, n_fields=4, n_per_class_per_field=13)
-WIDE = CatalogueParams("simulated", seed=6, n_fields=24, n_per_class_per_field=40)
-COLOURS = ("u-g", "g-r", "r-i", "i-z")
 # The survey's typical sky noise, nanomaggies per pixel, and the median seeing of 19,022 objects.
 TYPICAL_NOISE_NMGY = {"u": 0.041, "g": 0.018, "r": 0.027, "i": 0.043, "z": 0.19}
 TYPICAL_SEEING_ARCSEC = {"u": 1.37, "g": 1.27, "r": 1.15, "i": 1.08, "z": 1.10}
@@ -49,18 +43,9 @@ def frames(archive, key):
     return {band: fits.open(io.BytesIO(bz2.decompress(archive.frame(*key, band)))) for band in BANDS}
 
 
-@pytest.fixture(scope="module")
-def wide_sky():
-    return draw_sky(WIDE)
-
-
-@pytest.fixture(scope="module")
-def wide_catalogue(wide_sky):
-    return reference_catalogue(wide_sky, WIDE.seed)
-
-
-def colours_of(table):
-    return pd.DataFrame({name: table[name[0]] - table[name[2]] for name in COLOURS})
+@cache
+def read_frame(path):
+    return fits.open(io.BytesIO(bz2.decompress(path.read_bytes())))
 
 
 def wcs_of(header):
@@ -87,6 +72,14 @@ def gaussian_fit(cutout):
     return centre_x, centre_y, 2.355 * variance**0.5
 
 
+def half_maximum_width(cutout):
+    """FWHM in pixels: of the disc as large as the area above half the peak, in the middle of a finer grid."""
+    fine = zoom(cutout, 8, order=3, grid_mode=True, mode="nearest")
+    middle = fine.shape[0] // 2
+    core = fine[middle - 24 : middle + 24, middle - 24 : middle + 24]
+    return 2 * np.sqrt((core > core.max() / 2).sum() / np.pi) / 8
+
+
 def sky_noise(image):
     return sigma_clipped_stats(np.asarray(image[100:1400, 100:1900:3], float), sigma=3)[2]
 
@@ -99,120 +92,6 @@ def isolated(archive, key, band, labels, *, brightest=16.0, faintest=19.0):
     inside = (x > 40) & (x < FRAME_SHAPE[1] - 40) & (y > 40) & (y < FRAME_SHAPE[0] - 40)
     keep = inside & sources["r"].between(brightest, faintest).to_numpy()
     return sources[keep].assign(x=x[keep], y=y[keep])
-
-
-def test_the_sky_depends_on_the_seed_alone():
-    sky = draw_sky(PARAMS)
-    pd.testing.assert_frame_equal(sky, draw_sky(PARAMS))
-    other = draw_sky(CatalogueParams("simulated", 7, PARAMS.n_fields, PARAMS.n_per_class_per_field))
-    assert not np.isin(other["ra"], sky["ra"]).any()
-
-
-def test_fewer_fields_are_the_first_of_more():
-    assert plan_fields(9, 3)[:5] == plan_fields(5, 3)
-
-
-def test_fields_have_neighbours_and_loners():
-    fields = plan_fields(16, 1)
-    assert len({field.key for field in fields}) == 16
-    assert len({field.run for field in fields}) == 4
-    steps = [[b.field - a.field for b in fields if (a.run, a.camcol) == (b.run, b.camcol) and b != a] for a in fields]
-    neighbours = sum(1 in found for found in steps)
-    assert neighbours == 4
-    assert all(abs(step) == 1 or abs(step) > 10 for found in steps for step in found)
-
-
-@pytest.mark.parametrize("changes", [{"n_fields": 0}, {"n_per_class_per_field": 61}, {"seed": -1}])
-def test_params_are_checked(changes):
-    with pytest.raises(ValueError, match=next(iter(changes))):
-        CatalogueParams(**({"survey": "simulated", "seed": 1, "n_fields": 1, "n_per_class_per_field": 1} | changes))
-
-
-def test_catalogue_is_that_of_the_reference_query(tmp_path):
-    catalogue_stage.run(PARAMS, out=tmp_path / "catalogue.csv")
-    table = pd.read_csv(tmp_path / "catalogue.csv")
-    assert tuple(table.columns) == REFERENCE_COLUMNS
-    counts = table.groupby(["run", "camcol", "field", "class"]).size()
-    assert len(counts) == PARAMS.n_fields * len(CLASSES)
-    assert (counts == PARAMS.n_per_class_per_field).all()
-    for column in ("objid", "specobjid"):
-        assert table[column].dtype == np.int64
-        assert table[column].is_unique
-    parts = unpack_objid(table["objid"])
-    for column in ("rerun", "run", "camcol", "field"):
-        assert (parts[column] == table[column]).all()
-    assert (table["specobjid"] >> 50 == table["plate"]).all()
-    assert table["fiberid"].between(1, 640).all()
-    redshift = table.groupby("class")["redshift"].median()
-    assert abs(redshift["STAR"]) < 0.001 < 0.04 < redshift["GALAXY"] < 0.25 < 0.8 < redshift["QSO"]
-
-
-def test_catalogue_bytes_repeat(tmp_path):
-    for name in ("a.csv", "b.csv"):
-        catalogue_stage.run(PARAMS, out=tmp_path / name)
-    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
-
-
-@pytest.mark.parametrize("label", CLASSES)
-def test_colours_follow_the_measured_loci(wide_sky, label):
-    chosen = wide_sky[wide_sky["catalogued"] & (wide_sky["class"] == label)]
-    drawn = colours_of(chosen).quantile([0.16, 0.5, 0.84]).to_numpy().T
-    assert np.abs(drawn - np.array(COLOUR_LOCI[label])).max() < 0.05
-
-
-@pytest.mark.real
-@pytest.mark.parametrize("label", CLASSES)
-def test_observed_colours_are_those_of_real_objects(wide_catalogue, real_data, label):
-    real = pd.read_csv(real_data("catalogues/Skyserver_SQL2_27_2018_6_51_39_PM.csv"))
-    quantiles = [
-        colours_of(table[table["class"] == label]).quantile([0.16, 0.5, 0.84]).to_numpy()
-        for table in (wide_catalogue, real)
-    ]
-    assert np.abs(quantiles[0][1] - quantiles[1][1]).max() < 0.05  # medians
-    assert np.abs(quantiles[0] - quantiles[1]).max() < 0.09
-
-
-def test_brightness_does_not_classify_but_colour_does(wide_catalogue):
-    table = wide_catalogue
-    colour = colours_of(table).to_numpy()
-    fields = table.groupby(["run", "camcol", "field"]).ngroup()
-
-    def accuracy(features):
-        forest = RandomForestClassifier(40, min_samples_leaf=10, random_state=0)
-        return cross_val_score(forest, features, table["class"], groups=fields, cv=GroupKFold(3)).mean()
-
-    by_brightness = accuracy(table[["r"]].to_numpy())
-    assert by_brightness < 0.50
-    assert 0.70 < accuracy(colour[:, 1:3]) < accuracy(colour)  # without u, and with it
-    assert accuracy(colour) > 0.90
-    assert table.groupby("class")["r"].quantile(0.16).max() < table.groupby("class")["r"].quantile(0.84).min()
-
-
-def test_only_galaxies_are_extended_and_faint_ones_are_small(wide_sky):
-    galaxy = wide_sky["class"] == "GALAXY"
-    assert (wide_sky.loc[~galaxy, "size_arcsec"] == 0).all()
-    bright = wide_sky[galaxy & wide_sky["r"].between(16, 19)]
-    assert 1.5 < bright["size_arcsec"].median() < 3.5
-    assert bright["size_arcsec"].between(0.9, 9.0).all()
-    faint = wide_sky[galaxy & wide_sky["r"].between(21, 22)]
-    assert faint["size_arcsec"].median() < 1.0 < bright["size_arcsec"].quantile(0.05)
-    assert 0.2 < (bright["bulge_fraction"] == 1).mean() < 0.6
-
-
-def test_catalogued_objects_lie_inside_every_band_and_apart(wide_sky):
-    n_near_edge = 0
-    for field in plan_fields(WIDE.n_fields, WIDE.seed):
-        mine = wide_sky["catalogued"] & (wide_sky[["run", "camcol", "field"]] == field.key).all(axis=1)
-        places = wide_sky.loc[mine, ["ra", "dec"]].to_numpy()
-        for band in BANDS:
-            x, y = frame_wcs(field, band).wcs_world2pix(places, 0).T
-            margin = np.minimum.reduce([x, y, FRAME_SHAPE[1] - 1 - x, FRAME_SHAPE[0] - 1 - y])
-            assert margin.min() > 6
-            if band == "r":
-                n_near_edge += int((margin < 32).sum())
-                distance = np.hypot(x[:, None] - x, y[:, None] - y) + 1e9 * np.eye(len(x))
-                assert distance.min() > 38
-    assert 0.01 < n_near_edge / wide_sky["catalogued"].sum() < 0.10
 
 
 def test_frames_are_laid_out_like_the_survey(frames, archive, key):
@@ -253,14 +132,18 @@ def test_sky_noise_is_the_typical_one(frames, band):
     assert abs(np.median(image)) < 0.2 * TYPICAL_NOISE_NMGY[band]
 
 
-def test_bright_light_brings_its_own_noise(archive, key, frames):
-    """A bright star's residuals exceed the sky's noise by the photons it sends."""
-    star = isolated(archive, key, "r", ["STAR"], brightest=16, faintest=18.5).sort_values("r").iloc[0]
-    twin = SimulatedArchive(PARAMS)
-    twin._seed += 1  # the same sky in another exposure; seeing differs, so only compare in the far field and the core
-    first = stamp(frames["r"][0].data, star["x"], star["y"], half=1)
-    second = fits.open(io.BytesIO(bz2.decompress(twin.frame(*key, "r"))))[0].data
-    assert not np.array_equal(first, stamp(second, star["x"], star["y"], half=1))
+def test_light_brings_its_own_noise(archive, key):
+    """Two exposures of an even light differ by the photons of light and sky together."""
+    field, light_nmgy = archive.fields[key], 2.0
+    wcs = frame_wcs(field, "r")
+    light = np.full(FRAME_SHAPE, light_nmgy, np.float32)
+    image = fits.open(io.BytesIO(bz2.decompress(expose(light, field, "r", wcs, np.random.default_rng(1)))))[0].data
+    detector = DETECTORS["r"]
+    counts = (light_nmgy + detector.sky_nmgy) / detector.nmgy_per_count
+    expected = detector.nmgy_per_count * (counts / detector.gain + detector.dark_variance) ** 0.5
+    assert sky_noise(image) == pytest.approx(expected, rel=0.04)
+    assert expected > 1.5 * detector.noise_nmgy
+    assert image.mean() == pytest.approx(light_nmgy, rel=0.002)
 
 
 @pytest.mark.parametrize("band", BANDS)
@@ -270,8 +153,8 @@ def test_point_sources_have_the_width_of_the_seeing(archive, key, frames, band):
     cutouts = [stamp(image, x, y) for x, y in zip(points["x"], points["y"], strict=True)]
     bright = [cutout for cutout in cutouts if cutout.max() > 25 * TYPICAL_NOISE_NMGY[band]]
     assert len(bright) >= 3
-    widths = [gaussian_fit(cutout)[2] * PIXEL_ARCSEC for cutout in bright]
-    assert np.median(widths) == pytest.approx(archive.seeing(*key)[band].fwhm_arcsec, rel=0.07)
+    widths = [half_maximum_width(cutout) * PIXEL_ARCSEC for cutout in bright]
+    assert np.median(widths) == pytest.approx(archive.seeing(*key)[band].fwhm_arcsec, rel=0.05)
 
 
 def test_seeing_scatters_about_the_measured_medians():
@@ -406,45 +289,45 @@ def test_services_look_through_their_own_air(archive, key):
 @pytest.mark.parametrize("band", BANDS)
 def test_layout_is_that_of_a_real_frame(frames, real_data, band):
     ours = frames[band]
-    with fits.open(real_data(f"{REAL_FIELD}/frame-{band}-003918-3-0213.fits.bz2")) as real:
-        assert len(ours) == len(real)
-        for mine, theirs in zip(ours, real, strict=True):
-            assert type(mine) is type(theirs)
-        assert ours[0].data.dtype == real[0].data.dtype
-        assert ours[0].data.shape == real[0].data.shape
-        keys = [key for key in real[0].header if key in ours[0].header and key]
-        assert list(ours[0].header) == keys  # none invented, and in the same order
-        for key in keys:
-            assert type(ours[0].header[key]) is type(real[0].header[key]), key
-        for key in ("CAMROW", "EXPTIME", "BUNIT", "FILTER", "CRPIX1", "CRPIX2", "CTYPE1", "RERUN"):
-            assert ours[0].header[key] == real[0].header[key]
-        assert ours[0].header["FRAME"] % 1000 - ours[3].data["FIELD"][0] == real[0].header["FRAME"] - 213
-        for number in (1, 2, 3):
-            assert ours[number].data.dtype == real[number].data.dtype
-        assert list(ours[2].columns.names) == list(real[2].columns.names)
-        np.testing.assert_array_equal(ours[2].data["XINTERP"], real[2].data["XINTERP"])
-        np.testing.assert_array_equal(ours[2].data["YINTERP"], real[2].data["YINTERP"])
-        assert sky_noise(ours[0].data) == pytest.approx(sky_noise(real[0].data), rel=0.25)
+    real = read_frame(real_data(f"{REAL_FIELD}/frame-{band}-003918-3-0213.fits.bz2"))
+    assert len(ours) == len(real)
+    for mine, theirs in zip(ours, real, strict=True):
+        assert type(mine) is type(theirs)
+    assert ours[0].data.dtype == real[0].data.dtype
+    assert ours[0].data.shape == real[0].data.shape
+    keys = [key for key in real[0].header if key in ours[0].header and key]
+    assert list(ours[0].header) == keys  # none invented, and in the same order
+    for key in keys:
+        assert type(ours[0].header[key]) is type(real[0].header[key]), key
+    for key in ("CAMROW", "EXPTIME", "BUNIT", "FILTER", "CRPIX1", "CRPIX2", "CTYPE1", "RERUN"):
+        assert ours[0].header[key] == real[0].header[key]
+    assert ours[0].header["FRAME"] % 1000 - ours[3].data["FIELD"][0] == real[0].header["FRAME"] - 213
+    for number in (1, 2, 3):
+        assert ours[number].data.dtype == real[number].data.dtype
+    assert list(ours[2].columns.names) == list(real[2].columns.names)
+    np.testing.assert_array_equal(ours[2].data["XINTERP"], real[2].data["XINTERP"])
+    np.testing.assert_array_equal(ours[2].data["YINTERP"], real[2].data["YINTERP"])
+    assert sky_noise(ours[0].data) == pytest.approx(sky_noise(real[0].data), rel=0.30)
 
 
 @pytest.mark.real
 def test_seeing_and_profile_are_those_of_real_stars(archive, key, frames, real_data):
     labels = pd.read_csv(real_data(f"{REAL_FIELD}/star_galaxy_labels_x_lt_1228.csv"))
     stars = labels.loc[labels["class"] == "star", ["x", "y"]].to_numpy()
-    with fits.open(real_data(f"{REAL_FIELD}/frame-r-003918-3-0213.fits.bz2")) as hdus:
-        places = wcs_of(hdus[0].header).all_pix2world(stars, 0)
+    hdus = read_frame(real_data(f"{REAL_FIELD}/frame-r-003918-3-0213.fits.bz2"))
+    places = wcs_of(hdus[0].header).all_pix2world(stars, 0)
     for band in BANDS:
-        with fits.open(real_data(f"{REAL_FIELD}/frame-{band}-003918-3-0213.fits.bz2")) as hdus:
-            real, wcs = hdus[0].data, wcs_of(hdus[0].header)
+        hdus = read_frame(real_data(f"{REAL_FIELD}/frame-{band}-003918-3-0213.fits.bz2"))
+        real, wcs = hdus[0].data, wcs_of(hdus[0].header)
         theirs = profile_of(real, wcs.all_world2pix(places, 0), TYPICAL_NOISE_NMGY[band])
         points = isolated(archive, key, band, ["STAR", "QSO"], faintest=18.5)
         ours = profile_of(frames[band][0].data, points[["x", "y"]].to_numpy(), TYPICAL_NOISE_NMGY[band])
-        assert theirs[0] == pytest.approx(SDSS_SEEING_ARCSEC[band], rel=0.08)
+        assert theirs[0] == pytest.approx(SDSS_SEEING_ARCSEC[band], rel=0.12)
         assert ours[1] == pytest.approx(theirs[1], abs=0.06)
 
 
 def profile_of(image, places, noise):
-    """Median FWHM in arcsec of the bright stars at (x, y), and the share of light within 1.5 FWHM of that in 6."""
+    """Median FWHM in arcsec of the bright stars at (x, y), and the share of light within 1 FWHM of that within 4."""
     widths, shares = [], []
     y, x = np.mgrid[:31, :31]
     for column, row in places:
@@ -453,7 +336,8 @@ def profile_of(image, places, noise):
         cutout = stamp(image, column, row, half=15)
         if cutout.max() < 40 * noise or cutout[13:18, 13:18].max() < cutout.max():
             continue
-        centre_x, centre_y, fwhm_px = gaussian_fit(cutout)
+        centre_x, centre_y, _ = gaussian_fit(cutout)
+        fwhm_px = half_maximum_width(cutout)
         radius = np.hypot(x - centre_x, y - centre_y)
         widths.append(fwhm_px * PIXEL_ARCSEC)
         shares.append(cutout[radius < fwhm_px].sum() / cutout[radius < 4 * fwhm_px].sum())
@@ -468,8 +352,8 @@ def test_colour_recipe_reproduces_the_surveys_own_picture(real_data):
     y, x = np.mgrid[rows, columns]
     planes, reference, flux_r = [], None, None
     for channel in sorted(SDSS_CHANNELS, key=lambda channel: "rig".index(channel.band)):
-        with fits.open(real_data(f"{REAL_FIELD}/frame-{channel.band}-003918-3-0213.fits.bz2")) as hdus:
-            image, wcs = hdus[0].data.astype(np.float32), wcs_of(hdus[0].header)
+        hdus = read_frame(real_data(f"{REAL_FIELD}/frame-{channel.band}-003918-3-0213.fits.bz2"))
+        image, wcs = hdus[0].data.astype(np.float32), wcs_of(hdus[0].header)
         reference = reference or wcs
         places = reference.wcs_pix2world(np.c_[x.ravel(), y.ravel()], 0)
         place_x, place_y = wcs.wcs_world2pix(places, 0).T

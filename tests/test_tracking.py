@@ -17,7 +17,6 @@ from deepsky.tracking.runs import close_dead_runs, find_run, run_key, training_r
 from deepsky.tracking.store import prepare, project_root, shown_uri, tracking_uri, ui_command
 from tests.trained_folders import make_project, write_trained
 
-
 RUN = {"experiment": "sky", "dataset": "sdss_jpg", "network": "mobilenet", "params": {}, "tags": {}}
 SCRIPT = """
 import sys, time

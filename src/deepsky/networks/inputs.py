@@ -13,8 +13,9 @@ from keras import KerasTensor, ops
 
 from deepsky.errors import DataError
 
-# An asinh stretch turns from linear to logarithmic near one sigma of the sky, about 0.02 nanomaggies in g and r.
-SOFTENING_NMGY = 0.02
+# Where the stretch of all bands turns from linear to logarithmic: a few sigma of the sky in g and r (0.02 nanomaggies).
+# At one sigma, the noise fills the range of the stretch and a network learns less from the same images.
+SOFTENING_NMGY = 0.1
 
 
 @dataclass(frozen=True)

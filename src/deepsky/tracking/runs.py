@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 from mlflow.entities import Dataset, DatasetInput, Metric, Param
 from mlflow.entities import Run as StoredRun
 from mlflow.tracking import MlflowClient

@@ -1,0 +1,73 @@
+import pytest
+
+from deepsky.commands.repro import run
+from deepsky.errors import ConfigError
+from tests.workspace import make_workspace
+
+
+@pytest.mark.parametrize("jobs", [0, 5])
+def test_jobs_out_of_range(jobs):
+    with pytest.raises(ConfigError, match="out of range; give 1 to 4"):
+        run(jobs)
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    made = make_workspace(tmp_path)
+    made.run("git", "rm", "-rq", "--cached", "dvc.yaml", "params.yaml")
+    return made
+
+
+def write_stages(workspace, text):
+    (workspace.root / "dvc.yaml").write_text(text)
+    (workspace.root / "params.yaml").write_text("train: {x: 1}\n")
+
+
+def test_independent_stages_run_side_by_side_and_in_order(workspace):
+    # left and right each wait until the other has begun: one at a time, neither could end.
+    wait = "touch {0}; for i in $(seq 200); do test -e {1} && break; sleep 0.1; done; test -e {1} && echo {0} > {0}.out"
+    left, right = wait.format("left", "right"), wait.format("right", "left")
+    write_stages(
+        workspace,
+        f"""
+stages:
+  left: {{cmd: '{left}', params: [train.x], outs: [left.out]}}
+  right: {{cmd: '{right}', params: [train.x], outs: [right.out]}}
+  both: {{cmd: cat left.out right.out > both.out, deps: [left.out, right.out], outs: [both.out]}}
+""",
+    )
+    workspace.run("deepsky", "repro", "--jobs", "2")
+    assert (workspace.root / "both.out").read_text() == "left\nright\n"
+    assert "up to date" in workspace.run("deepsky", "repro", "--jobs", "2").stdout
+
+
+def test_a_failing_stage_stops_what_waits_for_it(workspace):
+    write_stages(
+        workspace,
+        """
+stages:
+  bad: {cmd: 'echo error: bad.txt: is bad; exit 1', params: [train.x], outs: [bad.out]}
+  good: {cmd: echo > good.out, params: [train.x], outs: [good.out]}
+  after: {cmd: echo > after.out, deps: [bad.out], outs: [after.out]}
+""",
+    )
+    done = workspace.run("deepsky", "repro", "--jobs", "2", check=False)
+    assert done.returncode == 1
+    assert "error: bad.txt: is bad" in done.stdout
+    assert done.stderr.splitlines()[-1].startswith("error: stage bad: failed")
+    assert not (workspace.root / "after.out").exists()
+
+
+def test_only_the_targets_run(workspace):
+    write_stages(
+        workspace,
+        """
+stages:
+  first: {cmd: echo 1 > first.out, params: [train.x], outs: [first.out]}
+  second: {cmd: cat first.out > second.out, deps: [first.out], outs: [second.out]}
+  other: {cmd: echo > other.out, params: [train.x], outs: [other.out]}
+""",
+    )
+    workspace.run("deepsky", "repro", "--jobs", "2", "second")
+    assert (workspace.root / "second.out").exists()
+    assert not (workspace.root / "other.out").exists()
