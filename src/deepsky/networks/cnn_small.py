@@ -8,7 +8,7 @@ import keras
 from deepsky.networks.heads import probabilities
 from deepsky.networks.inputs import ImageSpec, image_input, stretched_pixels
 
-FILTERS = (16, 32, 64, 128)
+FILTERS = (16, 32, 64)
 # Keras' momentum of 0.99 wants thousands of steps; ten epochs on hundreds of images are about a hundred.
 MOMENTUM = 0.9
 
@@ -20,7 +20,7 @@ def build_front(spec: ImageSpec, size_px: int) -> keras.Model:
 
 
 def build_tail(shape: tuple[int, int, int], n_classes: int) -> keras.Model:
-    """Build stretched pixels -> probabilities: four convolution blocks, pooling, softmax.
+    """Build stretched pixels -> probabilities: three convolution blocks, average and maximum pooling, softmax.
 
     Args:
         shape: (height, width, channel) of the stretched pixels.
@@ -33,5 +33,8 @@ def build_tail(shape: tuple[int, int, int], n_classes: int) -> keras.Model:
         maps = keras.layers.BatchNormalization(momentum=MOMENTUM, name=f"norm_{number}")(maps)
         maps = keras.layers.ReLU(name=f"relu_{number}")(maps)
         maps = keras.layers.MaxPooling2D(2, padding="same", name=f"halve_{number}")(maps)
-    pooled = keras.layers.GlobalAveragePooling2D(name="average")(maps)
+    # The mean alone drowns an object of a few pixels in its sky; the maximum keeps its colour.
+    average = keras.layers.GlobalAveragePooling2D(name="average")(maps)
+    brightest = keras.layers.GlobalMaxPooling2D(name="brightest")(maps)
+    pooled = keras.layers.Concatenate(name="pooled")([average, brightest])
     return keras.Model(pixels, probabilities(pooled, n_classes), name="cnn_small")
