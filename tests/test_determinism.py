@@ -26,8 +26,8 @@ inputs, out = Path(INPUTS), Path(OUT)
 common = dict(seed=1, optimizer="adam", learning_rate=1e-3, batch_size=8, epochs=3)
 files = dict(packed=inputs / "packed", split=inputs / "split.csv")
 train.run("toy", "mobilenet", TrainParams(hidden_units=(64, 32), activation="relu", **common), BackboneParams(32),
-          "tests", features=inputs / "features.npy", weights=inputs / "weights", out=out / "mobilenet", **files)
-train_scratch.run("toy", "cnn_small", ScratchParams(input_size_px=16, **common), "tests", out=out / "cnn_small",
+          "tests", {}, features=inputs / "features.npy", weights=inputs / "weights", out=out / "mobilenet", **files)
+train_scratch.run("toy", "cnn_small", ScratchParams(input_size_px=16, **common), "tests", {}, out=out / "cnn_small",
                   **files)
 """
 

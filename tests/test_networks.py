@@ -11,6 +11,7 @@ from deepsky.errors import ConfigError, DataError, WeightsError
 from deepsky.imaging.composite import lupton_rgb
 from deepsky.networks import BACKBONES, SCRATCH, choose
 from deepsky.networks.backbone import BackboneParams, build_features
+from deepsky.networks.folding import fold_normalisation
 from deepsky.networks.heads import build_head, join
 from deepsky.networks.inputs import AsinhStretch, CaffeScaling, ImageSpec, LuptonColour, colour_pixels, image_input
 from deepsky.networks.saving import save_h5
@@ -97,6 +98,23 @@ def test_only_the_head_trains_and_no_layer_has_an_automatic_name(network: str) -
     assert [w.path for w in first.weights] == [w.path for w in again.weights]
     assert first.get_config() == again.get_config()
     assert len(join(first, tail, network).trainable_weights) == 4
+
+
+@pytest.mark.parametrize("network", BACKBONES)
+def test_folding_changes_nothing_but_the_work(network: str) -> None:
+    base = BACKBONES[network].build(BACKBONES[network].min_size_px)
+    rng = np.random.default_rng(0)
+    for layer in base.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):  # as after training: nothing is 0 or 1
+            layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
+    folded = fold_normalisation(base)
+    pixels = rng.uniform(-1, 1, (2, *base.input_shape[1:])).astype(np.float32)
+    expected = keras.ops.convert_to_numpy(base(pixels, training=False))
+    scale = np.abs(expected).max()
+    assert scale > 0
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(folded(pixels)) / scale, expected / scale, atol=2e-5)
+    norms = [sum(isinstance(of, keras.layers.BatchNormalization) for of in m.layers) for m in (base, folded)]
+    assert norms[1] == 0 if network != "vgg16" else norms == [0, 0]
 
 
 def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:

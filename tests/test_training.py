@@ -88,6 +88,7 @@ def run_train(sky: Path, weights: Path, params: TrainParams = TRAIN) -> Path:
         params,
         BackboneParams(SIZE_PX),
         "tests",
+        {},
         packed=sky / "packed",
         split=sky / "split.csv",
         features=sky / "features.npy",
@@ -99,7 +100,7 @@ def run_train(sky: Path, weights: Path, params: TrainParams = TRAIN) -> Path:
 
 def run_scratch(sky: Path, params: ScratchParams = SCRATCH) -> Path:
     out = sky / "trained"
-    scratch_stage.run("toy", "cnn_small", params, "tests", packed=sky / "packed", split=sky / "split.csv", out=out)
+    scratch_stage.run("toy", "cnn_small", params, "tests", {}, packed=sky / "packed", split=sky / "split.csv", out=out)
     return out
 
 

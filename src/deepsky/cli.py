@@ -49,6 +49,10 @@ def _on_bad_file() -> Literal["stop", "skip"]:
     return "skip" if read_choice("on_bad_file", ("stop", "skip")) == "skip" else "stop"
 
 
+def _data_sections(dataset: str) -> dict[str, Any]:
+    return {"split": {**read_yaml("split"), **read_yaml(f"datasets.{dataset}")}}
+
+
 def _path_option(name: str, what: str) -> Any:
     return click.option(f"--{name}", required=True, type=PATH, help=what)
 
@@ -172,6 +176,7 @@ def train(dataset: str, network: str, packed: Path, split: Path, features: Path,
         read_section("train", TrainParams),
         read_section(f"backbones.{network}", BackboneParams),
         read_yaml("tracking.experiment"),
+        _data_sections(dataset),
         packed=packed,
         split=split,
         features=features,
@@ -192,8 +197,8 @@ def train_scratch(dataset: str, network: str, packed: Path, split: Path, out: Pa
     from deepsky.training.fit import ScratchParams
 
     params = read_section(f"scratch.{network}", ScratchParams)
-    experiment = read_yaml("tracking.experiment")
-    stage.run(dataset, network, params, experiment, packed=packed, split=split, out=out)
+    experiment, data = read_yaml("tracking.experiment"), _data_sections(dataset)
+    stage.run(dataset, network, params, experiment, data, packed=packed, split=split, out=out)
 
 
 @cli.command()

@@ -8,6 +8,7 @@ import keras
 from keras import KerasTensor
 
 from deepsky.errors import ConfigError, WeightsError
+from deepsky.networks.folding import fold_normalisation
 from deepsky.networks.inputs import ImageSpec, colour_pixels, image_input
 
 
@@ -56,7 +57,7 @@ def tf_scaling(rgb: KerasTensor) -> KerasTensor:
 
 
 def build_features(
-    backbone: Backbone, spec: ImageSpec, params: BackboneParams, weights_file: Path | None
+    backbone: Backbone, spec: ImageSpec, params: BackboneParams, weights_file: Path | None, *, fast: bool = False
 ) -> keras.Model:
     """Build image -> features: preprocessing, the frozen backbone, global average pooling.
 
@@ -65,6 +66,7 @@ def build_features(
         spec: the images it will see.
         params: its input size.
         weights_file: weights without top as ``.h5``; None leaves Keras' untrained ones.
+        fast: fold batch normalisation into the convolutions: for computing features, not for saving.
 
     Returns:
         Model from (n, height, width, channel) to (n, n_features), float32; nothing in it trains.
@@ -81,6 +83,8 @@ def build_features(
     base = backbone.build(size_px)
     if weights_file is not None:
         load_weights(base, weights_file)
+    if fast:
+        base = fold_normalisation(base)
     base.trainable = False
     image = image_input(spec)
     maps = base(backbone.scale(colour_pixels(image, spec, size_px)), training=False)

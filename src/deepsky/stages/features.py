@@ -18,7 +18,8 @@ def run(
         WeightsError: the weights do not fit.
     """
     dataset = open_packed(packed)
-    model = build_features(choose(BACKBONES, network), image_spec(dataset), params, weights / "weights.h5")
+    weights_file = weights / "weights.h5"
+    model = build_features(choose(BACKBONES, network), image_spec(dataset), params, weights_file, fast=True)
     features = predict_slices(model, dataset.images, features_params.batch_size)
     write_features(features, out)
     print(f"{network}: {features.shape[1]} features of {len(features)} images")

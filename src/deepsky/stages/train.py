@@ -1,7 +1,9 @@
 """Stage train: a head on the cached features of one backbone for one dataset."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -22,6 +24,7 @@ def run(
     params: TrainParams,
     backbone: BackboneParams,
     experiment: str,
+    data: Mapping[str, Any],
     *,
     packed: Path,
     split: Path,
@@ -30,6 +33,19 @@ def run(
     out: Path,
 ) -> None:
     """Fit the head and write the whole network, its history, predictions and facts.
+
+    Args:
+        dataset: its name.
+        network: a key of the registry.
+        params: how the head is fitted.
+        backbone: its input size.
+        experiment: MLflow experiment.
+        data: the sections of params.yaml that shaped the split, logged with the run.
+        packed: the dataset.
+        split: its split.
+        features: of the distinct images.
+        weights: folder of the backbone's weights.
+        out: folder of the trained network.
 
     Raises:
         DataError: an input is missing or does not fit the others.
@@ -42,7 +58,7 @@ def run(
     front = build_features(choose(BACKBONES, network), image_spec(opened), backbone, weights / "weights.h5")
     keras.utils.set_random_seed(params.seed)
     head = build_head(inputs.shape[1], len(opened.card.classes), params.hidden_units, params.activation)
-    settings = {"train": asdict(params), "backbone": asdict(backbone)}
+    settings = {"train": asdict(params), "backbone": asdict(backbone), **data}
     job = Job(dataset, network, card.weights, opened, assigned, front, head, inputs, params, settings)
     figures = track_training(job, experiment, out)
     print(

@@ -1,7 +1,9 @@
 """Stage train_scratch: a network trained from the images of one dataset."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -14,9 +16,27 @@ from deepsky.training.job import Job, read_split
 
 
 def run(
-    dataset: str, network: str, params: ScratchParams, experiment: str, *, packed: Path, split: Path, out: Path
+    dataset: str,
+    network: str,
+    params: ScratchParams,
+    experiment: str,
+    data: Mapping[str, Any],
+    *,
+    packed: Path,
+    split: Path,
+    out: Path,
 ) -> None:
     """Fit the network and write it with its history, predictions and facts.
+
+    Args:
+        dataset: its name.
+        network: a key of the registry.
+        params: how it is fitted.
+        experiment: MLflow experiment.
+        data: the sections of params.yaml that shaped the split, logged with the run.
+        packed: the dataset.
+        split: its split.
+        out: folder of the trained network.
 
     Raises:
         DataError: an input is missing or does not fit the others.
@@ -30,7 +50,8 @@ def run(
     inputs = predict_slices(front, opened.images, params.batch_size)
     keras.utils.set_random_seed(params.seed)
     tail = kind.build_tail(inputs.shape[1:], len(opened.card.classes))
-    job = Job(dataset, network, "scratch", opened, assigned, front, tail, inputs, params, {"scratch": asdict(params)})
+    settings = {"scratch": asdict(params), **data}
+    job = Job(dataset, network, "scratch", opened, assigned, front, tail, inputs, params, settings)
     figures = track_training(job, experiment, out)
     print(
         f"{dataset} x {network}: val_accuracy {figures['val_accuracy']:.3f} "

@@ -88,6 +88,7 @@ def describe(job: Job) -> dict[str, Any]:
         "n_images": len(job.packed.images),
         "n_objects": len(job.packed.rows),
         "n_skipped": card.n_skipped,
+        "crop_px": card.crop_px,
         "n_parameters": job.front.count_params() + job.tail.count_params(),
         "n_trained_parameters": int(sum(np.prod(weight.shape) for weight in job.tail.trainable_weights)),
         "class_counts": counts,
