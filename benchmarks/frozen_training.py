@@ -32,6 +32,7 @@ PARAMS = TrainParams(
     learning_rate=1e-3,
     batch_size=32,
     epochs=10,
+    keep="best",
 )
 SPEC = ImageSpec((SIZE_PX, SIZE_PX, 3), "uint8", ("red", "green", "blue"))
 

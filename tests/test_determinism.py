@@ -23,7 +23,7 @@ from deepsky.stages import train, train_scratch
 from deepsky.training.fit import ScratchParams, TrainParams
 
 inputs, out = Path(INPUTS), Path(OUT)
-common = dict(seed=1, optimizer="adam", learning_rate=1e-3, batch_size=8, epochs=3)
+common = dict(seed=1, optimizer="adam", learning_rate=1e-3, batch_size=8, epochs=3, keep="best")
 files = dict(packed=inputs / "packed", split=inputs / "split.csv")
 train.run("toy", "mobilenet", TrainParams(hidden_units=(64, 32), activation="relu", **common), BackboneParams(32),
           "tests", {}, features=inputs / "features.npy", weights=inputs / "weights", out=out / "mobilenet", **files)

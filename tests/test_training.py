@@ -26,9 +26,18 @@ from deepsky.training.job import read_split
 from deepsky.training.saved import load_network
 
 TRAIN = TrainParams(
-    seed=1, hidden_units=(16, 8), activation="relu", optimizer="adam", learning_rate=1e-2, batch_size=8, epochs=6
+    seed=1,
+    hidden_units=(16, 8),
+    activation="relu",
+    optimizer="adam",
+    learning_rate=1e-2,
+    batch_size=8,
+    epochs=6,
+    keep="last",
 )
-SCRATCH = ScratchParams(seed=1, input_size_px=16, optimizer="adam", learning_rate=3e-3, batch_size=8, epochs=8)
+SCRATCH = ScratchParams(
+    seed=1, input_size_px=16, optimizer="adam", learning_rate=3e-3, batch_size=8, epochs=8, keep="last"
+)
 SIZE_PX = 64
 FILES = {"model.h5", "history.csv", "predictions.csv", "run.json"}
 
@@ -254,8 +263,8 @@ def test_no_val_rows_is_an_error() -> None:
 
 @pytest.mark.parametrize("key", ["learning_rate", "batch_size", "epochs"])
 def test_params_that_cannot_train_are_refused(key: str, tmp_path: Path) -> None:
-    values = {"seed": 1, "hidden_units": [8], "activation": "relu", "optimizer": "adam", "learning_rate": 0.1}
-    text = json.dumps({"train": {**values, "batch_size": 8, "epochs": 2, key: 0}})
+    values = {"seed": 1, "hidden_units": [8], "activation": "relu", "optimizer": "adam", "keep": "last"}
+    text = json.dumps({"train": {**values, "learning_rate": 0.1, "batch_size": 8, "epochs": 2, key: 0}})
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ConfigError, match=f"params.yaml: train: {key} 0"):
         read_section("train", TrainParams, tmp_path / "params.yaml")
@@ -291,3 +300,13 @@ def test_real_weights_tell_galaxies_apart(
     accuracy = ((predictions["p_round"] > 0.5) == (predictions["label"] == "round")).mean()
     assert accuracy > 0.85
     assert json.loads((out / "run.json").read_text())["weights"] == "imagenet"
+
+
+def test_keep_best_keeps_the_weights_of_the_lowest_validation_loss() -> None:
+    examples = separable()
+    head = build_head(5, 3, (16,), "relu")
+    history = fit(head, examples, replace(TRAIN, learning_rate=1.0, epochs=8, keep="best"))
+    inputs, targets = examples.part("val")
+    loss = float(keras.ops.mean(keras.losses.categorical_crossentropy(targets, head.predict(inputs, verbose=0))))
+    assert history["val_loss"].idxmin() != len(history) - 1, "at this rate the last epoch is not the best"
+    assert loss == pytest.approx(history["val_loss"].min(), rel=1e-3)

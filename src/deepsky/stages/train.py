@@ -63,5 +63,5 @@ def run(
     figures = track_training(job, experiment, out)
     print(
         f"{dataset} x {network} ({card.weights} weights): val_accuracy {figures['val_accuracy']:.3f} "
-        f"after {params.epochs} epochs in {figures['training_s']:.1f} s"
+        f"at epoch {figures['kept_epoch']:.0f} of {params.epochs}, fitted in {figures['training_s']:.1f} s"
     )

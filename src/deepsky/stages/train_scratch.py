@@ -54,6 +54,6 @@ def run(
     job = Job(dataset, network, "scratch", opened, assigned, front, tail, inputs, params, settings)
     figures = track_training(job, experiment, out)
     print(
-        f"{dataset} x {network}: val_accuracy {figures['val_accuracy']:.3f} "
-        f"after {params.epochs} epochs in {figures['training_s']:.1f} s"
+        f"{dataset} x {network}: val_accuracy {figures['val_accuracy']:.3f} at epoch {figures['kept_epoch']:.0f} "
+        f"of {params.epochs}, fitted in {figures['training_s']:.1f} s"
     )

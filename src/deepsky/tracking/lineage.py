@@ -2,7 +2,8 @@
 
 import os
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from ruamel.yaml import YAML, YAMLError
 from deepsky.errors import TrackingError
 
 # DVC rewrites these while the pipeline runs; what they say is in the data hashes.
+_LOCK_LOOKS = 25
 _WRITTEN_BY_DVC = (":(exclude)dvc.lock", ":(exclude)evaluation")
 
 
@@ -44,21 +46,21 @@ def current_lineage(dataset: str, network: str) -> Lineage:
         network: what stands for ``${item.network}``.
 
     Raises:
-        TrackingError: dvc.yaml or dvc.lock is there but is not valid YAML.
+        TrackingError: dvc.yaml or dvc.lock is there but is not valid YAML, or lacks an input of the stage.
     """
     stage, root = os.environ.get("DVC_STAGE", ""), workspace_root(Path.cwd())
     commit, dirty = _git_state()
     if not stage or root is None:
         return Lineage(git_commit=commit, git_dirty=dirty)
     definition = _read(root / "dvc.yaml").get("stages", {}).get(stage.rpartition(":")[2].partition("@")[0], {})
-    definition = definition.get("do", definition)
-    recorded = _output_hashes(root)
-    data = {}
-    for dep in map(str, definition.get("deps", ())):
-        path = dep.replace("${item.dataset}", dataset).replace("${item.network}", network)
-        if path in recorded:  # source files are deps too, but no stage writes them: git knows them
-            data[path] = recorded[path]
-    return Lineage(stage, data, commit, dirty)
+    deps = map(str, definition.get("do", definition).get("deps", ()))
+    # Source files are deps too, but no stage writes them: git knows them.
+    read = [
+        dep.replace("${item.dataset}", dataset).replace("${item.network}", network)
+        for dep in deps
+        if not dep.endswith(".py")
+    ]
+    return Lineage(stage, _wait_for_hashes(root, read), commit, dirty)
 
 
 def recorded_lineage(output: Path) -> Lineage:
@@ -89,6 +91,25 @@ def workspace_root(start: Path) -> Path | None:
     """
     here = start.resolve()
     return next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file()), None)
+
+
+def _wait_for_hashes(root: Path, paths: Sequence[str]) -> dict[str, str]:
+    """Return the hash of each path; a stage beside this one may just be rewriting dvc.lock, so look again for a while.
+
+    Raises:
+        TrackingError: dvc.lock stays unreadable, or has no hash of a path.
+    """
+    looks = _LOCK_LOOKS
+    while True:
+        try:
+            recorded = _output_hashes(root)
+            return {path: recorded[path] for path in paths}
+        except (TrackingError, KeyError) as error:
+            looks -= 1
+            if not looks:
+                problem = f"has no hash of {error}" if isinstance(error, KeyError) else error.problem
+                raise TrackingError(root / "dvc.lock", problem, "run the stage by dvc repro") from error
+            time.sleep(0.2)
 
 
 def _output_hashes(root: Path) -> dict[str, str]:

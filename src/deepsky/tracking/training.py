@@ -37,7 +37,7 @@ def track_training(job: Job, experiment: str, out: Path) -> dict[str, float]:
     ) as run:
         with whole_folder(out) as folder:
             figures = train(job, folder, [LogEpochs(run)])
-        run.log_metrics({name: figures[name] for name in ("training_s", "images_per_s")})
+        run.log_metrics({name: figures[name] for name in ("training_s", "images_per_s", "kept_epoch")})
         for path in sorted(out.iterdir()):
             run.log_artifact(path)
         run.finish_key(run_key(out))

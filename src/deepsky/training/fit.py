@@ -32,6 +32,7 @@ class FitParams:
         learning_rate: its step size.
         batch_size: examples per step.
         epochs: passes over the training examples.
+        keep: whose weights stay: the ``last`` epoch's, or the ``best`` one's by val_loss.
     """
 
     seed: int
@@ -39,6 +40,7 @@ class FitParams:
     learning_rate: float
     batch_size: int
     epochs: int
+    keep: Literal["last", "best"]
 
     def __post_init__(self) -> None:
         """Refuse what Keras would fail on, or silently do nothing with."""
@@ -121,6 +123,8 @@ def fit(
         metrics=["accuracy"],
         jit_compile=False,  # compiling takes longer than ten epochs of a head
     )
+    # Patience beyond the last epoch: it never stops early, it only brings the best weights back at the end.
+    best = keras.callbacks.EarlyStopping("val_loss", patience=params.epochs, restore_best_weights=True)
     inputs, targets = examples.part("train")
     history = model.fit(
         inputs,
@@ -128,7 +132,7 @@ def fit(
         batch_size=params.batch_size,
         epochs=params.epochs,
         validation_data=examples.part("val"),
-        callbacks=[StopOnNonFinite(), *callbacks],
+        callbacks=[StopOnNonFinite(), *([best] if params.keep == "best" else []), *callbacks],
         verbose=0,
     ).history
     return pd.DataFrame({"epoch": range(1, params.epochs + 1), **history})[list(HISTORY_COLUMNS)]

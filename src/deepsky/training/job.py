@@ -106,7 +106,7 @@ def train(job: Job, folder: Path, callbacks: Sequence[keras.callbacks.Callback] 
 
     Returns:
         ``training_s`` (seconds of the fit), ``images_per_s`` (training examples per second, over all epochs) and the
-        last epoch's figures.
+        figures of the epoch whose weights were kept, ``kept_epoch``.
 
     Raises:
         DataError: train or val holds no rows, or an input is not finite.
@@ -124,8 +124,9 @@ def train(job: Job, folder: Path, callbacks: Sequence[keras.callbacks.Callback] 
     (folder / "run.json").write_text(json.dumps(describe(job), indent=2) + "\n")
     save_network(folder / "model.h5", join(job.front, job.tail, job.network), _model_card(job))
     n_fitted = int((job.split == "train").sum()) * job.params.epochs
-    last = history.iloc[-1].drop("epoch")
-    return {"training_s": training_s, "images_per_s": n_fitted / training_s, **last.to_dict()}
+    kept = history.iloc[-1] if job.params.keep == "last" else history.loc[history["val_loss"].idxmin()]
+    kept = kept.rename({"epoch": "kept_epoch"})
+    return {"training_s": training_s, "images_per_s": n_fitted / training_s, **kept.to_dict()}
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
