@@ -20,7 +20,7 @@ def workspace(tmp_path):
 
 def write_stages(workspace, text):
     (workspace.root / "dvc.yaml").write_text(text)
-    (workspace.root / "params.yaml").write_text("train: {x: 1}\n")
+    (workspace.root / "params.yaml").write_text("train: {x: 1}\ntracking: {experiment: tests}\n")
 
 
 def test_independent_stages_run_side_by_side_and_in_order(workspace):

@@ -75,7 +75,7 @@ def test_numbers_on_the_page_are_those_of_the_metrics_file(project):
             text, figures = page.cells[f"#{dataset}-{network}"], summary[dataset][network]
             for key in ("test_accuracy", "test_accuracy_low", "test_accuracy_high", "test_f1_macro"):
                 assert f"{figures[key]:.3f}" in text
-            assert ("random weights" in text) == (network == "mobilenet")
+            assert ("weights=random" in text) == (network == "mobilenet")
             assert ("not above baseline" in text) == (figures["test_accuracy_low"] <= figures["test_baseline"])
     table = pd.read_csv(OUT / "results.csv").set_index(["dataset", "network"])
     assert table.loc[("sdss_jpg", "mobilenet"), "test_accuracy"] == summary["sdss_jpg"]["mobilenet"]["test_accuracy"]
@@ -108,7 +108,7 @@ def test_random_weights_are_announced_only_where_there_are_some(project):
     summary = json.loads(METRICS.read_text())
     METRICS.write_text(json.dumps({"sdss_jpg": {"cnn_small": summary["sdss_jpg"]["cnn_small"]}}))
     text = _report()
-    assert "random weights" not in text
+    assert "weights=random" not in text
     assert "1 trained network:" in text
 
 

@@ -53,6 +53,9 @@ class Workspace:
     def edit_params(self, **changes: Any) -> None:
         """Set keys of params.yaml, dotted with two underscores; comments stay."""
         yaml = YAML()
+        yaml.representer.add_representer(
+            type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
+        )
         document = yaml.load(self.root / "params.yaml")
         for dotted, value in changes.items():
             *parents, key = dotted.split("__")

@@ -23,7 +23,9 @@ PATH = _Path()
 
 def main() -> None:
     """Run the command line; a problem the user can mend becomes one line and exit code 1."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when keras first imports TensorFlow
+    # Read when keras first imports TensorFlow, and by OpenCV: a problem is one line of ours.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -37,7 +39,8 @@ def main() -> None:
         sys.exit(f"error: {error}")
     except OSError as error:
         place = error.filename or "the output"
-        sys.exit(f"error: {place}: {error.strerror or error}; free space or permission is missing, mend it and rerun")
+        reason = " ".join(str(error.strerror or error).split())
+        sys.exit(f"error: {place}: {reason}; free space or permission is missing, mend it and rerun")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,6 +50,12 @@ def cli() -> None:
 
 def _on_bad_file() -> Literal["stop", "skip"]:
     return "skip" if read_choice("on_bad_file", ("stop", "skip")) == "skip" else "stop"
+
+
+def _experiment() -> str:
+    from deepsky.tracking.store import TrackingParams
+
+    return read_section("tracking", TrackingParams).experiment
 
 
 def _data_sections(dataset: str) -> dict[str, Any]:
@@ -175,7 +184,7 @@ def train(dataset: str, network: str, packed: Path, split: Path, features: Path,
         network,
         read_section("train", TrainParams),
         read_section(f"backbones.{network}", BackboneParams),
-        read_yaml("tracking.experiment"),
+        _experiment(),
         _data_sections(dataset),
         packed=packed,
         split=split,
@@ -197,7 +206,7 @@ def train_scratch(dataset: str, network: str, packed: Path, split: Path, out: Pa
     from deepsky.training.fit import ScratchParams
 
     params = read_section(f"scratch.{network}", ScratchParams)
-    experiment, data = read_yaml("tracking.experiment"), _data_sections(dataset)
+    experiment, data = _experiment(), _data_sections(dataset)
     stage.run(dataset, network, params, experiment, data, packed=packed, split=split, out=out)
 
 
@@ -213,7 +222,7 @@ def evaluate(trained: Path, out: Path, metrics: Path) -> None:
     stage.run(
         list(read_yaml("datasets")),
         networks,
-        read_yaml("tracking.experiment"),
+        _experiment(),
         trained=trained,
         out=out,
         metrics=metrics,
@@ -289,7 +298,7 @@ def add_frames(name: str, folder: Path, catalogue: Path, **options: Any) -> None
 @click.option("--catalogue", type=PATH, help="CSV of objects to cut out of the FITS frames INPUTS")
 @click.option("--id-column", help="column of the catalogue that names each object; rows are numbered without it")
 @click.option("--position", type=click.Choice(["radec", "xy"]), default="radec", show_default=True)
-@click.option("--position-band", default="r", show_default=True, help="band whose pixels x and y count, from 0")
+@click.option("--position-band", help="band whose pixels x and y count, from 0 (r, if the network has it)")
 @click.option("--csv", "out", type=PATH, help="write a CSV here instead of printing")
 def predict(model: Path, inputs: tuple[Path, ...], out: Path | None, **options: Any) -> None:
     """Label images, or the catalogued objects of FITS frames, with the trained network MODEL.h5."""
@@ -304,4 +313,4 @@ def ui(port: int) -> None:
     """MLflow UI on 127.0.0.1 with every run to compare."""
     from deepsky.commands import ui as command
 
-    command.run(read_yaml("tracking.experiment"), port)
+    command.run(_experiment(), port)

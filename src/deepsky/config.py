@@ -28,7 +28,7 @@ def read_section(section: str, kind: type[T], path: Path = PARAMS) -> T:
     Raises:
         ConfigError: file or section missing, a key unknown, missing or of the wrong type.
     """
-    return _build(read_yaml(section, path), kind, f"{path}: {section}")
+    return build(read_yaml(section, path), kind, f"{path}: {section}")
 
 
 def read_choice(section: str, choices: tuple[str, ...], path: Path = PARAMS) -> str:
@@ -66,8 +66,17 @@ def read_yaml(section: str = "", path: Path = PARAMS) -> Any:
     return value
 
 
-def _build(value: Any, kind: Any, where: str) -> Any:
-    """Convert a parsed YAML value to ``kind``, refusing whatever does not fit exactly."""
+def build(value: Any, kind: Any, where: str) -> Any:
+    """Convert a parsed YAML value to ``kind``, refusing whatever does not fit exactly.
+
+    Args:
+        value: dicts, lists and scalars.
+        kind: a frozen dataclass or the type of one of its fields.
+        where: names the value in errors.
+
+    Raises:
+        ConfigError: a key unknown, missing or of the wrong type, or refused by the dataclass itself.
+    """
     origin, arguments = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
         return _build_dataclass(value, kind, where)
@@ -78,15 +87,15 @@ def _build(value: Any, kind: Any, where: str) -> Any:
     if origin in (Union, UnionType):
         if value is None and NoneType in arguments:
             return None
-        return _build(value, next(a for a in arguments if a is not NoneType), where)
+        return build(value, next(a for a in arguments if a is not NoneType), where)
     if origin is tuple:
         if not isinstance(value, list):
             raise ConfigError(where, f"{value!r} is not a list", "write it as [a, b, c]")
-        return tuple(_build(item, arguments[0], where) for item in value)
+        return tuple(build(item, arguments[0], where) for item in value)
     if origin is dict:
         if not isinstance(value, dict):
             raise ConfigError(where, f"{value!r} is not a mapping", "write it as key: value lines")
-        return {str(key): _build(item, arguments[1], f"{where}.{key}") for key, item in value.items()}
+        return {str(key): build(item, arguments[1], f"{where}.{key}") for key, item in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not kind:
@@ -104,7 +113,7 @@ def _build_dataclass(value: Any, kind: Any, where: str) -> Any:
     for name, field in known.items():
         if name not in value and field.default is MISSING and field.default_factory is MISSING:
             raise ConfigError(where, f"{name!r} is missing", "add it (docs/architecture.md explains every key)")
-    built = {key: _build(item, hints[key], f"{where}.{key}") for key, item in value.items()}
+    built = {key: build(item, hints[key], f"{where}.{key}") for key, item in value.items()}
     try:
         return kind(**built)
     except ValueError as error:  # a dataclass' own __post_init__ check

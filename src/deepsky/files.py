@@ -1,6 +1,8 @@
 """Outputs appear whole or not at all: write beside the target, then rename."""
 
+import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,32 +12,72 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; rename it there when the block ends well, delete it when not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Give a temporary path beside ``path``; rename it there when the block ends well, delete it when not.
+
+    Raises:
+        OSError: names ``path``, whatever the temporary file was called.
+    """
+    with _errors_naming(path):
+        _make_room(path, f".{path.stem}.", path.suffix)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+        temporary = Path(name)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)  # alive; gone with the process, however it ends
+            yield temporary
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+            os.close(handle)
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Give an empty temporary folder beside ``path``; it replaces ``path`` when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    temporary.chmod(0o777 & ~_umask())
+    """Give an empty temporary folder beside ``path``; it replaces ``path`` when the block ends well.
+
+    Raises:
+        OSError: names ``path``, whatever the temporary folder was called.
+    """
+    with _errors_naming(path):
+        _make_room(path, f".{path.name}.", "")
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        handle = os.open(temporary, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            temporary.chmod(0o777 & ~_umask())
+            yield temporary
+            if path.exists():
+                shutil.rmtree(path)
+            temporary.rename(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            os.close(handle)
+
+
+@contextmanager
+def _errors_naming(path: Path) -> Iterator[None]:
     try:
-        yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        yield
+    except OSError as error:
+        if error.filename is not None and f"/.{path.stem}." not in f"/{error.filename}":
+            raise  # about another file, and says so
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def _make_room(path: Path, prefix: str, suffix: str) -> None:
+    """Create the folder, and delete what processes that were killed left there: nobody holds its lock."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ours = re.compile(rf"{re.escape(prefix)}[a-z0-9_]{{8}}{re.escape(suffix)}")
+    for leftover in [entry for entry in path.parent.iterdir() if ours.fullmatch(entry.name)]:
+        handle = os.open(leftover, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        else:
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        finally:
+            os.close(handle)
 
 
 def _umask() -> int:

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import warnings
 from pathlib import Path
 from typing import cast
 
@@ -64,8 +65,17 @@ def read_table(path: Path, *, required: tuple[str, ...]) -> pd.DataFrame:
     try:
         with path.open(encoding="utf-8") as file:
             skip = 1 if file.readline().startswith("#Table") else 0
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skiprows=skip)
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # more cells than the header has names
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, skiprows=skip, index_col=False)
+    except (
+        OSError,
+        UnicodeDecodeError,
+        pd.errors.ParserError,
+        pd.errors.EmptyDataError,
+        pd.errors.ParserWarning,
+        csv.Error,
+    ) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(
             path, f"cannot be read as CSV ({reason})", "give a comma-separated table with a header line"

@@ -13,15 +13,18 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from deepsky.catalogue.objid import are_objids
-from deepsky.catalogue.tables import read_objects, read_table
-from deepsky.config import PARAMS, read_yaml
+from deepsky.catalogue.tables import check_numbers, read_objects, read_table
+from deepsky.config import PARAMS, build, read_yaml
 from deepsky.errors import ConfigError, DataError
 from deepsky.files import whole_file, whole_folder
 from deepsky.imaging.fields import find_fields, require_bands
 from deepsky.imaging.pictures import PICTURE_SUFFIXES
+from deepsky.stages.pack import ImagesParams
+from deepsky.stages.render import FramesParams
 
 EXTERNAL = Path("data/external")
 MANY_FIELDS = 20
+Sources = Mapping[str, tuple[Path, str]]  # key in params.yaml -> where the data are, and their name in the project
 
 
 def add_images(
@@ -51,19 +54,21 @@ def add_images(
         ConfigError: the name is taken or unfit.
         DataError: the folder or table is wrong; nothing was copied then.
     """
-    _check_name(name, "images", [name])
-    classes, ids = _classes_and_ids(labels, id_column, label_column)
+    _check_name(name, [name])
+    classes, table = _classes_and_objects(labels, id_column, label_column)
+    if group_column is not None and group_column not in table:
+        raise DataError(labels, f"column {group_column!r} is missing", f"its columns are {', '.join(table)}")
     stems = {path.stem for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES}
-    absent = [id_ for id_ in ids if id_ not in stems]
+    absent = [identity for identity in table["id"] if identity not in stems]
     if absent:
         raise DataError(
             labels,
-            f"names {len(absent)} of {len(ids)} images that are not in {folder}, first {absent[0]!r}",
+            f"names {len(absent)} of {len(table)} images that are not in {folder}, first {absent[0]!r}",
             f"add the files (named ID{PICTURE_SUFFIXES[0]} and the like) or drop those rows",
         )
+    sources = {"folder": (folder, "images"), "labels": (labels, "labels.csv")}
     entry = {
-        "folder": _take_in(name, "images", folder),
-        "labels": _take_in(name, "labels.csv", labels),
+        **_project_paths(name, sources),
         "id_column": id_column,
         "label_column": label_column,
         "classes": classes,
@@ -71,8 +76,9 @@ def add_images(
         "crop_px": crop_px,
         "group_column": group_column,
     }
-    group_by = "group" if group_column else "objid" if are_objids(ids) else "image"
-    _register(name, "images", entry, {name: group_by})
+    build(entry, ImagesParams, f"images {name}")
+    group_by = "group" if group_column else "objid" if are_objids(table["id"]) else "image"
+    _register(name, "images", entry, sources, {name: group_by})
 
 
 def add_frames(
@@ -106,19 +112,12 @@ def add_frames(
         ConfigError: the name is taken or unfit, or a band is not among ``bands``.
         DataError: the folder or table is wrong; nothing was copied then.
     """
-    _check_name(name, "frames", [f"{name}_cutouts"])
+    _check_name(name, _frame_datasets(name))
     band_names, colour_names = bands.split(","), colours.split(",")
-    for band in (*colour_names, position_band):
-        if band not in band_names:
-            raise ConfigError(f"band {band!r}", f"is not among --bands {bands}", "name it there or choose another")
-    fields = find_fields(folder, band_names)
-    for field in fields:
-        require_bands(field, band_names)
-    classes, _ = _classes_and_ids(catalogue, id_column, label_column)
-    read_table(catalogue, required=("ra", "dec") if position == "radec" else ("x", "y"))
+    sources = {"folder": (folder, "frames"), "catalogue": (catalogue, "catalogue.csv")}
+    classes, objects = _classes_and_objects(catalogue, id_column, label_column)
     entry = {
-        "folder": _take_in(name, "frames", folder),
-        "catalogue": _take_in(name, "catalogue.csv", catalogue),
+        **_project_paths(name, sources),
         "id_column": id_column,
         "label_column": label_column,
         "classes": classes,
@@ -130,53 +129,88 @@ def add_frames(
         "colour_bands": colour_names,
         "cutout_size_px": cutout_size_px,
     }
+    build(entry, FramesParams, f"frames {name}")
+    check_numbers(objects, catalogue, ("ra", "dec") if position == "radec" else ("x", "y"))
+    fields = find_fields(folder, band_names)
+    for field in fields:
+        require_bands(field, band_names)
     # With few pointings whole fields cannot be held back; cells of the sky can.
     many = len(fields) >= MANY_FIELDS
     group_by = "sky" if not many else "field" if all(field.sdss for field in fields) else "group"
-    _register(name, "frames", entry, {f"{name}_cutouts": group_by})
+    _register(name, "frames", entry, sources, {f"{name}_cutouts": group_by})
 
 
-def _check_name(name: str, section: str, datasets: Sequence[str]) -> None:
+def _frame_datasets(name: str) -> list[str]:
+    """Name the datasets that render writes for the frames ``name``, whether they are learned from or not."""
+    return [f"{name}_{kind}" for kind in ("frames", "rgb", "cutouts")]
+
+
+def _check_name(name: str, datasets: Sequence[str]) -> None:
+    """Refuse a name that another entry's outputs have already, or would have."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ConfigError(f"name {name!r}", "is not of the form my_data_1", "use a-z, 0-9 and _")
-    for key, taken in ((section, [name]), ("datasets", datasets)):
-        for entry in taken:
-            if entry in read_yaml(key):
-                raise ConfigError(f"{PARAMS}: {key}", f"{entry!r} exists already", "choose another name")
+    written = {dataset for frames in read_yaml("frames") for dataset in _frame_datasets(frames)}
+    taken = {*read_yaml("images"), *read_yaml("frames"), *read_yaml("datasets"), *written}
+    for entry in (name, *datasets):
+        if entry in taken:
+            raise ConfigError(PARAMS, f"{entry!r} exists already", "choose another name")
 
 
-def _classes_and_ids(labels: Path, id_column: str | None, label_column: str) -> tuple[list[str], pd.Series]:
-    """Read the classes that occur, sorted, and the checked ids of a label table."""
+def _classes_and_objects(labels: Path, id_column: str | None, label_column: str) -> tuple[list[str], pd.DataFrame]:
+    """Read the classes that occur, sorted, and the checked rows of a label table."""
     raw = read_table(labels, required=(label_column,))
     classes = sorted(set(raw[label_column].str.strip()))
     if "" in classes:
         raise DataError(labels, f"column {label_column!r} has empty cells", "label those rows or drop them")
     if len(classes) < 2:
         raise DataError(labels, f"holds the one class {classes[0]!r}", "give at least two classes to tell apart")
-    table = read_objects(labels, id_column=id_column, label_column=label_column, classes=tuple(classes))
-    return classes, table["id"]
+    return classes, read_objects(labels, id_column=id_column, label_column=label_column, classes=tuple(classes))
 
 
-def _take_in(name: str, target: str, source: Path) -> str:
-    """Copy ``source`` under data/external unless it lies in the project already; return its project path."""
-    if source.resolve().is_relative_to(Path.cwd()):
-        return str(source.resolve().relative_to(Path.cwd()))
-    path = EXTERNAL / name / target
+def _project_paths(name: str, sources: Sources) -> dict[str, str]:
+    """Where each source will stand: below data/external, or where it is when it lies in the project already."""
+    here = Path.cwd()
+    return {
+        key: str(
+            source.resolve().relative_to(here) if source.resolve().is_relative_to(here) else EXTERNAL / name / target
+        )
+        for key, (source, target) in sources.items()
+    }
+
+
+def _register(name: str, section: str, entry: Mapping[str, Any], sources: Sources, datasets: Mapping[str, str]) -> None:
+    """Copy and version the data, then write the entries into params.yaml; a failure takes the copies away again."""
+    try:
+        for key, (source, _) in sources.items():
+            _copy(source, Path(entry[key]))
+        added = subprocess.run(["dvc", "add", *(entry[key] for key in sources)], capture_output=True, text=True)
+        if added.returncode:
+            reason = next((line for line in added.stderr.splitlines() if line.startswith("ERROR")), added.stderr)
+            raise DataError(entry["folder"], f"dvc add failed ({reason})", "mend that and add the data again")
+        _enter(name, section, entry, datasets)
+    except BaseException:
+        shutil.rmtree(EXTERNAL / name, ignore_errors=True)
+        raise
+    click.echo(f"added {section} {name} -> {', '.join(datasets)}; the next `make repro` includes it")
+
+
+def _copy(source: Path, target: Path) -> None:
+    if target.exists() and target.samefile(source):
+        return
     if source.is_dir():
-        with whole_folder(path) as folder:
-            shutil.copytree(source, folder, dirs_exist_ok=True)
+        with whole_folder(target) as folder:
+            try:
+                shutil.copytree(source, folder, dirs_exist_ok=True)
+            except shutil.Error as error:  # a list of (source, target, reason)
+                first, _, reason = error.args[0][0]
+                raise DataError(first, f"cannot be copied ({reason})", "mend or remove that file") from error
     else:
-        with whole_file(path) as file:
+        with whole_file(target) as file:
             shutil.copyfile(source, file)
-    return str(path)
 
 
-def _register(name: str, section: str, entry: Mapping[str, Any], datasets: Mapping[str, str]) -> None:
-    """Version the data, then write the entries into params.yaml with its comments kept."""
-    paths = [value for key, value in entry.items() if key in ("folder", "labels", "catalogue")]
-    added = subprocess.run(["dvc", "add", "--quiet", *paths], capture_output=True, text=True)
-    if added.returncode:
-        raise DataError(paths[0], f"dvc add failed: {added.stderr.strip()}", "mend that and add the data again")
+def _enter(name: str, section: str, entry: Mapping[str, Any], datasets: Mapping[str, str]) -> None:
+    """Write the new entries into params.yaml with its comments kept."""
     yaml = YAML()
     yaml.width = 4096
     yaml.representer.add_representer(
@@ -188,7 +222,6 @@ def _register(name: str, section: str, entry: Mapping[str, Any], datasets: Mappi
         document["datasets"][dataset] = _flow({"group_by": group_by})
     with whole_file(PARAMS) as path:
         yaml.dump(document, path)
-    click.echo(f"added {section} {name} -> {', '.join(datasets)}; the next `make repro` includes it")
 
 
 def _flow(value: Any) -> Any:

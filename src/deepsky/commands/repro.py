@@ -8,8 +8,24 @@ from graphlib import TopologicalSorter
 
 import click
 
+from deepsky.config import read_section, read_yaml
 from deepsky.errors import ConfigError, DeepSkyError
 
+# What DVC and TensorFlow say every time.
+_CHATTER = (
+    "Running stage",
+    "> ",
+    "Updating lock",
+    "Generating lock",
+    "To track",
+    "\tgit add",
+    "To enable",
+    "\tdvc config",
+    "Use `dvc push`",
+    "WARNING: All log messages before absl",
+    "I0000 ",
+    "E0000 ",
+)
 MAX_JOBS = 4  # above this, DVC's own locks were seen to fail
 
 
@@ -38,27 +54,39 @@ def run(jobs: int, targets: Sequence[str] = ()) -> None:
     """
     if not 1 <= jobs <= MAX_JOBS:
         raise ConfigError(f"--jobs {jobs}", "is out of range", f"give 1 to {MAX_JOBS}")
+    read_yaml()  # our own line about params.yaml comes before DVC's
     if jobs > 1:
         _run_side_by_side(_stale_graph(targets), jobs)
     if subprocess.run(["dvc", "repro", *targets]).returncode:
         raise DeepSkyError("dvc repro", "a stage failed", "its own line above says why")
+    from deepsky.tracking.runs import close_dead_runs  # slow to import
+    from deepsky.tracking.store import TrackingParams
+
+    # A killed training whose outputs then came from DVC's cache has no successor to close its run.
+    close_dead_runs(read_section("tracking", TrackingParams).experiment)
 
 
 def _stale_graph(targets: Sequence[str]) -> dict[str, set[str]]:
     """Map each stage that may have to run to the stages that it must wait for, both by DVC address."""
-    from dvc.repo import Repo  # slow to import
+    from dvc.exceptions import DvcException  # slow to import
+    from dvc.repo import Repo
     from networkx import ancestors, descendants
 
-    with Repo() as repo:
-        graph = repo.index.graph  # an edge leads from a stage to one that it reads
-        if targets:
-            wanted = {stage for stage in graph if stage.addressing in targets}
-            graph = graph.subgraph(wanted.union(*(descendants(graph, stage) for stage in wanted)))
-        changed = set(repo.status())
-        upward = {stage for stage in graph if stage.addressing in changed}
-        stale = upward.union(*(ancestors(graph, stage) for stage in upward))
-        stale = {stage for stage in stale if stage.cmd}  # a .dvc file has nothing to execute
-        return {s.addressing: {d.addressing for d in graph.successors(s) if d in stale} for s in stale}
+    try:
+        with Repo() as repo:
+            graph = repo.index.graph  # an edge leads from a stage to one that it reads
+            if targets:
+                wanted = {
+                    stage for stage in graph if {stage.addressing, stage.addressing.partition("@")[0]} & set(targets)
+                }
+                graph = graph.subgraph(wanted.union(*(descendants(graph, stage) for stage in wanted)))
+            changed = set(repo.status())
+            upward = {stage for stage in graph if stage.addressing in changed}
+            stale = {stage for stage in upward.union(*(ancestors(graph, stage) for stage in upward)) if stage.cmd}
+            return {s.addressing: {d.addressing for d in graph.successors(s) if d in stale} for s in stale}
+    except DvcException as error:
+        remedy = "mend that in dvc.yaml or params.yaml, or wait for the other dvc to end"
+        raise DeepSkyError("dvc", f"cannot read the pipeline ({error})", remedy) from error
 
 
 def _run_side_by_side(graph: dict[str, set[str]], jobs: int) -> None:
@@ -85,6 +113,7 @@ def _run_side_by_side(graph: dict[str, set[str]], jobs: int) -> None:
 
 
 def _run_stage(stage: str) -> StageResult:
-    command = ["dvc", "repro", "--quiet", "--single-item", stage]
+    command = ["dvc", "repro", "--single-item", stage]
     process = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    return StageResult(stage, process.returncode, "\n" + process.stdout if process.stdout.strip() else "")
+    lines = [line for line in process.stdout.splitlines() if line.strip() and not line.startswith(_CHATTER)]
+    return StageResult(stage, process.returncode, "".join(f"\n    {line}" for line in lines))

@@ -133,7 +133,7 @@ def results_figure(
                 continue
             picture[row, column] = ramp(scale(cell.accuracy))[:3]
             ink = "white" if scale(cell.accuracy) > _DARK_CELL else _INK
-            small = f"{cell.low:.2f} – {cell.high:.2f}" + ("\nrandom weights" if cell.weights == "random" else "")
+            small = f"{cell.low:.2f} – {cell.high:.2f}" + ("\nweights=random" if cell.weights == "random" else "")
             _cell_text(axes, column, row, f"{cell.accuracy:.2f}", small, ink)
     axes.imshow(picture, aspect="auto")
     axes.set_xticks(range(n_columns), ["baseline", *networks])

@@ -160,7 +160,7 @@ def _write_run(folder: Path, one: Trained, scores: Mapping[str, Scores]) -> None
     """Write the tables and pictures of one run."""
     classes, name = one.facts["classes"], f"{one.facts['dataset']}, {one.facts['network']}"
     if one.facts["weights"] == "random":
-        name += " (random weights)"
+        name += " (weights=random)"
     folder.mkdir(parents=True)
     details = {key: value for key, value in one.facts.items() if key != "class_counts"}
     details |= {"majority_class": _majority_class(one), "class_counts": _class_counts(scores)}
