@@ -137,6 +137,8 @@ def test_predict_refuses_in_one_line(project, tmp_path):
     flux = "models/trained/sdss_cutouts/cnn_small/model.h5"
     picture = next((project.root / "data/png/sdss/frames/r").glob("*.png"))
     (tmp_path / "text.h5").write_text("no network")
+    options = ("--catalogue", "data/catalogue.csv", "--id-column", "objid", "--position-band", "q")
+    assert "position band 'q': is not among" in refused(project, "predict", flux, "data/raw/frames", *options)
     assert "give it FITS frames and --catalogue" in refused(project, "predict", flux, str(picture))
     assert "is not an HDF5 file" in refused(project, "predict", str(tmp_path / "text.h5"), str(picture))
     pictures = "models/trained/sdss_frames/cnn_small/model.h5"
@@ -187,7 +189,10 @@ def test_add_refuses_what_would_fail_later_and_leaves_nothing(project, tmp_path)
     pd.DataFrame({"name": ["1", "2"], "kind": ["a", "a"]}).to_csv(table, index=False)
     assert "one class 'a'" in refused(project, "add", "images", "bad", pictures, str(table), *columns)
     assert "is not of the form" in refused(project, "add", "images", "Bad Name", pictures, str(table), *columns)
+    pd.DataFrame({"ra": [1, 2], "dec": [1, 2], "class": ["a", "b"]}).to_csv(table, index=False)
     assert "no frames" in refused(project, "add", "frames", "bad", pictures, str(table))
+    pd.DataFrame({"ra": [1, "x"], "dec": [1, 2], "class": ["a", "b"]}).to_csv(table, index=False)
+    assert "no number" in refused(project, "add", "frames", "bad", pictures, str(table))
     assert not (project.root / "data/external/bad").exists()
     assert "bad:" not in (project.root / "params.yaml").read_text()
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -118,3 +120,9 @@ def test_real_reference_table_is_refused_by_objid_and_read_by_specobjid(real_dat
     classes = ("GALAXY", "QSO", "STAR")
     with pytest.raises(DataError, match=r"rounded id 1\.2376"):
         read_objects(table, id_column="objid", label_column="class", classes=classes)
+
+
+@pytest.mark.parametrize("change", [{"seed": -1}, {"test_fraction": float("nan")}, {"val_fraction": 0.7}])
+def test_params_out_of_range_are_refused(change):
+    with pytest.raises(ValueError, match=r"seed must|test_fraction and val_fraction must"):
+        replace(PARAMS, **change)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -268,6 +269,17 @@ def test_params_that_cannot_train_are_refused(key: str, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ConfigError, match=f"params.yaml: train: {key} 0"):
         read_section("train", TrainParams, tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"seed": -1}, "seed must lie"), ({"seed": 2**32}, "seed must lie"), ({"hidden_units": (8, 0)}, "hidden_units")],
+)
+def test_seeds_and_units_out_of_range_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(TRAIN, **change)
+    with pytest.raises(ValueError, match="input_size_px must lie"):
+        replace(SCRATCH, input_size_px=4)
 
 
 @pytest.mark.real

@@ -44,7 +44,10 @@ class SplitParams:
     cell_arcmin: float
 
     def __post_init__(self) -> None:
-        if min(self.test_fraction, self.val_fraction) <= 0 or self.test_fraction + self.val_fraction > 0.8:
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must lie between 0 and {2**32 - 1}, not {self.seed}")
+        fractions = (self.test_fraction, self.val_fraction)
+        if not (min(fractions) > 0 and sum(fractions) <= 0.8):  # so that NaN fails too
             raise ValueError("test_fraction and val_fraction must be above 0 and leave at least 0.2 for training")
         if not 0 < self.cell_arcmin < 60:
             raise ValueError(f"cell_arcmin must lie between 0 and 60, not {self.cell_arcmin}")

@@ -31,7 +31,7 @@ def run(
     catalogue: Path | None,
     id_column: str | None,
     position: Literal["radec", "xy"],
-    position_band: str,
+    position_band: str | None,
 ) -> None:
     """Print, or write to ``out``, one line per image or object: its name, class and the probability of each class.
 
@@ -42,11 +42,11 @@ def run(
         catalogue: CSV of the objects to cut out of the frames.
         id_column: its column that names each object; None numbers the rows.
         position: ``radec`` (columns ra, dec in degrees) or ``xy`` (columns x, y in pixels of ``position_band`` from 0).
-        position_band: see ``position``.
+        position_band: see ``position``; None takes r, or the network's first band.
 
     Raises:
         DataError: a model, image, frame or table that cannot be used; nothing is written then.
-        ConfigError: a network of pictures with a catalogue, or one of flux without.
+        ConfigError: a network of pictures with a catalogue, or one of flux without; a band it does not know.
     """
     network, card = load_network(model)
     if (card.kind == "flux") != (catalogue is not None):
@@ -55,6 +55,10 @@ def run(
     if catalogue is None:
         first, chunks = "path", _picture_chunks(inputs, card)
     else:
+        position_band = position_band or ("r" if "r" in card.bands else card.bands[0])
+        if position_band not in card.bands:
+            problem = f"is not among the network's bands {', '.join(card.bands)}"
+            raise ConfigError(f"position band {position_band!r}", problem, "give one of them as --position-band")
         first, chunks = "id", _object_chunks(inputs, card, catalogue, id_column, position, position_band)
     parts = [(names, predict_slices(network, images, BATCH_SIZE)) for names, images in chunks]
     table = _table(first, parts, card.classes)

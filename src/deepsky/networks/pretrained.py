@@ -44,6 +44,11 @@ class WeightsParams:
     download: bool
     seed: int
 
+    def __post_init__(self) -> None:
+        """Refuse a seed that no generator takes."""
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must lie between 0 and {2**32 - 1}, not {self.seed}")
+
 
 @dataclass(frozen=True)
 class WeightsCard:

@@ -44,6 +44,8 @@ class FitParams:
 
     def __post_init__(self) -> None:
         """Refuse what Keras would fail on, or silently do nothing with."""
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must lie between 0 and {2**32 - 1}, not {self.seed}")
         for name in ("learning_rate", "batch_size", "epochs"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} {getattr(self, name)} is not above 0")
@@ -61,6 +63,12 @@ class TrainParams(FitParams):
     hidden_units: tuple[int, ...]
     activation: Literal["relu", "elu", "gelu", "selu", "silu", "tanh"]
 
+    def __post_init__(self) -> None:
+        """Refuse a layer without units."""
+        super().__post_init__()
+        if any(units < 1 for units in self.hidden_units):
+            raise ValueError(f"hidden_units {list(self.hidden_units)} must all be above 0")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScratchParams(FitParams):
@@ -71,6 +79,12 @@ class ScratchParams(FitParams):
     """
 
     input_size_px: int
+
+    def __post_init__(self) -> None:
+        """Refuse a side that three halvings leave nothing of."""
+        super().__post_init__()
+        if not 8 <= self.input_size_px <= 1024:
+            raise ValueError(f"input_size_px must lie between 8 and 1024, not {self.input_size_px}")
 
 
 @dataclass(frozen=True)
