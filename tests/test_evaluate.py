@@ -153,6 +153,17 @@ def test_other_classes_and_no_validation_rows(project):
     assert "test_f1_disc _ bulge" in _stored("cnn_small").data.metrics
 
 
+def test_classes_that_mlflow_would_name_alike_keep_their_own_metrics(project):
+    labels = ("a+b", "a_b", "a&b", "macro")
+    write_trained(TRAINED / "zoo" / "cnn_small", classes=labels)
+    _evaluate(("zoo",), ("cnn_small",))
+    stored = _stored("cnn_small").data.metrics
+    per_class = pd.read_csv(OUT / "zoo" / "cnn_small" / "per_class.csv", index_col="class")["f1"]
+    for label, name in zip(labels, ("a_b_2", "a_b", "a_b_3", "macro_2"), strict=True):
+        assert stored[f"test_f1_{name}"] == pytest.approx(per_class[label], abs=1e-6)
+    assert stored["test_f1_macro"] == pytest.approx(per_class.mean(), abs=1e-6)
+
+
 def _edit(name, change):
     path = TRAINED / "sdss_jpg" / "mobilenet" / name
     if name.endswith(".json"):

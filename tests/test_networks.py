@@ -1,5 +1,7 @@
 """Every network of the registries: images in, probabilities out, and the same after save and load."""
 
+import errno
+import resource
 from pathlib import Path
 
 import h5py
@@ -124,6 +126,18 @@ def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "1.h5").read_bytes() == (tmp_path / "2.h5").read_bytes()
 
 
+def test_a_limit_on_files_is_a_plain_error_that_names_the_file(tmp_path: Path) -> None:
+    model, path = build_head(64, 4, (512,), "relu"), tmp_path / "weights.h5"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            save_h5(model, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(path))
+
+
 def test_lupton_layer_equals_the_pictures_a_person_sees() -> None:
     rng = np.random.default_rng(2)
     flux = rng.normal(0.0, 0.05, (2, 16, 16, 5)).astype(np.float32)
@@ -184,6 +198,12 @@ def test_unknown_network_and_too_small_input_are_refused() -> None:
         choose(BACKBONES, "alexnet")
     with pytest.raises(ConfigError, match="input_size_px 40 is too small; use 71"):
         build_features(BACKBONES["xception"], SPECS["rgb"], BackboneParams(40), None)
+
+
+@pytest.mark.parametrize("size_px", [0, 1025])
+def test_input_sizes_out_of_range_are_refused(size_px: int) -> None:
+    with pytest.raises(ValueError, match=f"input_size_px must lie between 1 and 1024, not {size_px}"):
+        BackboneParams(size_px)
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:

@@ -132,6 +132,14 @@ def png_with_a_damaged_chunk():
     return bytes(content)
 
 
+def tif_of_colours(photometric, n_channels):
+    """A TIFF that says in tag 262 that its channels are something else than RGB."""
+    content = bytearray(cv2.imencode(".tif", np.full((40, 40, n_channels), 90, np.uint8))[1].tobytes())
+    entry = content.index(struct.pack("<HHI", 262, 3, 1))
+    content[entry + 8 : entry + 10] = struct.pack("<H", photometric)
+    return bytes(content)
+
+
 BAD = {
     "truncated": (".jpg", encode(".jpg", np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8))[:2000]),
     "thumbnail": (".jpg", thumbnail_jpeg_cut_short()),
@@ -143,6 +151,9 @@ BAD = {
     "short png": (".png", encode(".png", picture(1, 2, 3))[:-20]),
     "damaged png": (".png", png_with_a_damaged_chunk()),
     "short tif": (".tif", encode(".tif", np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8))[:3000]),
+    "cmyk tif": (".tif", tif_of_colours(5, 4)),
+    "lab tif": (".tif", tif_of_colours(8, 3)),
+    "raw tif": (".tif", tif_of_colours(32803, 3)),
     "page": (".jpg", b"<html>503</html>"),
     "empty": (".jpg", b""),
     "head": (".jpg", b"\xff\xd8\xff\xe0"),
@@ -158,6 +169,9 @@ MESSAGES = {
     "short png": "cut short",
     "damaged png": "cannot be decoded|cut short",
     "short tif": "cannot be decoded",
+    "cmyk tif": "is a CMYK TIFF",
+    "lab tif": "is a CIELab TIFF",
+    "raw tif": "is a photometric 32803 TIFF",
     "page": "neither JPEG, PNG nor TIFF",
     "empty": "neither JPEG, PNG nor TIFF",
     "head": "cut short",

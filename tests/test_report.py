@@ -112,6 +112,14 @@ def test_random_weights_are_announced_only_where_there_are_some(project):
     assert "1 trained network:" in text
 
 
+def test_custom_weights_are_named(project):
+    write_trained(Path("models/trained/zoo/mobilenet"), weights="custom")
+    evaluate.run(["zoo"], ["mobilenet"], "sky", trained=Path("models/trained"), out=RUNS, metrics=METRICS)
+    text = _report()
+    assert "weights=custom" in text
+    assert "use random weights" not in text
+
+
 def test_the_same_input_gives_the_same_bytes(project):
     _report()
     first = {p.name: p.read_bytes() for p in OUT.iterdir()}

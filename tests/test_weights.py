@@ -121,6 +121,8 @@ def test_imagenet_is_downloaded_when_no_folder_has_it(
     server: ThreadingHTTPServer, address: str, mobilenet_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.files[f"/mobilenet/{FILE}"] = mobilenet_file.read_bytes()  # type: ignore[attr-defined]
+    known = replace(BACKBONES["mobilenet"], weights_digest=hashlib.sha256(mobilenet_file.read_bytes()).hexdigest())
+    monkeypatch.setitem(BACKBONES, "mobilenet", known)
     monkeypatch.setenv("DEEPSKY_WEIGHTS_URL", address)
     stage.run("mobilenet", ONLINE, out=tmp_path / "out")
     assert (tmp_path / "out" / "weights.h5").read_bytes() == mobilenet_file.read_bytes()
@@ -142,14 +144,14 @@ def test_imagenet_stops_and_names_every_place(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("network", ["resnet50", "vgg16", "xception"])
-def test_a_download_with_another_hash_than_keras_publishes_is_refused(
+@pytest.mark.parametrize("network", BACKBONES)
+def test_a_download_with_another_hash_than_keras_own_is_refused(
     network: str, server: ThreadingHTTPServer, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone = BACKBONES[network]
     server.files[f"/{backbone.weights_folder}/{backbone.weights_file}"] = b"abc"  # type: ignore[attr-defined]
     monkeypatch.setenv("DEEPSKY_WEIGHTS_URL", address)
-    with pytest.raises(WeightsError, match=f"has the hash .* not {backbone.weights_md5}"):
+    with pytest.raises(WeightsError, match=f"has the hash .* not {backbone.weights_digest}"):
         stage.run(network, ONLINE, out=tmp_path / "out")
 
 
@@ -200,17 +202,21 @@ def test_a_file_that_does_not_fit_stops_even_the_tolerant_source(tmp_path: Path,
     assert not (tmp_path / "out").exists()
 
 
-def test_a_cached_file_with_another_hash_is_used_and_survives(
-    tmp_path: Path, keras_home: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("network", ["mobilenet", "vgg16"])
+def test_a_cached_file_with_another_hash_is_used_as_custom_and_survives(
+    network: str, tmp_path: Path, keras_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    backbone = BACKBONES["vgg16"]
+    backbone = BACKBONES[network]
     cached = keras_home / "models" / backbone.weights_file
     save_h5(backbone.build(32), cached)
     before = cached.read_bytes()
-    stage.run("vgg16", OFFLINE, out=tmp_path / "out")
+    stage.run(network, OFFLINE, out=tmp_path / "out")
     assert cached.read_bytes() == before
     assert (tmp_path / "out" / "weights.h5").read_bytes() == before
-    assert "md5 differs" in capsys.readouterr().out
+    card = read_weights_card(tmp_path / "out")
+    assert card.weights == "custom"
+    assert card.source == f"{backbone.weights_file} (not Keras' own file: its hash differs)"
+    assert f"{network} gets CUSTOM weights" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("network", BACKBONES)

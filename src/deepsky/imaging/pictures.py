@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -16,6 +17,9 @@ _SMALLEST_SIDE_PX = 8
 _JPEG, _PNG, _TIFF = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", (b"II*\x00", b"MM\x00*")
 # Start-of-frame markers (C4, C8 and CC mean something else), start of scan, end of image.
 _SOF, _SOS, _EOI = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}, 0xDA, b"\xff\xd9"
+# TIFF's tag 262: 0 to 3 are gray, RGB and palette; the decoder would make some colours of the others.
+_PHOTOMETRIC, _PLAIN_COLOURS = 262, range(4)
+_OTHER_COLOURS = {4: "transparency mask", 5: "CMYK", 6: "YCbCr", 8: "CIELab", 9: "ICCLab", 10: "ITULab"}
 _PNG_LEVEL = (cv2.IMWRITE_PNG_COMPRESSION, 1)  # three times as fast as the default, 4 % larger
 _AGAIN = "fetch the file again or take it out of the label table"
 
@@ -27,7 +31,7 @@ def read_picture(path: Path) -> Picture:
         uint8, (height, width, 3), red, green, blue; EXIF rotation is not applied.
 
     Raises:
-        DataError: unreadable, another format, cut short, CMYK, not 8 bits, or smaller than 8 px.
+        DataError: unreadable, another format, cut short, CMYK or other colours, not 8 bits, or smaller than 8 px.
     """
     try:
         content = path.read_bytes()
@@ -117,7 +121,9 @@ def _check_container(path: Path, content: bytes) -> None:
     elif content.startswith(_PNG):
         if b"IEND" not in content[-32:]:
             raise DataError(path, "is cut short (no IEND at its end)", _AGAIN)
-    elif not content.startswith(_TIFF):
+    elif content.startswith(_TIFF):
+        _check_tiff(path, content)
+    else:
         raise DataError(path, "is neither JPEG, PNG nor TIFF", "convert it to one of these")
 
 
@@ -139,3 +145,17 @@ def _check_jpeg(path: Path, content: bytes) -> None:
     # A thumbnail in the header has its own end marker; only one after the scan began counts.
     if not channels or content.rfind(_EOI) < place:
         raise DataError(path, "is cut short (no end-of-image marker)", _AGAIN)
+
+
+def _check_tiff(path: Path, content: bytes) -> None:
+    """Look up the colour space in the first directory; one that is cut short is left to the decoder."""
+    order: Literal["little", "big"] = "little" if content.startswith(b"II") else "big"
+    start = int.from_bytes(content[4:8], order)
+    n_entries = int.from_bytes(content[start : start + 2], order)
+    for place in range(start + 2, min(start + 2 + 12 * n_entries, len(content) - 11), 12):
+        if int.from_bytes(content[place : place + 2], order) == _PHOTOMETRIC:
+            width = 4 if int.from_bytes(content[place + 2 : place + 4], order) == 4 else 2  # LONG, else SHORT
+            colours = int.from_bytes(content[place + 8 : place + 8 + width], order)
+            if colours not in _PLAIN_COLOURS:
+                name = _OTHER_COLOURS.get(colours, f"photometric {colours}")
+                raise DataError(path, f"is a {name} TIFF", "convert it to RGB or gray")

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import keras
 from keras import KerasTensor
@@ -22,6 +23,11 @@ class BackboneParams:
 
     input_size_px: int
 
+    def __post_init__(self) -> None:
+        """Refuse a side that no memory holds; the smallest one depends on the architecture."""
+        if not 0 < self.input_size_px <= 1024:
+            raise ValueError(f"input_size_px must lie between 1 and 1024, not {self.input_size_px}")
+
 
 @dataclass(frozen=True)
 class Backbone:
@@ -33,7 +39,8 @@ class Backbone:
         min_size_px: smallest side it accepts.
         weights_file: name of Keras' own no-top weights.
         weights_folder: where that file stands below Keras' download address.
-        weights_md5: the hash that Keras publishes, None where it publishes none.
+        weights_digest: hexadecimal hash of that file.
+        weights_algorithm: of the hash; md5 where Keras publishes one, else sha256 of the file it serves.
     """
 
     build: Callable[[int], keras.Model]
@@ -41,7 +48,8 @@ class Backbone:
     min_size_px: int
     weights_file: str
     weights_folder: str
-    weights_md5: str | None
+    weights_digest: str
+    weights_algorithm: Literal["md5", "sha256"] = "md5"
 
 
 def application(kind: Callable[..., keras.Model], size_px: int, name: str) -> keras.Model:

@@ -16,5 +16,6 @@ BACKBONE = Backbone(
     min_size_px=32,
     weights_file="mobilenet_1_0_224_tf_no_top.h5",
     weights_folder="mobilenet",
-    weights_md5=None,
+    weights_digest="7dee85589794aa9f80808ffa5c319135f5b3107a10c63c0c9e60e3e6560ee937",
+    weights_algorithm="sha256",
 )

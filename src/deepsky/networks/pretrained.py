@@ -55,12 +55,12 @@ class WeightsCard:
     """What ``weights.json`` says about the ``weights.h5`` beside it.
 
     Attributes:
-        weights: ``imagenet`` or ``random``.
-        source: Keras' file name, or the seed; never a path, so that every machine writes the same card.
+        weights: ``imagenet``, ``custom`` (a file of that name that is not Keras' own) or ``random``.
+        source: the file's name, or the seed; never a path, so that every machine writes the same card.
         sha256: of ``weights.h5``.
     """
 
-    weights: Literal["imagenet", "random"]
+    weights: Literal["imagenet", "custom", "random"]
     source: str
     sha256: str
 
@@ -86,7 +86,7 @@ def write_weights(network: str, params: WeightsParams, folder: Path) -> tuple[We
         if not target.exists() and params.source == "imagenet":
             raise WeightsError(f"weights of {network}", f"not found: {note}", _remedy(backbone))
     if target.exists():
-        card = WeightsCard("imagenet", backbone.weights_file, _digest(target, "sha256"))
+        card = _file_card(backbone, target)
     else:
         save_h5(draw_weights(backbone, params.seed), target)
         card = WeightsCard("random", f"seed {params.seed}", _digest(target, "sha256"))
@@ -159,7 +159,7 @@ def _fetch_official(backbone: Backbone, params: WeightsParams, target: Path) -> 
         base = os.environ.get(URL_VARIABLE) or KERAS_URL
         url = f"{base.rstrip('/')}/{backbone.weights_folder}/{backbone.weights_file}"
         try:
-            download(url, target, digest=backbone.weights_md5, algorithm="md5")
+            download(url, target, digest=backbone.weights_digest, algorithm=backbone.weights_algorithm)
         except DataError as error:
             return f"{looked_in}; {error.where} {error.problem}"
         found = target
@@ -169,8 +169,15 @@ def _fetch_official(backbone: Backbone, params: WeightsParams, target: Path) -> 
     if found == target:
         return looked_in
     shutil.copyfile(found, target)
-    same = backbone.weights_md5 in (None, _digest(target, "md5"))
-    return f"{found}" if same else f"{found} (not Keras' own file: its md5 differs; used as it is)"
+    return str(found)
+
+
+def _file_card(backbone: Backbone, file: Path) -> WeightsCard:
+    """Call only Keras' own file ImageNet weights: any other of that name may hold anything."""
+    sha256 = _digest(file, "sha256")
+    if _digest(file, backbone.weights_algorithm) == backbone.weights_digest:
+        return WeightsCard("imagenet", backbone.weights_file, sha256)
+    return WeightsCard("custom", f"{backbone.weights_file} (not Keras' own file: its hash differs)", sha256)
 
 
 def _places(params: WeightsParams) -> list[Path]:

@@ -23,5 +23,5 @@ BACKBONE = Backbone(
     min_size_px=32,
     weights_file="resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
     weights_folder="resnet",
-    weights_md5="4d473c1dd8becc155b73f8504c6f6626",
+    weights_digest="4d473c1dd8becc155b73f8504c6f6626",
 )

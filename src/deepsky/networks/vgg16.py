@@ -23,5 +23,5 @@ BACKBONE = Backbone(
     min_size_px=32,
     weights_file="vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
     weights_folder="vgg16",
-    weights_md5="6d6bbae143d832006294945121d1f1fc",
+    weights_digest="6d6bbae143d832006294945121d1f1fc",
 )

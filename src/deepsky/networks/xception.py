@@ -32,5 +32,5 @@ BACKBONE = Backbone(
     min_size_px=71,
     weights_file="xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
     weights_folder="xception",
-    weights_md5="b0042744bf5b25fce3cb969f33bebb97",
+    weights_digest="b0042744bf5b25fce3cb969f33bebb97",
 )

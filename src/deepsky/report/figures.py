@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from deepsky.files import whole_file
 
+NAMED_WEIGHTS = ("custom", "random")  # whatever shows a score shows these beside it
 _DPI = 110
 _INK, _MUTED, _LINE = "#1c2430", "#5b6675", "#d7dde5"
 _TRAIN, _VALIDATION, _TEST = "#2f6fde", "#d9730d", "#3f8f5b"
@@ -30,7 +31,7 @@ class Cell:
         accuracy: on the test split, 0 to 1.
         low: lower end of its 95 % interval.
         high: upper end of it.
-        weights: ``imagenet``, ``random`` or ``scratch``.
+        weights: ``imagenet``, ``custom``, ``random`` or ``scratch``.
     """
 
     accuracy: float
@@ -133,7 +134,9 @@ def results_figure(
                 continue
             picture[row, column] = ramp(scale(cell.accuracy))[:3]
             ink = "white" if scale(cell.accuracy) > _DARK_CELL else _INK
-            small = f"{cell.low:.2f} – {cell.high:.2f}" + ("\nweights=random" if cell.weights == "random" else "")
+            small = f"{cell.low:.2f} – {cell.high:.2f}" + (
+                f"\nweights={cell.weights}" if cell.weights in NAMED_WEIGHTS else ""
+            )
             _cell_text(axes, column, row, f"{cell.accuracy:.2f}", small, ink)
     axes.imshow(picture, aspect="auto")
     axes.set_xticks(range(n_columns), ["baseline", *networks])

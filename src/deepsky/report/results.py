@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from deepsky.errors import DataError
+from deepsky.report.figures import NAMED_WEIGHTS
 
 _REMEDY = "run dvc repro to evaluate again"
 _SUMMARY_KEYS = (
@@ -42,6 +43,11 @@ class Result:
     def has_random_weights(self) -> bool:
         """Whether the backbone was never pretrained though it should be."""
         return bool(self.summary["weights"] == "random")
+
+    @property
+    def has_unusual_weights(self) -> bool:
+        """Whether the score must not be read without the name of its weights."""
+        return self.summary["weights"] in NAMED_WEIGHTS
 
 
 def read_results(evaluation: Path, metrics: Path) -> list[Result]:

@@ -159,8 +159,8 @@ def _headline(one: Trained, scores: Mapping[str, Scores]) -> dict[str, Any]:
 def _write_run(folder: Path, one: Trained, scores: Mapping[str, Scores]) -> None:
     """Write the tables and pictures of one run."""
     classes, name = one.facts["classes"], f"{one.facts['dataset']}, {one.facts['network']}"
-    if one.facts["weights"] == "random":
-        name += " (weights=random)"
+    if one.facts["weights"] in figures.NAMED_WEIGHTS:
+        name += f" (weights={one.facts['weights']})"
     folder.mkdir(parents=True)
     details = {key: value for key, value in one.facts.items() if key != "class_counts"}
     details |= {"majority_class": _majority_class(one), "class_counts": _class_counts(scores)}
@@ -214,11 +214,23 @@ def _tracked_metrics(scores: Mapping[str, Scores]) -> dict[str, float]:
     names = ("accuracy", "accuracy_low", "accuracy_high", "baseline", "f1_macro", "f1_weighted")
     logged: dict[str, float] = {f"test_{name}": getattr(test, name) for name in names}
     logged |= {f"final_{split}_accuracy": scores[split].accuracy for split in scores if split != "test"}
-    for label, of_class in test.per_class.items():
-        safe = re.sub(r"[^\w.\- /]", "_", label)  # what MLflow allows in a name
+    for label, safe in _metric_labels(list(test.per_class)).items():
         for name in ("precision", "recall", "f1"):
-            logged[f"test_{name}_{safe}"] = getattr(of_class, name)
+            logged[f"test_{name}_{safe}"] = getattr(test.per_class[label], name)
     return logged
+
+
+def _metric_labels(labels: Sequence[str]) -> dict[str, str]:
+    """Name each class as MLflow allows, no two alike; a class that may keep its own name does."""
+    allowed = {label: re.sub(r"[^\w.\- /]", "_", label) for label in labels}
+    taken, names = {"macro", "weighted"}, {}
+    for label in sorted(labels, key=lambda label: allowed[label] != label):
+        name, number = allowed[label], 2
+        while name in taken:
+            name, number = f"{allowed[label]}_{number}", number + 1
+        taken.add(name)
+        names[label] = name
+    return names
 
 
 def _write_json(path: Path, value: object, *, sort_keys: bool = False) -> None:

@@ -8,7 +8,7 @@ from deepsky.networks.pretrained import WeightsParams, write_weights
 
 
 def run(network: str, params: WeightsParams, *, out: Path) -> None:
-    """Write weights.h5 and weights.json; random weights are announced on stderr.
+    """Write weights.h5 and weights.json; all but ImageNet weights are announced on stderr.
 
     Raises:
         WeightsError: the weights do not fit, or were asked for and not found.
@@ -18,6 +18,11 @@ def run(network: str, params: WeightsParams, *, out: Path) -> None:
     if card.weights == "random":
         print(
             f"WARNING: {network} gets RANDOM weights ({card.source}), its accuracy means little: {note}",
+            file=sys.stderr,
+        )
+    elif card.weights == "custom":
+        print(
+            f"WARNING: {network} gets CUSTOM weights, {card.source}; they are used as they are: {note}",
             file=sys.stderr,
         )
     else:

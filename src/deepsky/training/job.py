@@ -41,7 +41,7 @@ class Job:
 
     dataset: str
     network: str
-    weights: Literal["imagenet", "random", "scratch"]
+    weights: Literal["imagenet", "custom", "random", "scratch"]
     packed: Packed
     split: npt.NDArray[np.str_]
     front: keras.Model

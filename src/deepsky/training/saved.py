@@ -34,7 +34,7 @@ class ModelCard:
 
     dataset: str
     network: str
-    weights: Literal["imagenet", "random", "scratch"]
+    weights: Literal["imagenet", "custom", "random", "scratch"]
     classes: tuple[str, ...]
     kind: Literal["uint8", "flux"]
     bands: tuple[str, ...]
@@ -46,9 +46,7 @@ class ModelCard:
 
 def save_network(path: Path, model: keras.Model, card: ModelCard) -> None:
     """Write one self-contained ``.h5``; the same network and card give the same bytes."""
-    save_h5(model, path)
-    with h5py.File(path, "r+") as file:
-        file.attrs[CARD_ATTRIBUTE] = json.dumps(asdict(card), sort_keys=True)
+    save_h5(model, path, {CARD_ATTRIBUTE: json.dumps(asdict(card), sort_keys=True)})
 
 
 def load_network(path: Path) -> tuple[keras.Model, ModelCard]:
