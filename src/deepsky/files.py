@@ -59,8 +59,9 @@ def _errors_naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is not None and f"/.{path.stem}." not in f"/{error.filename}":
-            raise  # about another file, and says so
+        about_another = error.filename is not None and f"/.{path.stem}." not in f"/{error.filename}"
+        if about_another or error.errno is None:  # a library's own kind (requests') says what it means
+            raise
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
