@@ -10,7 +10,7 @@ from keras import KerasTensor
 
 from deepsky.errors import ConfigError, WeightsError
 from deepsky.networks.folding import fold_normalisation
-from deepsky.networks.inputs import ImageSpec, colour_pixels, image_input
+from deepsky.networks.inputs import CaffeScaling, ImageSpec, colour_pixels, image_input
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ def application(kind: Callable[..., keras.Model], size_px: int, name: str) -> ke
 def tf_scaling(rgb: KerasTensor) -> KerasTensor:
     """RGB in 0..255 -> -1..1."""
     return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scaling")(rgb)
+
+
+def caffe_scaling(rgb: KerasTensor) -> KerasTensor:
+    """RGB in 0..255 -> BGR around 0."""
+    return CaffeScaling(name="scaling")(rgb)
 
 
 def build_features(

@@ -1,10 +1,8 @@
 """ResNet50 (He et al. 2015, arXiv:1512.03385)."""
 
 import keras
-from keras import KerasTensor
 
-from deepsky.networks.backbone import Backbone, application
-from deepsky.networks.inputs import CaffeScaling
+from deepsky.networks.backbone import Backbone, application, caffe_scaling
 
 
 def build(size_px: int) -> keras.Model:
@@ -12,14 +10,9 @@ def build(size_px: int) -> keras.Model:
     return application(keras.applications.ResNet50, size_px, "resnet50")
 
 
-def scale(rgb: KerasTensor) -> KerasTensor:
-    """RGB in 0..255 -> BGR around 0."""
-    return CaffeScaling(name="scaling")(rgb)
-
-
 BACKBONE = Backbone(
     build=build,
-    scale=scale,
+    scale=caffe_scaling,
     min_size_px=32,
     weights_file="resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
     weights_folder="resnet",
