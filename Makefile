@@ -4,7 +4,7 @@ JOBS ?= 2
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 READY := .venv/.ready
 
-.PHONY: help setup repro test check ui report bench real weights lock clean
+.PHONY: help setup repro test check tune tune-workers dashboard ui report bench real weights lock clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1	/' | expand -t 20
@@ -22,6 +22,19 @@ check: $(READY)  ## lint, types and import layers only
 	ruff format --check .
 	mypy
 	lint-imports
+
+# DATASET, NETWORK, TRIALS, STUDY and STORAGE are optional; the defaults stand under tune in params.yaml.
+SEARCH = deepsky tune run $(if $(DATASET)$(NETWORK),$(or $(DATASET),$(error give DATASET= as well)) $(or $(NETWORK),$(error give NETWORK= as well))) \
+  $(if $(TRIALS),--trials $(TRIALS)) $(if $(STUDY),--study $(STUDY)) $(if $(STORAGE),--storage $(STORAGE))
+
+tune: $(READY)   ## search a head: make tune DATASET=sdss_cutouts NETWORK=mobilenet TRIALS=200
+	$(SEARCH)
+
+tune-workers: $(READY) ## the same search, or one that runs, with N=2 processes
+	$(SEARCH) --workers $(or $(N),2)
+
+dashboard: $(READY) ## optuna-dashboard on 127.0.0.1 with every study (PORT=8080)
+	deepsky tune dashboard $(if $(STORAGE),--storage $(STORAGE)) --port $(or $(PORT),8080)
 
 ui: $(READY)     ## MLflow UI on 127.0.0.1 with every run to compare (PORT=5000)
 	deepsky ui --port $(or $(PORT),5000)

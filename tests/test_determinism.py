@@ -23,10 +23,12 @@ from deepsky.stages import train, train_scratch
 from deepsky.training.fit import ScratchParams, TrainParams
 
 inputs, out = Path(INPUTS), Path(OUT)
-common = dict(seed=1, optimizer="adam", learning_rate=1e-3, batch_size=8, epochs=3, keep="best")
+common = dict(seed=1, label_smoothing=0.1, optimizer="adam", learning_rate=1e-3, schedule="cosine", weight_decay=0.0,
+              momentum=0.9, batch_size=8, epochs=3, patience=None, keep="best")
+head = TrainParams(hidden_units=(64, 32), activation="gelu", dropout=0.3, batch_norm=True, l2=1e-4, **common)
 files = dict(packed=inputs / "packed", split=inputs / "split.csv")
-train.run("toy", "mobilenet", TrainParams(hidden_units=(64, 32), activation="relu", **common), BackboneParams(32),
-          "tests", {}, features=inputs / "features.npy", weights=inputs / "weights", out=out / "mobilenet", **files)
+train.run("toy", "mobilenet", head, BackboneParams(32), "tests", {}, features=inputs / "features.npy",
+          weights=inputs / "weights", out=out / "mobilenet", **files)
 train_scratch.run("toy", "cnn_small", ScratchParams(input_size_px=16, **common), "tests", {}, out=out / "cnn_small",
                   **files)
 """

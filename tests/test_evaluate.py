@@ -9,9 +9,12 @@ from mlflow.tracking import MlflowClient
 from sklearn.metrics import accuracy_score, f1_score
 
 from deepsky.errors import DataError
+from deepsky.metrics import paired_gain_interval
 from deepsky.stages import evaluate
 from deepsky.tracking.runs import find_run, run_key, training_run
 from deepsky.tracking.store import prepare, tracking_uri
+from deepsky.tracking.studies import TrialRecord, open_study_run
+from deepsky.tuning.adopted import Adopted
 from tests.trained_folders import CLASSES, make_project, write_trained
 
 FILES = {"metrics.json", "per_class.csv", "confusion.csv", "confusion.png", "curves.png", "class_distribution.png"}
@@ -23,8 +26,8 @@ def project(tmp_path, monkeypatch):
     return make_project(tmp_path, monkeypatch)
 
 
-def _evaluate(datasets=("sdss_jpg",), networks=("mobilenet",)):
-    evaluate.run(datasets, networks, "sky", trained=TRAINED, out=OUT, metrics=METRICS)
+def _evaluate(datasets=("sdss_jpg",), networks=("mobilenet",), adopted=()):
+    evaluate.run(datasets, networks, adopted, "sky", trained=TRAINED, out=OUT, metrics=METRICS)
 
 
 def _stored(network="mobilenet"):
@@ -204,3 +207,111 @@ def test_refuses_malformed_files_and_writes_nothing(project, name, change, words
 def test_a_missing_folder_is_named(project):
     with pytest.raises(DataError, match=r"models/trained/sdss_jpg/mobilenet: is missing; run dvc repro"):
         _evaluate()
+
+
+# ---- tuned networks beside their references ----
+
+ADOPTED = Adopted(dataset="sdss_jpg", network="mobilenet", study="zoo-1", trial=57)
+TUNED = {"tuned": {"network": "mobilenet", "study": "zoo-1", "trial": 57}, "train": {"dropout": 0.3}}
+
+
+def _write_reference_and_tuned(skill=3.0):
+    folder = TRAINED / "sdss_jpg"
+    reference = write_trained(folder / "mobilenet", skill=1.0)
+    tuned = write_trained(folder / "mobilenet_tuned", skill=skill, params=TUNED)
+    return reference, tuned
+
+
+def test_gain_counts_the_same_objects(project):
+    (truth, before), (_, after) = (_answers(table, "test") for table in _write_reference_and_tuned())
+    _evaluate(adopted=[ADOPTED])
+    summary = json.loads(METRICS.read_text())["sdss_jpg"]
+    tuned = summary["mobilenet_tuned"]
+    n_gained, n_lost = ((after == truth) & (before != truth)).sum(), ((after != truth) & (before == truth)).sum()
+    assert n_gained > 0
+    assert (tuned["tuned_from"], tuned["study"], tuned["trial"]) == ("mobilenet", "zoo-1", 57)
+    assert tuned["gain"] == pytest.approx((n_gained - n_lost) / 25, abs=1e-6)
+    assert (tuned["gain_low"], tuned["gain_high"]) == pytest.approx(
+        paired_gain_interval(n_gained, n_lost, 25), abs=1e-6
+    )
+    assert tuned["gain"] == pytest.approx(tuned["test_accuracy"] - summary["mobilenet"]["test_accuracy"], abs=1e-6)
+    assert not {"gain", "tuned_from"} & set(summary["mobilenet"])
+    assert {p.name for p in (OUT / "sdss_jpg" / "mobilenet_tuned").iterdir()} == FILES
+    assert _stored("mobilenet_tuned").data.metrics["test_gain"] == pytest.approx(tuned["gain"], abs=1e-6)
+    assert "test_gain" not in _stored("mobilenet").data.metrics
+
+
+def test_the_gain_in_the_store_follows_the_reference(project):
+    _write_reference_and_tuned()
+    _evaluate(adopted=[ADOPTED])
+    _evaluate(adopted=[ADOPTED])
+    run = _stored("mobilenet_tuned")
+    reference = TRAINED / "sdss_jpg" / "mobilenet"
+    for file in reference.iterdir():
+        file.unlink()
+    reference.rmdir()
+    write_trained(reference, skill=5.0)
+    _evaluate(adopted=[ADOPTED])
+    again = _stored("mobilenet_tuned")
+    assert again.info.run_id == run.info.run_id
+    assert again.data.metrics["test_gain"] <= 0 < run.data.metrics["test_gain"]
+    history = MlflowClient(tracking_uri()).get_metric_history(run.info.run_id, "test_gain")
+    assert len(history) == 2
+
+
+def test_a_restored_tuned_run_leads_to_its_trial(project):
+    study = open_study_run("sky-tuning", "zoo-1", {}, {})
+    study.log_trials([TrialRecord(57, "COMPLETE", 0, 1000, {"dropout": 0.3}, [], {"f1_macro": 0.5}, "")])
+    _write_reference_and_tuned()
+    _evaluate(adopted=[ADOPTED])
+    tags = _stored("mobilenet_tuned").data.tags
+    assert (tags["deepsky.study"], tags["deepsky.trial"], tags["deepsky.restored"]) == ("zoo-1", "57", "true")
+    trial = MlflowClient(tracking_uri()).get_run(tags["deepsky.trial_run"])
+    assert (trial.data.tags["deepsky.trial"], trial.data.params["dropout"]) == ("57", "0.3")
+    assert "deepsky.study" not in _stored("mobilenet").data.tags
+
+
+def test_refuses_to_compare_different_test_objects(project):
+    reference, _ = _write_reference_and_tuned()
+    first = reference.index[reference["split"] == "test"][0]
+    reference.loc[first, "split"] = "train"
+    reference.to_csv(TRAINED / "sdss_jpg" / "mobilenet" / "predictions.csv", index=False)
+    with pytest.raises(DataError, match=r"mobilenet_tuned/predictions.csv: has other test objects than"):
+        _evaluate(adopted=[ADOPTED])
+
+
+def test_an_adopted_network_that_was_not_trained_is_named(project):
+    write_trained(TRAINED / "sdss_jpg" / "mobilenet")
+    with pytest.raises(DataError, match=r"sdss_jpg/mobilenet_tuned: is missing; run dvc repro"):
+        _evaluate(adopted=[ADOPTED])
+
+
+def test_gain_interval_equals_published_values():
+    # The output of R's PropCIs::diffpropci.mp(b = 40, c = 20, n = 160), by an author of the method; it takes c - b.
+    assert paired_gain_interval(20, 40, 160) == pytest.approx((-0.21601726, -0.03089632), abs=1e-8)
+    assert paired_gain_interval(40, 20, 160) == pytest.approx((0.03089632, 0.21601726), abs=1e-8)
+
+
+def test_gain_interval_by_hand():
+    # 3 gained, 1 lost of 10: (3.5 - 1.5) / 12 = 1/6, variance (5 - 4 / 12) / 144, times 1.96.
+    assert paired_gain_interval(3, 1, 10) == pytest.approx((1 / 6 - 0.35284, 1 / 6 + 0.35284), abs=1e-5)
+    assert paired_gain_interval(10, 0, 10)[1] == 1
+    assert paired_gain_interval(0, 10, 10)[0] == -1
+    low, high = paired_gain_interval(0, 0, 50)
+    assert low == -high < 0  # equal answers do not prove equal networks
+
+
+@pytest.mark.parametrize(
+    ("n", "gained", "lost"), [(25, 0.2, 0.1), (120, 0.1, 0.05), (120, 0.02, 0.02), (1000, 0.3, 0.25)]
+)
+def test_gain_interval_holds_the_truth_about_as_often_as_it_says(n, gained, lost):
+    counts = np.random.default_rng(1).multinomial(n, [gained, lost, 1 - gained - lost], size=4000)
+    intervals = np.array([paired_gain_interval(int(b), int(c), n) for b, c, _ in counts])
+    held = ((intervals[:, 0] <= gained - lost) & (gained - lost <= intervals[:, 1])).mean()
+    assert 0.94 < held <= 1.0
+
+
+@pytest.mark.parametrize("counts", [(1, 0, 0), (2, 2, 3), (-1, 0, 5), (0, -1, 5)])
+def test_gain_interval_refuses_no_counts(counts):
+    with pytest.raises(ValueError, match="no counts"):
+        paired_gain_interval(*counts)

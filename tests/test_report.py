@@ -8,6 +8,7 @@ import pytest
 
 from deepsky.errors import DataError
 from deepsky.stages import evaluate, report
+from deepsky.tuning.adopted import Adopted
 from tests.trained_folders import make_project, write_trained
 
 DATASETS, NETWORKS = ("sdss_cutouts", "sdss_jpg"), ("cnn_small", "mobilenet")
@@ -34,7 +35,7 @@ class Page(HTMLParser):
             self.svg.append(attrs["aria-label"])
         if "td" in self.open and tag == "a":
             self.cell = attrs["href"]
-            self.cells[self.cell] = ""
+            self.cells.setdefault(self.cell, "")
         if tag not in VOID:
             self.open.append(tag)
 
@@ -57,7 +58,7 @@ def project(tmp_path, monkeypatch):
             weights = ("scratch", "random")[j]
             folder = Path("models/trained") / dataset / network
             write_trained(folder, seed=2 * i + j, skill=(2.5, 0.0)[i], weights=weights)
-    evaluate.run(DATASETS, NETWORKS, "sky", trained=Path("models/trained"), out=RUNS, metrics=METRICS)
+    evaluate.run(DATASETS, NETWORKS, [], "sky", trained=Path("models/trained"), out=RUNS, metrics=METRICS)
     return root
 
 
@@ -114,7 +115,7 @@ def test_random_weights_are_announced_only_where_there_are_some(project):
 
 def test_custom_weights_are_named(project):
     write_trained(Path("models/trained/zoo/mobilenet"), weights="custom")
-    evaluate.run(["zoo"], ["mobilenet"], "sky", trained=Path("models/trained"), out=RUNS, metrics=METRICS)
+    evaluate.run(["zoo"], ["mobilenet"], [], "sky", trained=Path("models/trained"), out=RUNS, metrics=METRICS)
     text = _report()
     assert "weights=custom" in text
     assert "use random weights" not in text
@@ -130,7 +131,7 @@ def test_the_same_input_gives_the_same_bytes(project):
 def test_names_cannot_break_the_page(tmp_path, monkeypatch):
     make_project(tmp_path, monkeypatch)
     write_trained(Path("models/trained/zoo/cnn_small"), classes=("<b>&", "</table><script>"), weights="scratch")
-    evaluate.run(["zoo"], ["cnn_small"], "sky", trained=Path("models/trained"), out=RUNS, metrics=METRICS)
+    evaluate.run(["zoo"], ["cnn_small"], [], "sky", trained=Path("models/trained"), out=RUNS, metrics=METRICS)
     page = Page(_report())
     assert "script" not in page.tags
 
@@ -151,3 +152,80 @@ def test_refuses_what_evaluate_did_not_write(project, spoil, words):
     with pytest.raises(DataError, match=words):
         _report()
     assert not OUT.exists()
+
+
+# ---- tuned networks beside their references ----
+
+
+@pytest.fixture
+def tuned(tmp_path, monkeypatch):
+    make_project(tmp_path, monkeypatch)
+    trained = Path("models/trained")
+    write_trained(trained / "sdss_jpg/cnn_small", seed=2, weights="scratch")
+    write_trained(trained / "sdss_jpg/mobilenet", seed=3, skill=0.0, weights="random")
+    train = {"seed": 1, "hidden_units": [256], "learning_rate": 0.00034211, "optimizer": "adamw", "batch_norm": True}
+    params = {"train": train, "tuned": {"network": "mobilenet", "study": "night <1>", "trial": 57}}
+    write_trained(trained / "sdss_jpg/mobilenet_tuned", seed=3, skill=4.0, weights="random", params=params)
+    adopted = Adopted(dataset="sdss_jpg", network="mobilenet", study="night <1>", trial=57)
+    evaluate.run(["sdss_jpg"], NETWORKS, [adopted], "sky", trained=trained, out=RUNS, metrics=METRICS)
+
+
+def test_tuned_heads_have_a_table_of_their_own(tuned):
+    text, summary = _report(), json.loads(METRICS.read_text())["sdss_jpg"]
+    table = text[text.index('<h2 id="tuned">') : text.index("How to read it")]
+    figures = summary["mobilenet_tuned"]
+    for value in (summary["mobilenet"]["test_accuracy"], figures["test_accuracy"]):
+        assert f"{value:.3f}" in table
+    for value in (figures["gain"], figures["gain_low"], figures["gain_high"]):
+        assert f"{value:+.3f}" in table
+    assert figures["gain_low"] > 0
+    assert "clearly better" in table
+    assert "night &lt;1&gt;" in table
+    assert "<td>57</td>" in table
+    assert 'learning_rate <span class="muted">0.001 →</span> 0.000342' in table
+    assert 'hidden_units <span class="muted">[1024, 1024, 512] →</span> [256]' in table
+    assert 'batch_norm <span class="muted">null →</span> true' in table
+    assert "seed" not in table
+
+
+def test_a_tuned_run_stands_in_the_cell_of_its_reference(tuned):
+    text = _report()
+    page, figures = Page(text), json.loads(METRICS.read_text())["sdss_jpg"]["mobilenet_tuned"]
+    assert f"tuned {figures['test_accuracy']:.3f}" in page.cells["#sdss_jpg-mobilenet_tuned"]
+    assert page.ids.count("sdss_jpg-mobilenet_tuned") == 1
+    assert len(page.svg) == 2 * 3
+    assert "3 trained networks: 1 dataset × 2 networks, and 1 tuned by a search." in text
+    assert "The backbones mobilenet were" in text
+    assert "not run" not in text
+    table = pd.read_csv(OUT / "results.csv", dtype=str).set_index(["dataset", "network"])
+    assert table.loc[("sdss_jpg", "mobilenet_tuned"), "trial"] == "57"
+    assert table.loc[("sdss_jpg", "mobilenet_tuned"), "tuned_from"] == "mobilenet"
+
+
+def test_the_picture_shows_tuned_runs(tuned):
+    _report()
+    with_tuned = cv2.imread(str(OUT / "results.png"))
+    summary = json.loads(METRICS.read_text())
+    del summary["sdss_jpg"]["mobilenet_tuned"]
+    METRICS.write_text(json.dumps(summary))
+    text = _report()
+    without = cv2.imread(str(OUT / "results.png"))
+    assert with_tuned.shape[1] == without.shape[1]  # no column of its own
+    assert with_tuned.shape[0] > without.shape[0]
+    assert "Tuned heads" not in text
+    assert "<dt>Gain</dt>" not in text
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda runs: runs.pop("mobilenet"), "sdss_jpg.mobilenet_tuned: is evaluated without its reference"),
+        (lambda runs: runs["mobilenet_tuned"].pop("gain"), "sdss_jpg.mobilenet_tuned: has no 'gain'"),
+    ],
+)
+def test_refuses_a_tuned_run_without_its_comparison(tuned, spoil, words):
+    summary = json.loads(METRICS.read_text())
+    spoil(summary["sdss_jpg"])
+    METRICS.write_text(json.dumps(summary))
+    with pytest.raises(DataError, match=words):
+        _report()

@@ -173,25 +173,17 @@ def features(network: str, packed: Path, weights: Path, out: Path) -> None:
 @_path_option("features", "features .npy")
 @_path_option("weights", "folder of the network's weights")
 @_path_option("out", "folder of the trained network to write")
-def train(dataset: str, network: str, packed: Path, split: Path, features: Path, weights: Path, out: Path) -> None:
+@click.option("--tuned", is_flag=True, help="as section tuned of params.yaml says, not as the reference")
+def train(dataset: str, network: str, tuned: bool, **paths: Path) -> None:
     """Stage train: a head on the cached features of NETWORK for DATASET."""
     from deepsky.networks.backbone import BackboneParams
     from deepsky.stages import train as stage
     from deepsky.training.fit import TrainParams
 
-    stage.run(
-        dataset,
-        network,
-        read_section("train", TrainParams),
-        read_section(f"backbones.{network}", BackboneParams),
-        _experiment(),
-        _data_sections(dataset),
-        packed=packed,
-        split=split,
-        features=features,
-        weights=weights,
-        out=out,
-    )
+    adopted = read_section(f"tuned.heads.{dataset}-{network}", stage.TunedHead) if tuned else None
+    params = adopted.train if adopted else read_section("train", TrainParams)
+    backbone = read_section(f"backbones.{network}", BackboneParams)
+    stage.run(dataset, network, params, backbone, _experiment(), _data_sections(dataset), adopted=adopted, **paths)
 
 
 @cli.command("train-scratch")
@@ -200,14 +192,15 @@ def train(dataset: str, network: str, packed: Path, split: Path, features: Path,
 @_path_option("packed", "packed dataset")
 @_path_option("split", "split CSV")
 @_path_option("out", "folder of the trained network to write")
-def train_scratch(dataset: str, network: str, packed: Path, split: Path, out: Path) -> None:
+@click.option("--tuned", is_flag=True, help="as section tuned of params.yaml says, not as the reference")
+def train_scratch(dataset: str, network: str, tuned: bool, **paths: Path) -> None:
     """Stage train_scratch: NETWORK trained from DATASET's images."""
     from deepsky.stages import train_scratch as stage
     from deepsky.training.fit import ScratchParams
 
-    params = read_section(f"scratch.{network}", ScratchParams)
-    experiment, data = _experiment(), _data_sections(dataset)
-    stage.run(dataset, network, params, experiment, data, packed=packed, split=split, out=out)
+    adopted = read_section(f"tuned.scratch.{dataset}-{network}", stage.TunedScratch) if tuned else None
+    params = adopted.scratch if adopted else read_section(f"scratch.{network}", ScratchParams)
+    stage.run(dataset, network, params, _experiment(), _data_sections(dataset), adopted=adopted, **paths)
 
 
 @cli.command()
@@ -217,11 +210,13 @@ def train_scratch(dataset: str, network: str, packed: Path, split: Path, out: Pa
 def evaluate(trained: Path, out: Path, metrics: Path) -> None:
     """Stage evaluate: test figures of every run, into files and into MLflow."""
     from deepsky.stages import evaluate as stage
+    from deepsky.tuning.adopt import read_adopted
 
     networks = [*read_yaml("backbones"), *read_yaml("scratch")]
     stage.run(
         list(read_yaml("datasets")),
         networks,
+        list(read_adopted()),
         _experiment(),
         trained=trained,
         out=out,
@@ -314,3 +309,55 @@ def ui(port: int) -> None:
     from deepsky.commands import ui as command
 
     command.run(_experiment(), port)
+
+
+@cli.group()
+def tune() -> None:
+    """Search hyperparameters: heads on cached features, or the fit of a network trained from the images."""
+
+
+_storage_option = click.option("--storage", help="URL of the studies' database (default: tune.storage)")
+
+
+@tune.command("run")
+@click.argument("dataset", required=False)
+@click.argument("network", required=False)
+@click.option("--trials", type=int, help="in total, over all workers and restarts (default: tune.trials)")
+@click.option("--study", help="its name (default: DATASET-NETWORK)")
+@_storage_option
+@click.option("--workers", default=1, show_default=True, help="processes on this machine")
+def tune_run(dataset: str | None, network: str | None, **options: Any) -> None:
+    """Search for DATASET and NETWORK (defaults under tune in params.yaml); a study begun before goes on."""
+    from deepsky.commands import tune as command
+
+    command.run(dataset, network, **options)
+
+
+@tune.command("adopt")
+@click.argument("study")
+@click.option("--trial", type=int, help="number of a complete trial (default: the best one)")
+@_storage_option
+def tune_adopt(study: str, trial: int | None, storage: str | None) -> None:
+    """Write what STUDY found into params.yaml; the next dvc repro trains it beside the reference."""
+    from deepsky.commands import adopt as command
+
+    command.run(study, trial, storage)
+
+
+@tune.command("list")
+@_storage_option
+def tune_list(storage: str | None) -> None:
+    """Print the studies, their trials and best values."""
+    from deepsky.commands import tune as command
+
+    command.list_studies(storage)
+
+
+@tune.command("dashboard")
+@_storage_option
+@click.option("--port", default=8080, show_default=True)
+def tune_dashboard(storage: str | None, port: int) -> None:
+    """optuna-dashboard on 127.0.0.1."""
+    from deepsky.commands import tune as command
+
+    command.dashboard(storage, port)

@@ -12,7 +12,7 @@ from deepsky.errors import ConfigError
 PARAMS = Path("params.yaml")
 SECTIONS = (
     "on_bad_file", "catalogue", "frames", "images", "datasets", "split",
-    "weights", "backbones", "features", "train", "scratch", "tracking",
+    "weights", "backbones", "features", "train", "scratch", "tune", "tuned", "tracking",
 )  # fmt: skip
 T = TypeVar("T")
 
@@ -85,9 +85,7 @@ def build(value: Any, kind: Any, where: str) -> Any:
             raise ConfigError(where, f"{value!r} is unknown", f"choose one of: {', '.join(map(str, arguments))}")
         return value
     if origin in (Union, UnionType):
-        if value is None and NoneType in arguments:
-            return None
-        return build(value, next(a for a in arguments if a is not NoneType), where)
+        return _build_one_of(value, arguments, where)
     if origin is tuple:
         if not isinstance(value, list):
             raise ConfigError(where, f"{value!r} is not a list", "write it as [a, b, c]")
@@ -101,6 +99,35 @@ def build(value: Any, kind: Any, where: str) -> Any:
     if type(value) is not kind:
         raise ConfigError(where, f"{value!r} is not of type {kind.__name__}", "correct the value")
     return value
+
+
+def _build_one_of(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
+    """Build the member of a union whose form the value has: null, a mapping, a list, a number or one of its words."""
+    if value is None and NoneType in kinds:
+        return None
+    kinds = tuple(kind for kind in kinds if kind is not NoneType)
+    fitting = [kind for kind in kinds if _has_form(value, kind)] or kinds
+    if len(fitting) > 1:
+        raise ConfigError(where, f"{value!r} does not fit", f"write {' or '.join(map(_form, kinds))}")
+    return build(value, fitting[0], where)
+
+
+def _has_form(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if is_dataclass(kind) or get_origin(kind) is dict:
+        return isinstance(value, dict)
+    if get_origin(kind) is tuple:
+        return isinstance(value, list)
+    return type(value) is kind or (kind is float and type(value) is int)
+
+
+def _form(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return ", ".join(map(str, get_args(kind)))
+    if is_dataclass(kind):
+        return "{" + ", ".join(f"{field.name}: ..." for field in fields(kind)) + "}"
+    return {tuple: "a list [a, b]", dict: "a mapping"}.get(get_origin(kind) or kind, f"a value of type {kind.__name__}")
 
 
 def _build_dataclass(value: Any, kind: Any, where: str) -> Any:

@@ -34,3 +34,7 @@ class WeightsError(DeepSkyError):
 
 class TrackingError(DeepSkyError):
     """The MLflow store cannot be used."""
+
+
+class StudyError(DeepSkyError):
+    """A study of a search cannot be used, or not with these parameters."""

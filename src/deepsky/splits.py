@@ -77,6 +77,41 @@ def split_rows(rows: pd.DataFrame, group_by: GroupBy, params: SplitParams) -> pd
     return pd.DataFrame({"id": rows["id"], "split": assigned.loc[rows["id"]].to_numpy(), "group": groups})
 
 
+def fold_splits(
+    split: npt.NDArray[np.str_], label: npt.NDArray[np.int64], group: npt.NDArray[np.str_], n_folds: int, seed: int
+) -> list[npt.NDArray[np.str_]]:
+    """Make several splits of the train and val rows, each of which holds back another part of their groups as val.
+
+    Args:
+        split: ``train``, ``val`` or ``test`` of each row; test stays what it is.
+        label: class index of each row.
+        group: what must stay together.
+        n_folds: number of parts, at least 2.
+        seed: of the assignment of groups to parts.
+
+    Returns:
+        One split per fold; every train and val row is val in exactly one of them.
+
+    Raises:
+        DataError: a fold would lack a class among its val or its train rows.
+    """
+    rows, result = np.flatnonzero(split != "test"), []
+    remedy = "lower tune.folds in params.yaml, add objects or choose a finer group_by"
+    groups_per_class = {code: len(set(group[rows][label[rows] == code])) for code in np.unique(label)}
+    scarce = min(groups_per_class, key=lambda code: groups_per_class[code])
+    if groups_per_class[scarce] < n_folds:
+        problem = f"lies in {groups_per_class[scarce]} groups of train and val rows, too few for {n_folds} folds"
+        raise DataError(f"class number {scarce}", problem, remedy)
+    folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    for number, (_, held) in enumerate(folds.split(rows, label[rows], group[rows]), start=1):
+        fold = np.where(split == "test", "test", "train")
+        fold[rows[held]] = "val"
+        if any(len(set(label[fold == part])) < len(groups_per_class) for part in ("train", "val")):
+            raise DataError(f"fold {number} of {n_folds}", "lacks a class among its train or val rows", remedy)
+        result.append(fold)
+    return result
+
+
 def sky_groups(rows: pd.DataFrame, group_by: GroupBy, cell_arcmin: float) -> pd.Series:
     """Name the sky group of each row.
 

@@ -10,6 +10,7 @@ import click
 
 from deepsky.config import read_section, read_yaml
 from deepsky.errors import ConfigError, DeepSkyError
+from deepsky.tuning.adopt import read_adopted
 
 # What DVC and TensorFlow say every time.
 _CHATTER = (
@@ -54,7 +55,8 @@ def run(jobs: int, targets: Sequence[str] = ()) -> None:
     """
     if not 1 <= jobs <= MAX_JOBS:
         raise ConfigError(f"--jobs {jobs}", "is out of range", f"give 1 to {MAX_JOBS}")
-    read_yaml()  # our own line about params.yaml comes before DVC's
+    if "tuned" in read_yaml():  # our own line about params.yaml comes before DVC's
+        list(read_adopted())
     if jobs > 1:
         _run_side_by_side(_stale_graph(targets), jobs)
     if subprocess.run(["dvc", "repro", *targets]).returncode:

@@ -32,12 +32,14 @@ class Cell:
         low: lower end of its 95 % interval.
         high: upper end of it.
         weights: ``imagenet``, ``custom``, ``random`` or ``scratch``.
+        tuned: accuracy of the tuned run of the same network; None where there is none.
     """
 
     accuracy: float
     low: float
     high: float
     weights: str
+    tuned: float | None = None
 
 
 def confusion_figure(confusion: npt.NDArray[np.int64], classes: Sequence[str], title: str) -> Figure:
@@ -121,7 +123,8 @@ def results_figure(
         title: the heading.
     """
     n_rows, n_columns = len(baselines), len(networks) + 1
-    figure, axes = _new_figure(1.9 + 1.3 * n_columns, 1.15 + 0.72 * n_rows, title)
+    row_inch = 0.72 if all(cell.tuned is None for cell in cells.values()) else 0.86  # room for a third small line
+    figure, axes = _new_figure(1.9 + 1.3 * n_columns, 1.15 + row_inch * n_rows, title)
     floor = min([*baselines.values(), *(cell.accuracy for cell in cells.values())])
     ramp, scale = colormaps[_RAMP], Normalize(max(0.0, floor - 0.05), 1.0)
     picture = np.full((n_rows, n_columns, 3), 0.955)
@@ -134,10 +137,10 @@ def results_figure(
                 continue
             picture[row, column] = ramp(scale(cell.accuracy))[:3]
             ink = "white" if scale(cell.accuracy) > _DARK_CELL else _INK
-            small = f"{cell.low:.2f} – {cell.high:.2f}" + (
-                f"\nweights={cell.weights}" if cell.weights in NAMED_WEIGHTS else ""
-            )
-            _cell_text(axes, column, row, f"{cell.accuracy:.2f}", small, ink)
+            small = [f"{cell.low:.2f} – {cell.high:.2f}"]
+            small += [f"weights={cell.weights}"] if cell.weights in NAMED_WEIGHTS else []
+            small += [] if cell.tuned is None else [f"tuned {cell.tuned:.2f}"]
+            _cell_text(axes, column, row, f"{cell.accuracy:.2f}", "\n".join(small), ink)
     axes.imshow(picture, aspect="auto")
     axes.set_xticks(range(n_columns), ["baseline", *networks])
     axes.set_yticks(range(n_rows), list(baselines))

@@ -15,6 +15,7 @@ _SUMMARY_KEYS = (
     "weights", "n_test", "test_accuracy", "test_accuracy_low", "test_accuracy_high", "test_baseline", "test_f1_macro",
     "test_f1_weighted",
 )  # fmt: skip
+_TUNED_KEYS = ("tuned_from", "study", "trial", "gain", "gain_low", "gain_high")
 _DETAIL_KEYS = ("classes", "params", "splits", "history", "class_counts", "majority_class", "n_parameters", "n_images")
 
 
@@ -35,6 +36,16 @@ class Result:
     details: dict[str, Any]
 
     @property
+    def plain_network(self) -> str:
+        """Name of the network without regard to how it was fitted."""
+        return str(self.summary.get("tuned_from", self.network))
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether a search found how the network was fitted."""
+        return "tuned_from" in self.summary
+
+    @property
     def beats_baseline(self) -> bool:
         """Whether the whole 95 % interval lies above the baseline."""
         return bool(self.summary["test_accuracy_low"] > self.summary["test_baseline"])
@@ -48,6 +59,21 @@ class Result:
     def has_unusual_weights(self) -> bool:
         """Whether the score must not be read without the name of its weights."""
         return self.summary["weights"] in NAMED_WEIGHTS
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A tuned run beside its reference.
+
+    Attributes:
+        run: the tuned one.
+        reference: the same network on the same dataset, fitted as the reference is.
+        changes: parameter of the fit -> its value in the reference and in the tuned run, where they differ.
+    """
+
+    run: Result
+    reference: Result
+    changes: dict[str, tuple[Any, Any]]
 
 
 def read_results(evaluation: Path, metrics: Path) -> list[Result]:
@@ -67,6 +93,7 @@ def read_results(evaluation: Path, metrics: Path) -> list[Result]:
             path = evaluation / dataset / network / "metrics.json"
             details = _read_json(path)
             _check_keys(figures, _SUMMARY_KEYS, f"{metrics}: {dataset}.{network}")
+            _check_keys(figures, _TUNED_KEYS if "tuned_from" in figures else (), f"{metrics}: {dataset}.{network}")
             _check_keys(details, _DETAIL_KEYS, path)
             results.append(Result(dataset, network, figures, details))
     if not results:
@@ -74,9 +101,27 @@ def read_results(evaluation: Path, metrics: Path) -> list[Result]:
     return results
 
 
+def tuned_results(results: list[Result]) -> list[Tuned]:
+    """Return every tuned run with its reference.
+
+    Raises:
+        DataError: a reference is missing.
+    """
+    by_name = {(one.dataset, one.network): one for one in results}
+    pairs = []
+    for run in (one for one in results if one.is_tuned):
+        reference = by_name.get((run.dataset, run.plain_network))
+        if reference is None:
+            raise DataError(f"{run.dataset}.{run.network}", "is evaluated without its reference", _REMEDY)
+        before, after = (_fit_params(one) for one in (reference, run))
+        changes = {name: (before.get(name), value) for name, value in after.items() if before.get(name) != value}
+        pairs.append(Tuned(run, reference, changes))
+    return pairs
+
+
 def results_table(results: list[Result]) -> pd.DataFrame:
     """Return one row per run with the main figures."""
-    return pd.DataFrame(
+    table = pd.DataFrame(
         [
             {"dataset": one.dataset, "network": one.network}
             | one.summary
@@ -84,6 +129,7 @@ def results_table(results: list[Result]) -> pd.DataFrame:
             for one in results
         ]
     )
+    return table.astype({"trial": "Int64"}) if "trial" in table else table
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -94,6 +140,12 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(path, "is not a JSON object", _REMEDY)
     return value
+
+
+def _fit_params(one: Result) -> dict[str, Any]:
+    """Return section train, or scratch.NETWORK, as the run has it."""
+    params = one.details["params"]
+    return dict(params["train"] if "train" in params else params["scratch"])
 
 
 def _check_keys(value: dict[str, Any], keys: tuple[str, ...], where: object) -> None:

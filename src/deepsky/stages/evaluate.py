@@ -13,9 +13,11 @@ import pandas as pd
 from deepsky.catalogue.tables import read_table
 from deepsky.errors import DataError
 from deepsky.files import whole_file, whole_folder
-from deepsky.metrics import Scores, score
+from deepsky.metrics import Scores, paired_gain_interval, score
 from deepsky.report import figures
 from deepsky.tracking import runs
+from deepsky.tracking.origin import origin_tags
+from deepsky.tuning.adopted import Adopted
 
 SPLITS = ("train", "val", "test")
 HISTORY_COLUMNS = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss")
@@ -42,15 +44,28 @@ class Trained:
     history: pd.DataFrame
     predictions: pd.DataFrame
 
+    @property
+    def origin(self) -> dict[str, Any] | None:
+        """Return network, study and trial that a tuned network comes from; None for a reference."""
+        return self.facts["params"].get("tuned")
+
 
 def run(
-    datasets: Sequence[str], networks: Sequence[str], experiment: str, *, trained: Path, out: Path, metrics: Path
+    datasets: Sequence[str],
+    networks: Sequence[str],
+    adopted: Sequence[Adopted],
+    experiment: str,
+    *,
+    trained: Path,
+    out: Path,
+    metrics: Path,
 ) -> None:
-    """Score each dataset x network on its splits.
+    """Score each dataset x network on its splits, and each tuned network beside its reference.
 
     Args:
         datasets: names of the datasets.
         networks: names of the networks.
+        adopted: what searches found; trained beside the references.
         experiment: MLflow experiment whose runs get the scores; a run that is not there (its outputs came from the
             DVC cache) is made from the files.
         trained: folder of DATASET/NETWORK folders as the train stages write them.
@@ -61,16 +76,19 @@ def run(
         DataError: a folder is missing or does not hold what a train stage writes.
         TrackingError: the MLflow store cannot be used.
     """
-    every = [read_trained(trained / dataset / network) for dataset in datasets for network in networks]
+    folders = [trained / dataset / network for dataset in datasets for network in networks]
+    folders += [trained / one.dataset / one.label for one in adopted]
+    every = {folder: read_trained(folder) for folder in folders}
     runs.close_dead_runs(experiment)
     summary: dict[str, dict[str, Any]] = {}
     with whole_folder(out) as fresh:
-        for one in every:
+        for folder, one in every.items():
             dataset, network = one.facts["dataset"], one.facts["network"]
-            scores = _score_splits(one)
+            reference = every[folder.parent / one.origin["network"]] if one.origin else None
+            scores, gain = _score_splits(one), _gain(one, reference) if reference else {}
             _write_run(fresh / dataset / network, one, scores)
-            _track(experiment, one, scores, fresh / dataset / network)
-            summary.setdefault(dataset, {})[network] = _headline(one, scores)
+            _track(experiment, one, reference, _tracked_metrics(scores, gain), fresh / dataset / network)
+            summary.setdefault(dataset, {})[network] = _headline(one, scores) | gain
     _write_json(metrics, summary, sort_keys=True)
 
 
@@ -153,7 +171,33 @@ def _headline(one: Trained, scores: Mapping[str, Scores]) -> dict[str, Any]:
         "test_f1_macro": test.f1_macro,
         "test_f1_weighted": test.f1_weighted,
     }
-    return figures_of_run | {f"{split}_accuracy": s.accuracy for split, s in scores.items() if split != "test"}
+    figures_of_run |= {f"{split}_accuracy": s.accuracy for split, s in scores.items() if split != "test"}
+    if one.origin:
+        figures_of_run |= {"tuned_from": one.origin["network"], "study": one.origin["study"]}
+        figures_of_run["trial"] = one.origin["trial"]
+    return figures_of_run
+
+
+def _gain(tuned: Trained, reference: Trained) -> dict[str, float]:
+    """Return the gain in test accuracy with its 95 % interval, from the answers to the same objects.
+
+    Raises:
+        DataError: the two were not tested on the same objects.
+    """
+    right, was_right = _right_answers(tuned), _right_answers(reference)
+    if not right.index.equals(was_right.index):
+        problem = f"has other test objects than {reference.folder / 'predictions.csv'}"
+        raise DataError(tuned.folder / "predictions.csv", problem, "run dvc repro to train both again")
+    n, n_gained, n_lost = len(right), int((right & ~was_right).sum()), int((was_right & ~right).sum())
+    low, high = paired_gain_interval(n_gained, n_lost, n)
+    return {"gain": (n_gained - n_lost) / n, "gain_low": low, "gain_high": high}
+
+
+def _right_answers(one: Trained) -> pd.Series:
+    """Return by id whether each test object's most probable class is the true one."""
+    rows, classes = one.predictions[one.predictions["split"] == "test"].set_index("id"), one.facts["classes"]
+    answer = rows[[f"p_{name}" for name in classes]].to_numpy().argmax(axis=1)
+    return rows["label"] == [classes[code] for code in answer]
 
 
 def _write_run(folder: Path, one: Trained, scores: Mapping[str, Scores]) -> None:
@@ -188,19 +232,25 @@ def _class_counts(scores: Mapping[str, Scores]) -> dict[str, dict[str, int]]:
     return {split: {name: c.support for name, c in s.per_class.items()} for split, s in scores.items()}
 
 
-def _track(experiment: str, one: Trained, scores: Mapping[str, Scores], folder: Path) -> None:
-    """Log the scores into the run that made these files, once."""
+def _track(
+    experiment: str, one: Trained, reference: Trained | None, metrics: Mapping[str, float], folder: Path
+) -> None:
+    """Log the scores into the run that made these files, once; a gain also depends on the reference's files."""
     key = runs.run_key(one.folder)
+    evaluated = key if reference is None else f"{key} against {runs.run_key(reference.folder)}"
     found = runs.find_run(experiment, key)
     if found is None:
         found = runs.restored_run(
             experiment=experiment, trained=one.folder, facts=one.facts, history=list(_epochs(one.history))
         )
-    elif found.tags().get("deepsky.evaluated") == key:
+        if one.origin:
+            for name, value in origin_tags(experiment, one.origin["study"], one.origin["trial"]).items():
+                found.set_tag(name, value)
+    elif found.tags().get("deepsky.evaluated") == evaluated:
         return
-    found.log_metrics(_tracked_metrics(scores))
+    found.log_metrics(metrics)
     found.log_artifact(folder, "evaluation")
-    found.set_tag("deepsky.evaluated", key)
+    found.set_tag("deepsky.evaluated", evaluated)
 
 
 def _epochs(history: pd.DataFrame) -> Iterator[tuple[int, dict[str, float]]]:
@@ -208,11 +258,12 @@ def _epochs(history: pd.DataFrame) -> Iterator[tuple[int, dict[str, float]]]:
         yield int(row.pop("epoch")), {str(k): float(v) for k, v in row.items() if isfinite(v)}
 
 
-def _tracked_metrics(scores: Mapping[str, Scores]) -> dict[str, float]:
+def _tracked_metrics(scores: Mapping[str, Scores], gain: Mapping[str, float]) -> dict[str, float]:
     """Return the metrics of the MLflow run; ``final_`` keeps them apart from the curves of the same name."""
     test = scores["test"]
     names = ("accuracy", "accuracy_low", "accuracy_high", "baseline", "f1_macro", "f1_weighted")
     logged: dict[str, float] = {f"test_{name}": getattr(test, name) for name in names}
+    logged |= {f"test_{name}": value for name, value in gain.items()}
     logged |= {f"final_{split}_accuracy": scores[split].accuracy for split in scores if split != "test"}
     for label, safe in _metric_labels(list(test.per_class)).items():
         for name in ("precision", "recall", "f1"):

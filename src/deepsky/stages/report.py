@@ -31,9 +31,11 @@ def run(*, evaluation: Path, metrics: Path, out: Path) -> None:
 def _overview(results: list[Result]) -> Figure:
     cells: dict[tuple[str, str], Cell] = {}
     baselines: dict[str, float] = {}
-    for one in results:
+    tuned = {(one.dataset, one.plain_network): one.summary["test_accuracy"] for one in results if one.is_tuned}
+    for one in (one for one in results if not one.is_tuned):
         accuracy, low, high = (one.summary[f"test_accuracy{end}"] for end in ("", "_low", "_high"))
-        cells[one.dataset, one.network] = Cell(accuracy, low, high, one.summary["weights"])
+        name = one.dataset, one.network
+        cells[name] = Cell(accuracy, low, high, one.summary["weights"], tuned.get(name))
         baselines.setdefault(one.dataset, one.summary["test_baseline"])
     title = "Test accuracy with its 95 % interval, beside the majority-class baseline"
-    return results_figure(cells, baselines, sorted({one.network for one in results}), title)
+    return results_figure(cells, baselines, sorted({network for _, network in cells}), title)

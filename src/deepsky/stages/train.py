@@ -1,7 +1,7 @@
 """Stage train: a head on the cached features of one backbone for one dataset."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,23 @@ from deepsky.networks import BACKBONES, choose
 from deepsky.networks.backbone import BackboneParams, build_features
 from deepsky.networks.heads import build_head
 from deepsky.networks.pretrained import read_weights_card
+from deepsky.tracking.origin import origin_tags
 from deepsky.tracking.training import track_training
 from deepsky.training.features import image_spec, read_features
 from deepsky.training.fit import TrainParams
 from deepsky.training.job import Job, read_split
+from deepsky.tuning.adopted import Adopted
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedHead(Adopted):
+    """Entry of section ``tuned.heads``.
+
+    Attributes:
+        train: how the head is fitted, instead of section ``train``.
+    """
+
+    train: TrainParams
 
 
 def run(
@@ -26,6 +39,7 @@ def run(
     experiment: str,
     data: Mapping[str, Any],
     *,
+    adopted: Adopted | None = None,
     packed: Path,
     split: Path,
     features: Path,
@@ -41,6 +55,7 @@ def run(
         backbone: its input size.
         experiment: MLflow experiment.
         data: the sections of params.yaml that shaped the split, logged with the run.
+        adopted: the search that ``params`` come from; None for the reference.
         packed: the dataset.
         split: its split.
         features: of the distinct images.
@@ -57,11 +72,24 @@ def run(
     assigned, card = read_split(split, opened), read_weights_card(weights)
     front = build_features(choose(BACKBONES, network), image_spec(opened), backbone, weights / "weights.h5")
     keras.utils.set_random_seed(params.seed)
-    head = build_head(inputs.shape[1], len(opened.card.classes), params.hidden_units, params.activation)
+    head = build_head(
+        inputs.shape[1],
+        len(opened.card.classes),
+        params.hidden_units,
+        params.activation,
+        dropout=params.dropout,
+        batch_norm=params.batch_norm,
+        l2=params.l2,
+        seed=params.seed,
+    )
     settings = {"train": asdict(params), "backbone": asdict(backbone), **data}
-    job = Job(dataset, network, card.weights, opened, assigned, front, head, inputs, params, settings)
-    figures = track_training(job, experiment, out)
+    label, tags = network, dict[str, str]()
+    if adopted:
+        label, tags = adopted.label, origin_tags(experiment, adopted.study, adopted.trial)
+        settings["tuned"] = adopted.origin
+    job = Job(dataset, label, card.weights, opened, assigned, front, head, inputs, params, settings)
+    figures = track_training(job, experiment, out, network=network, tags=tags)
     print(
-        f"{dataset} x {network} ({card.weights} weights): val_accuracy {figures['val_accuracy']:.3f} "
+        f"{dataset} x {label} ({card.weights} weights): val_accuracy {figures['val_accuracy']:.3f} "
         f"at epoch {figures['kept_epoch']:.0f} of {params.epochs}, fitted in {figures['training_s']:.1f} s"
     )

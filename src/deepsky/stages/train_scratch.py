@@ -1,7 +1,7 @@
 """Stage train_scratch: a network trained from the images of one dataset."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,23 @@ import keras
 
 from deepsky.datasets.packed import open_packed
 from deepsky.networks import SCRATCH, choose
+from deepsky.tracking.origin import origin_tags
 from deepsky.tracking.training import track_training
 from deepsky.training.features import image_spec, predict_slices
 from deepsky.training.fit import ScratchParams
 from deepsky.training.job import Job, read_split
+from deepsky.tuning.adopted import Adopted
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedScratch(Adopted):
+    """Entry of section ``tuned.scratch``.
+
+    Attributes:
+        scratch: how the network is fitted, instead of section ``scratch.NETWORK``.
+    """
+
+    scratch: ScratchParams
 
 
 def run(
@@ -22,6 +35,7 @@ def run(
     experiment: str,
     data: Mapping[str, Any],
     *,
+    adopted: Adopted | None = None,
     packed: Path,
     split: Path,
     out: Path,
@@ -34,6 +48,7 @@ def run(
         params: how it is fitted.
         experiment: MLflow experiment.
         data: the sections of params.yaml that shaped the split, logged with the run.
+        adopted: the search that ``params`` come from; None for the reference.
         packed: the dataset.
         split: its split.
         out: folder of the trained network.
@@ -51,9 +66,13 @@ def run(
     keras.utils.set_random_seed(params.seed)
     tail = kind.build_tail(inputs.shape[1:], len(opened.card.classes))
     settings = {"scratch": asdict(params), **data}
-    job = Job(dataset, network, "scratch", opened, assigned, front, tail, inputs, params, settings)
-    figures = track_training(job, experiment, out)
+    label, tags = network, dict[str, str]()
+    if adopted:
+        label, tags = adopted.label, origin_tags(experiment, adopted.study, adopted.trial)
+        settings["tuned"] = adopted.origin
+    job = Job(dataset, label, "scratch", opened, assigned, front, tail, inputs, params, settings)
+    figures = track_training(job, experiment, out, network=network, tags=tags)
     print(
-        f"{dataset} x {network}: val_accuracy {figures['val_accuracy']:.3f} at epoch {figures['kept_epoch']:.0f} "
+        f"{dataset} x {label}: val_accuracy {figures['val_accuracy']:.3f} at epoch {figures['kept_epoch']:.0f} "
         f"of {params.epochs}, fitted in {figures['training_s']:.1f} s"
     )

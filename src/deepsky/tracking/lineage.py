@@ -84,6 +84,20 @@ def recorded_lineage(output: Path) -> Lineage:
     return Lineage()
 
 
+def recorded_hashes(paths: Sequence[str]) -> dict[str, str]:
+    """Return the hash of each output that dvc.lock knows; the others are left out.
+
+    Args:
+        paths: as dvc.yaml writes them, for example ``data/splits/sdss_cutouts.csv``.
+
+    Raises:
+        TrackingError: dvc.lock is there but is not valid YAML.
+    """
+    root = workspace_root(Path.cwd())
+    recorded = _output_hashes(root) if root else {}
+    return {path: recorded[path] for path in paths if path in recorded}
+
+
 def workspace_root(start: Path) -> Path | None:
     """Return the nearest folder with a dvc.yaml, from ``start`` upwards.
 

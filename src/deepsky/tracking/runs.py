@@ -72,7 +72,7 @@ class Run:
         Raises:
             TrackingError: the store refuses.
         """
-        flat = _flatten(params)
+        flat = flatten(params)
         with store_errors():
             for name, value in flat.items():
                 if len(value) > _MAX_VALUE_LENGTH:
@@ -123,7 +123,13 @@ class Run:
 
 @contextmanager
 def training_run(
-    *, experiment: str, dataset: str, network: str, params: Mapping[str, object], tags: Mapping[str, str]
+    *,
+    experiment: str,
+    dataset: str,
+    network: str,
+    label: str = "",
+    params: Mapping[str, object],
+    tags: Mapping[str, str],
 ) -> Iterator[Run]:
     """Open a run and close it as what happened: finished, failed, or killed (Ctrl-C, SIGTERM).
 
@@ -132,7 +138,8 @@ def training_run(
     Args:
         experiment: name of the MLflow experiment; created where missing.
         dataset: name of the dataset.
-        network: name of the network.
+        network: name of the network, as dvc.yaml has it.
+        label: what the run calls it, where that differs: ``mobilenet_tuned``.
         params: every parameter that shaped the result, nested as it comes.
         tags: more tags; a name without a dot gets the prefix ``deepsky.``.
 
@@ -141,7 +148,7 @@ def training_run(
     """
     close_dead_runs(experiment)
     lineage = current_lineage(dataset, network)
-    run = _create(experiment, dataset, network, params, tags, lineage)
+    run = _create(experiment, dataset, label or network, params, tags, lineage)
     with _sigterm_raises():
         try:
             yield run
@@ -255,7 +262,7 @@ def _create(
     with store_errors():
         stored = client.create_run(
             experiment_id,
-            tags={**own, **_lineage_tags(lineage), **_process_tags(), **named},
+            tags={**own, **lineage_tags(lineage), **process_tags(), **named},
             run_name=f"{dataset}-{network}",
         )
         run = Run(client, stored.info.run_id)
@@ -269,7 +276,8 @@ def _create(
     return run
 
 
-def _lineage_tags(lineage: Lineage) -> dict[str, str]:
+def lineage_tags(lineage: Lineage) -> dict[str, str]:
+    """Return a run's origin as tags."""
     tags = {f"deepsky.data.{path}": digest for path, digest in lineage.data.items()}
     if lineage.stage:
         tags["deepsky.stage"] = tags["mlflow.source.name"] = lineage.stage
@@ -279,7 +287,7 @@ def _lineage_tags(lineage: Lineage) -> dict[str, str]:
     return tags
 
 
-def _process_tags() -> dict[str, str]:
+def process_tags() -> dict[str, str]:
     """Return what tells this process from every other of this machine, also from a later one with the same id."""
     return {
         "deepsky.host": socket.gethostname(),
@@ -334,12 +342,12 @@ def _sigterm_raises() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _flatten(params: Mapping[str, object], prefix: str = "") -> dict[str, str]:
+def flatten(params: Mapping[str, object], prefix: str = "") -> dict[str, str]:
     """Return ``outer.inner`` names with the values as text."""
     flat: dict[str, str] = {}
     for name, value in params.items():
         if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{name}.")
+            flat |= flatten(value, f"{prefix}{name}.")
         else:
             flat[f"{prefix}{name}"] = str(list(value) if isinstance(value, tuple) else value)
     return flat

@@ -89,7 +89,7 @@ def prepare(experiment: str) -> tuple[MlflowClient, str]:
     """
     uri = tracking_uri()
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints tracebacks; we raise one line
-    with store_errors(), _one_at_a_time(uri), _few_retries():
+    with store_errors(), one_at_a_time(), _few_retries():
         if (database := _sqlite_path(uri)) is not None:
             _check_or_create_sqlite(database)
         client = MlflowClient(uri)
@@ -121,6 +121,27 @@ def ui_command(host: str, port: int) -> list[str]:
         "--port",
         str(port),
     ]
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Let one process of this machine write to the store; the lock goes with the process, however it ends.
+
+    Not to be entered twice: `prepare` enters it too.
+
+    Raises:
+        TrackingError: no store is named, see `tracking_uri`.
+    """
+    database = _sqlite_path(tracking_uri())
+    root = workspace_root(Path.cwd())
+    if database is None and root is None:  # a server, used from outside any project: it has only its own locks
+        yield
+        return
+    lock = database.with_name(f"{database.name}.lock") if database else project_root() / "mlflow.db.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager
@@ -176,19 +197,6 @@ def _check_or_create_sqlite(path: Path) -> None:
     with closing(sqlite3.connect(path, timeout=_SQLITE_WAIT_S, isolation_level=None)) as database:
         database.execute("BEGIN IMMEDIATE")
         database.execute("ROLLBACK")
-
-
-@contextmanager
-def _one_at_a_time(uri: str) -> Iterator[None]:
-    """Let one process of this machine in; the lock goes with the process, however it ends."""
-    database = _sqlite_path(uri)
-    if database is None:
-        yield
-        return
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with database.with_name(f"{database.name}.lock").open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 @contextmanager

@@ -14,13 +14,15 @@ from deepsky.training.job import Job, describe, train
 NOT_PARAMETERS = ("params", "class_counts", "classes")
 
 
-def track_training(job: Job, experiment: str, out: Path) -> dict[str, float]:
+def track_training(job: Job, experiment: str, out: Path, *, network: str, tags: Mapping[str, str]) -> dict[str, float]:
     """Train, write the folder ``out`` whole, and log all of it as one run.
 
     Args:
         job: what is trained.
         experiment: MLflow experiment.
         out: folder of the trained network.
+        network: a key of the registries; the job may call it otherwise.
+        tags: more tags of the run.
 
     Returns:
         The figures that were logged, see ``deepsky.training.job.train``.
@@ -33,7 +35,12 @@ def track_training(job: Job, experiment: str, out: Path) -> dict[str, float]:
     facts = describe(job)
     params = {key: value for key, value in facts.items() if key not in NOT_PARAMETERS} | facts["params"]
     with training_run(
-        experiment=experiment, dataset=job.dataset, network=job.network, params=params, tags={"weights": job.weights}
+        experiment=experiment,
+        dataset=job.dataset,
+        network=network,
+        label=job.network,
+        params=params,
+        tags={"weights": job.weights, **tags},
     ) as run:
         with whole_folder(out) as folder:
             figures = train(job, folder, [LogEpochs(run)])

@@ -77,13 +77,13 @@ def write_features(features: npt.NDArray[np.float32], path: Path) -> None:
 
 
 def read_features(path: Path, n_images: int) -> npt.NDArray[np.float32]:
-    """Read features.npy of a dataset.
+    """Open features.npy of a dataset, memory-mapped: processes beside each other share one copy.
 
     Raises:
         DataError: not such a file, or of another number of images.
     """
     try:
-        features = np.load(path, allow_pickle=False)
+        features = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise DataError(path, f"holds no features ({error})", "run dvc repro to write them again") from error
     if features.ndim != 2 or len(features) != n_images:

@@ -9,17 +9,12 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from keras.optimizers.schedules import CosineDecay
 
 from deepsky.errors import ConfigError, DataError
 
 SPLITS = ("train", "val", "test")
 HISTORY_COLUMNS = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss")
-OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
-    "adam": keras.optimizers.Adam,
-    "adamw": keras.optimizers.AdamW,
-    "rmsprop": keras.optimizers.RMSprop,
-    "sgd": keras.optimizers.SGD,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,19 +22,29 @@ class FitParams:
     """What every fit needs.
 
     Attributes:
-        seed: of initial weights and of the order of the examples.
-        optimizer: a key of OPTIMIZERS.
-        learning_rate: its step size.
+        seed: of initial weights, of dropout and of the order of the examples.
+        label_smoothing: how much of each label is spread over all classes, in training only.
+        optimizer: whose update rule.
+        learning_rate: its step size, at the first step.
+        schedule: ``constant``, or ``cosine`` from learning_rate down to 0 at the last step.
+        weight_decay: of ``adamw``; the other optimizers have none.
+        momentum: of ``sgd``; the other optimizers have their own.
         batch_size: examples per step.
-        epochs: passes over the training examples.
+        epochs: passes over the training examples, at most.
+        patience: stop after this many epochs without a better val_loss; None: never.
         keep: whose weights stay: the ``last`` epoch's, or the ``best`` one's by val_loss.
     """
 
     seed: int
-    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"]
+    label_smoothing: float
+    optimizer: Literal["adam", "adamw", "adamax", "sgd"]
     learning_rate: float
+    schedule: Literal["constant", "cosine"]
+    weight_decay: float
+    momentum: float
     batch_size: int
     epochs: int
+    patience: int | None
     keep: Literal["last", "best"]
 
     def __post_init__(self) -> None:
@@ -49,6 +54,13 @@ class FitParams:
         for name in ("learning_rate", "batch_size", "epochs"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} {getattr(self, name)} is not above 0")
+        for name in ("label_smoothing", "momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} does not lie in [0, 1)")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay {self.weight_decay} is not a number from 0 upwards")
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience {self.patience} is below 1; null means never")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,18 +68,28 @@ class TrainParams(FitParams):
     """Section ``train``: the head on cached features.
 
     Attributes:
-        hidden_units: width of each hidden layer, in order.
+        hidden_units: width of each hidden layer, in order; none: a softmax regression.
         activation: of the hidden layers.
+        dropout: share of each hidden layer's outputs left out in training.
+        batch_norm: whether each hidden layer is normalised before its activation.
+        l2: this times the sum of the squared kernels is added to the loss.
     """
 
     hidden_units: tuple[int, ...]
     activation: Literal["relu", "elu", "gelu", "selu", "silu", "tanh"]
+    dropout: float
+    batch_norm: bool
+    l2: float
 
     def __post_init__(self) -> None:
-        """Refuse a layer without units."""
+        """Refuse a layer without units or without outputs."""
         super().__post_init__()
         if any(units < 1 for units in self.hidden_units):
             raise ValueError(f"hidden_units {list(self.hidden_units)} must all be above 0")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout {self.dropout} does not lie in [0, 1)")
+        if not 0 <= self.l2 < math.inf:
+            raise ValueError(f"l2 {self.l2} is not a number from 0 upwards")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,10 +127,57 @@ class Examples:
     split: npt.NDArray[np.str_]
     n_classes: int
 
-    def part(self, split: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Return inputs and one-hot labels of one split."""
-        rows = np.flatnonzero(self.split == split)
-        return self.inputs[self.image[rows]], np.eye(self.n_classes, dtype=np.float32)[self.label[rows]]
+    def rows(self, split: str) -> npt.NDArray[np.int64]:
+        """Return the rows of one split."""
+        return np.flatnonzero(self.split == split)
+
+    def inputs_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return a copy of the inputs of some rows."""
+        return np.asarray(self.inputs[self.image[rows]])
+
+    def targets_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return one-hot labels of some rows."""
+        return np.eye(self.n_classes, dtype=np.float32)[self.label[rows]]
+
+    def check(self) -> None:
+        """Refuse what nothing can be learned from.
+
+        Raises:
+            DataError: train or val holds no rows, or an input is not finite.
+        """
+        for split in ("train", "val"):
+            if not len(self.rows(split)):
+                raise DataError(
+                    f"split {split}", "holds no rows", "give more objects, or other fractions in params.yaml: split"
+                )
+        for number, values in enumerate(self.inputs):
+            if not np.isfinite(values).all():
+                raise DataError(f"image {number}", "is not finite", "look for NaN pixels in it, then pack it again")
+
+
+class Batches(keras.utils.PyDataset):
+    """The training rows in steps: an order of its own for each epoch, the same for every network and backend."""
+
+    def __init__(self, examples: Examples, batch_size: int, seed: int, first_epoch: int = 0) -> None:
+        """Start with the order of epoch ``first_epoch``, which counts from 0."""
+        super().__init__()
+        self._examples, self._rows = examples, examples.rows("train")
+        self._batch_size, self._seed, self._epoch = batch_size, seed, first_epoch - 1
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        """Return the steps of an epoch."""
+        return math.ceil(len(self._rows) / self._batch_size)
+
+    def __getitem__(self, step: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Return inputs and one-hot labels of one step."""
+        rows = self._order[step * self._batch_size : (step + 1) * self._batch_size]
+        return self._examples.inputs_of(rows), self._examples.targets_of(rows)
+
+    def on_epoch_end(self) -> None:
+        """Go on to the next epoch's order."""
+        self._epoch += 1
+        self._order = np.random.default_rng([self._seed, self._epoch]).permutation(self._rows)
 
 
 def fit(
@@ -120,36 +189,61 @@ def fit(
         model: inputs -> probabilities.
         examples: rows of all splits; ``train`` is fitted, ``val`` is watched.
         params: how.
-        callbacks: more of Keras' callbacks.
+        callbacks: more of Keras' callbacks; their logs are HISTORY_COLUMNS and ``objective``, what was minimised.
 
     Returns:
-        One row per epoch with HISTORY_COLUMNS; the first epoch is 1.
+        One row per epoch with HISTORY_COLUMNS; the first epoch is 1. The losses are plain cross-entropy, without
+        label smoothing and penalties, so that all fits compare.
 
     Raises:
         DataError: train or val holds no rows, or an input is not finite.
         ConfigError: the loss or a weight is no longer finite.
     """
-    _check(examples)
-    keras.utils.set_random_seed(params.seed)  # the order of the examples
+    examples.check()
+    batches = Batches(examples, params.batch_size, params.seed)
     model.compile(
-        optimizer=OPTIMIZERS[params.optimizer](learning_rate=params.learning_rate),
-        loss="categorical_crossentropy",
-        metrics=["accuracy"],
+        optimizer=make_optimizer(params, n_steps=params.epochs * len(batches)),
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=params.label_smoothing),
+        metrics=["accuracy", keras.metrics.CategoricalCrossentropy(name="cross_entropy")],
         jit_compile=False,  # compiling takes longer than ten epochs of a head
     )
-    # Patience beyond the last epoch: it never stops early, it only brings the best weights back at the end.
-    best = keras.callbacks.EarlyStopping("val_loss", patience=params.epochs, restore_best_weights=True)
-    inputs, targets = examples.part("train")
+    best = keras.callbacks.EarlyStopping(
+        "val_loss", mode="min", patience=params.patience or params.epochs, restore_best_weights=params.keep == "best"
+    )
+    watched = examples.rows("val")
     history = model.fit(
-        inputs,
-        targets,
-        batch_size=params.batch_size,
+        batches,
         epochs=params.epochs,
-        validation_data=examples.part("val"),
-        callbacks=[StopOnNonFinite(), *([best] if params.keep == "best" else []), *callbacks],
+        shuffle=False,  # Batches does
+        validation_data=(examples.inputs_of(watched), examples.targets_of(watched)),
+        callbacks=[PlainLosses(), StopOnNonFinite(), best, *callbacks],
         verbose=0,
     ).history
-    return pd.DataFrame({"epoch": range(1, params.epochs + 1), **history})[list(HISTORY_COLUMNS)]
+    return pd.DataFrame({"epoch": range(1, len(history["loss"]) + 1), **history})[list(HISTORY_COLUMNS)]
+
+
+def make_optimizer(params: FitParams, n_steps: int) -> keras.optimizers.Optimizer:
+    """Return the optimizer of a fit of ``n_steps`` steps."""
+    constant = params.schedule == "constant"
+    rate = params.learning_rate if constant else CosineDecay(params.learning_rate, n_steps)
+    make: Mapping[str, Callable[[], keras.optimizers.Optimizer]] = {
+        "adam": lambda: keras.optimizers.Adam(rate),
+        "adamw": lambda: keras.optimizers.AdamW(rate, weight_decay=params.weight_decay),
+        "adamax": lambda: keras.optimizers.Adamax(rate),
+        "sgd": lambda: keras.optimizers.SGD(rate, momentum=params.momentum),
+    }
+    return make[params.optimizer]()
+
+
+class PlainLosses(keras.callbacks.Callback):
+    """Let ``loss`` and ``val_loss`` mean the cross-entropy alone for every callback after this one."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Rename; Keras hands the same dict to all callbacks."""
+        assert logs is not None
+        logs["objective"] = logs.pop("loss")
+        logs.pop("val_loss")
+        logs["loss"], logs["val_loss"] = logs.pop("cross_entropy"), logs.pop("val_cross_entropy")
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
@@ -157,8 +251,8 @@ class StopOnNonFinite(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Look at the losses, whose means keep the NaN of any step, and at the weights: ReLU turns their NaN into 0."""
-        for name in ("loss", "val_loss"):
-            value = (logs or {}).get(name, 0.0)
+        assert logs is not None
+        for name, value in (("loss", logs["objective"]), ("val_loss", logs["val_loss"])):
             if not math.isfinite(value):
                 raise ConfigError(f"epoch {epoch + 1}", f"{name} is {value}", "lower learning_rate in params.yaml")
         for weight in self.model.weights:
@@ -166,14 +260,3 @@ class StopOnNonFinite(keras.callbacks.Callback):
                 raise ConfigError(
                     f"epoch {epoch + 1}", f"{weight.path} is not finite", "lower learning_rate in params.yaml"
                 )
-
-
-def _check(examples: Examples) -> None:
-    for split in ("train", "val"):
-        if not (examples.split == split).any():
-            raise DataError(
-                f"split {split}", "holds no rows", "give more objects, or other fractions in params.yaml: split"
-            )
-    for number, values in enumerate(examples.inputs):
-        if not np.isfinite(values).all():
-            raise DataError(f"image {number}", "is not finite", "look for NaN pixels in it, then pack it again")

@@ -1,0 +1,1 @@
+"""Hyperparameter search; everything that touches Optuna."""

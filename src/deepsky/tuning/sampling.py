@@ -1,0 +1,194 @@
+"""What draws the next trial, and what ends one early."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna import Study
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from deepsky.errors import ConfigError
+from deepsky.training.fit import FitParams
+from deepsky.tuning.database import quiet
+from deepsky.tuning.params import TuneParams
+from deepsky.tuning.space import all_choices
+
+# TPE's time grows with the trials it looks at: 30 ms for 128 of them, a second for 10,000.
+SEEN = 128
+_BEST = 25  # more than that TPE never takes for good
+_REDUCTION = 3  # of Hyperband: one trial in three reaches the next rung
+_MAX_GRID = 100_000
+_KEPT_ATTRIBUTES = "cma:"  # what CMA-ES knows stands in its trials
+
+
+def make_sampler(params: TuneParams, reference: FitParams) -> BaseSampler:
+    """Return the sampler; each trial it draws follows from params.seed, the trial's turn and the trials before.
+
+    Raises:
+        ConfigError: a grid of ranges, or of too many combinations.
+    """
+    if params.sampler == "grid":
+        return GridSampler(params.seed, grid(params, reference))
+    make: Mapping[str, Callable[[int], BaseSampler]] = {
+        "tpe": lambda seed: TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True),
+        "random": lambda seed: RandomSampler(seed=seed),
+        "cmaes": lambda seed: CmaEsSampler(seed=seed, warn_independent_sampling=False),
+    }
+    return TurnSampler(params.seed, make[params.sampler], n_seen=0 if params.sampler == "random" else SEEN)
+
+
+def make_pruner(params: TuneParams) -> BasePruner:
+    """Return the pruner; its steps are epochs over all folds and repeats."""
+    make: Mapping[str, Callable[[], BasePruner]] = {
+        "hyperband": lambda: HyperbandPruner(1, n_steps(params), _REDUCTION),
+        "median": MedianPruner,
+        "none": NopPruner,
+    }
+    return make[params.pruner]()
+
+
+def n_steps(params: TuneParams) -> int:
+    """Return the epochs of a trial over all its folds and repeats."""
+    return params.epochs * params.folds * params.repeats
+
+
+def decision_steps(params: TuneParams) -> frozenset[int]:
+    """Return the steps at which the pruner may end a trial; the last step is none, for nothing is left to save."""
+    steps = range(1, n_steps(params))
+    if params.pruner == "none":
+        return frozenset()
+    if params.pruner == "median":
+        return frozenset(steps)
+    return frozenset(_REDUCTION**rung for rung in range(len(steps)) if _REDUCTION**rung in steps)
+
+
+def grid(params: TuneParams, reference: FitParams) -> list[dict[str, Any]]:
+    """Return every combination of a space of lists.
+
+    Raises:
+        ConfigError: a dimension is a range, or there are too many combinations.
+    """
+    found = []
+    for choice in all_choices(params, reference):
+        found.append(choice)
+        if len(found) > _MAX_GRID:
+            problem = f"spans more than {_MAX_GRID} combinations"
+            raise ConfigError("sampler grid", problem, "shorten the lists, or choose sampler: tpe")
+    return found
+
+
+def turn(study: Study, trial: FrozenTrial) -> int:
+    """Return the place of a trial among all that are not repeats of a trial whose worker died, from 0."""
+    before = [other for other in _all_trials(study) if other.number < trial.number]
+    if len(before) < trial.number and hasattr(study._storage, "refresh"):  # other workers have gone on
+        study._storage.refresh()
+        before = [other for other in _all_trials(study) if other.number < trial.number]
+    return sum(not is_repeat(other) for other in before)
+
+
+def is_repeat(trial: FrozenTrial) -> bool:
+    """Tell whether a trial is the repeat of one whose worker died."""
+    return "failed_trial" in trial.system_attrs
+
+
+def _all_trials(study: Study) -> list[FrozenTrial]:
+    """Return all trials; under Hyperband study.get_trials shows a part of them."""
+    return list(study._storage.get_all_trials(study._study_id, deepcopy=False))
+
+
+class _IndependentSampler(BaseSampler):
+    """A sampler that is asked for one parameter after the other."""
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return nothing."""
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
+
+
+class GridSampler(_IndependentSampler):
+    """Every combination once, in an order that the seed shuffles."""
+
+    def __init__(self, seed: int, combinations: Sequence[Mapping[str, Any]]) -> None:
+        """Shuffle."""
+        order = np.random.default_rng(seed).permutation(len(combinations))
+        self._combinations = [combinations[place] for place in order]
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Return a value of the combination whose turn it is; two workers' trials never have the same turn."""
+        return self._combinations[turn(study, trial) % len(self._combinations)][param_name]
+
+
+class TurnSampler(_IndependentSampler):
+    """Another sampler, made anew for each trial from the seed and the trial's turn.
+
+    So a search that was interrupted draws what it would have drawn, and two workers never draw the same. The other
+    sampler works in memory, on a study of the best and the newest trials.
+    """
+
+    def __init__(self, seed: int, make: Callable[[int], BaseSampler], n_seen: int) -> None:
+        """Draw nothing yet.
+
+        Args:
+            seed: of the search.
+            make: seed -> the other sampler.
+            n_seen: how many finished trials it looks at.
+        """
+        self._seed, self._make, self._n_seen = seed, make, n_seen
+        self._history: tuple[int, Study] | None = None
+        self._drawing: tuple[int, Trial] | None = None
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Return what the other sampler draws."""
+        if self._drawing is None or self._drawing[0] != trial.number:
+            self._drawing = trial.number, self._begin(study, trial)
+        drawn = self._drawing[1]
+        value = _suggested(drawn, param_name, param_distribution)
+        for name, attribute in drawn.storage.get_trial(drawn._trial_id).system_attrs.items():
+            if name.startswith(_KEPT_ATTRIBUTES) and name not in trial.system_attrs:
+                study._storage.set_trial_system_attr(trial._trial_id, name, attribute)
+        return value
+
+    def _begin(self, study: Study, trial: FrozenTrial) -> Trial:
+        others = [other for other in _all_trials(study) if other.number != trial.number] if self._n_seen else []
+        finished = [other for other in others if other.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        if self._history is None or self._history[0] != len(finished):
+            self._history = len(finished), self._remember(study, finished, others)
+        seed = int(np.random.SeedSequence([self._seed, turn(study, trial)]).generate_state(1)[0])
+        with quiet():
+            self._history[1].sampler = self._make(seed)
+        return self._history[1].ask()
+
+    def _remember(self, study: Study, finished: Sequence[FrozenTrial], others: Sequence[FrozenTrial]) -> Study:
+        memory = optuna.create_study(directions=study.directions)
+        best = sorted((one for one in finished if one.values), key=lambda one: _rank(study, one))[:_BEST]
+        seen = {one.number: one for one in [*best, *finished[-(self._n_seen - _BEST) :]]}
+        running = [one for one in others if one.state == TrialState.RUNNING and one.params]
+        memory.add_trials([*(seen[number] for number in sorted(seen)), *running])
+        return memory
+
+
+def _rank(study: Study, trial: FrozenTrial) -> tuple[bool, float]:
+    """Order complete trials before pruned ones, and by the first objective."""
+    maximize = study.directions[0] == optuna.study.StudyDirection.MAXIMIZE
+    return trial.state != TrialState.COMPLETE, -trial.values[0] if maximize else trial.values[0]
+
+
+def _suggested(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, FloatDistribution):
+        return trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(name, distribution.low, distribution.high, log=distribution.log)
+    return trial.suggest_categorical(name, distribution.choices)

@@ -1,0 +1,72 @@
+from dataclasses import replace
+
+import optuna
+import pytest
+
+from deepsky.config import read_section
+from deepsky.training.fit import ScratchParams, TrainParams
+from deepsky.tuning.params import FloatRange, TuneParams
+from deepsky.tuning.space import all_choices, candidate_of, describe_space, params_of, suggest
+from tests.tuning_project import ROOT
+
+PARAMS = ROOT / "params.yaml"
+TUNE = read_section("tune", TuneParams, PARAMS)
+HEAD = read_section("train", TrainParams, PARAMS)
+SCRATCH = read_section("scratch.cnn_small", ScratchParams, PARAMS)
+
+
+def draw(reference, n=200):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    for _ in range(n):
+        trial = study.ask()
+        candidate = suggest(trial, TUNE, reference)
+        yield candidate, trial.params
+
+
+def test_only_what_has_an_effect_is_searched():
+    seen = set()
+    for candidate, chosen in draw(HEAD):
+        n_layers = len(candidate.hidden_units)
+        seen.add(n_layers)
+        assert [name for name in chosen if name.startswith("units_")] == [f"units_{n + 1}" for n in range(n_layers)]
+        for name in ("activation", "dropout", "batch_norm"):
+            assert (name in chosen) == (n_layers > 0)
+        assert ("weight_decay" in chosen) == (candidate.optimizer == "adamw")
+        assert ("momentum" in chosen) == (candidate.optimizer == "sgd")
+    assert seen == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("reference", [HEAD, SCRATCH])
+def test_a_trial_stands_for_its_candidate(reference):
+    for candidate, chosen in draw(reference, 50):
+        assert candidate_of(chosen, TUNE, reference) == candidate
+        assert params_of(candidate, TUNE) == chosen
+        assert (candidate.epochs, candidate.seed, candidate.keep) == (TUNE.epochs, TUNE.seed, reference.keep)
+
+
+def test_a_reference_outside_the_space_has_no_parameters():
+    assert params_of(replace(HEAD, l2=1e-5), TUNE) is not None
+    assert params_of(replace(HEAD, l2=0.0), TUNE) is None  # the range begins above
+    assert params_of(replace(HEAD, l2=1e-5, activation="selu"), TUNE) is None
+
+
+def test_every_combination_comes_once():
+    lists = {"label_smoothing": (0.0,), "learning_rate": (1e-3,), "schedule": ("constant",), "weight_decay": (0.1, 0.2)}
+    heads = replace(
+        TUNE.heads, **lists, l2=(0.0,), momentum=(0.9,), layers=(0, 1, 2), units=(8, 16), activation=("relu", "tanh"),
+        dropout=(0.0,), batch_norm=(False,), optimizer=("adam", "adamw"), batch_size=(32,),
+    )  # fmt: skip
+    params = replace(TUNE, sampler="grid", heads=heads)
+    found = list(all_choices(params, HEAD))
+    # Layers 0: one head; 1: two widths, two activations; 2: four and two. Each with adam, and adamw's two decays.
+    assert len(found) == (1 + 2 * 2 + 4 * 2) * 3
+    assert len({tuple(sorted(one.items())) for one in found}) == len(found)
+    assert found == list(all_choices(params, HEAD))
+    assert all(params_of(candidate_of(one, params, HEAD), params) == one for one in found)
+
+
+def test_the_description_changes_with_the_space():
+    other = replace(TUNE, heads=replace(TUNE.heads, dropout=FloatRange(0.0, 0.5)))
+    assert describe_space(TUNE, HEAD)["dropout"] == {"low": 0.0, "high": 0.6, "log": False}
+    assert describe_space(other, HEAD) != describe_space(TUNE, HEAD)
+    assert describe_space(other, SCRATCH) == describe_space(TUNE, SCRATCH)
