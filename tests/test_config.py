@@ -1,5 +1,6 @@
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -67,3 +68,50 @@ def test_choice(tmp_path):
 
 def test_the_projects_own_file_holds_every_section():
     assert set(read_yaml(path=ROOT / "params.yaml")) == set(SECTIONS)
+
+
+@dataclass(frozen=True)
+class Span:
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError("low lies above high")
+
+
+@dataclass(frozen=True)
+class Forms:
+    width: Span | tuple[int, ...]
+    count: int | Literal["auto"]
+    rate: Span | float | None = None
+
+
+def forms(tmp_path: Path, text: str) -> Forms:
+    return read_section("train", Forms, write(tmp_path, f"train: {{{text}}}\n"))
+
+
+def test_a_union_is_resolved_by_the_form_of_the_value(tmp_path):
+    assert forms(tmp_path, "width: {low: 1, high: 2}, count: 3") == Forms(Span(1, 2), 3)
+    assert forms(tmp_path, "width: [1, 2], count: auto, rate: 1e-3") == Forms((1, 2), "auto", 1e-3)
+    assert forms(tmp_path, "width: [], count: auto, rate: null") == Forms((), "auto", None)
+    assert forms(tmp_path, "width: [], count: 1, rate: {low: 1, high: 1}").rate == Span(1, 1)
+    assert isinstance(forms(tmp_path, "width: [], count: 1, rate: 1").rate, float)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("width: 3, count: 3", r"train.width: 3 does not fit; write {low: ..., high: ...} or a list \[a, b\]"),
+        ("width: {low: 2, high: 1}, count: 3", r"train.width: low lies above high"),
+        ("width: {low: 2}, count: 3", r"train.width: 'high' is missing"),
+        ("width: [1, a], count: 3", r"train.width: 'a' is not of type int"),
+        ("width: [], count: many", r"train.count: 'many' does not fit; write a value of type int or auto"),
+        ("width: [], count: null", r"train.count: None does not fit"),
+        ("width: [], count: true", r"train.count: True does not fit"),
+    ],
+)
+def test_a_value_of_none_of_the_forms_is_refused(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        forms(tmp_path, text)
+    assert "\n" not in str(caught.value)

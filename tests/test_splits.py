@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from deepsky.catalogue.objid import are_objids, pack_objid, unpack_objid
 from deepsky.catalogue.tables import read_objects
 from deepsky.errors import DataError
-from deepsky.splits import SplitParams, sky_groups, split_rows
+from deepsky.splits import SplitParams, fold_splits, sky_groups, split_rows
 
 PARAMS = SplitParams(seed=1, test_fraction=0.2, val_fraction=0.2, cell_arcmin=2.0)
 
@@ -126,3 +126,34 @@ def test_real_reference_table_is_refused_by_objid_and_read_by_specobjid(real_dat
 def test_params_out_of_range_are_refused(change):
     with pytest.raises(ValueError, match=r"seed must|test_fraction and val_fraction must"):
         replace(PARAMS, **change)
+
+
+def folds_of(rows: pd.DataFrame, n_folds: int = 4, seed: int = 1) -> tuple[pd.DataFrame, list[np.ndarray]]:
+    split = split_rows(rows, "field", PARAMS)
+    label = rows["label"].astype("category").cat.codes.to_numpy(np.int64)
+    return split, fold_splits(split["split"].to_numpy(str), label, split["group"].to_numpy(str), n_folds, seed)
+
+
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 10_000))
+def test_folds_part_the_train_and_val_rows_by_group_and_leave_test_alone(seed):
+    rows = make_rows(seed, n_fields=30)
+    split, folds = folds_of(rows, seed=seed)
+    for fold in folds:
+        assert ((fold == "test") == (split["split"] == "test")).all()
+        assert (pd.Series(fold).groupby(split["group"]).nunique() == 1).all()
+        assert set(rows["label"][fold == "val"]) == set(rows["label"][fold == "train"]) == {"GALAXY", "QSO", "STAR"}
+    times_held = np.sum([fold == "val" for fold in folds], axis=0)
+    assert (times_held == (split["split"] != "test")).all()
+
+
+def test_folds_follow_from_their_seed():
+    rows = make_rows(n_fields=30)
+    first, same, other = (folds_of(rows, seed=seed)[1] for seed in (1, 1, 2))
+    assert all((a == b).all() for a, b in zip(first, same, strict=True))
+    assert any((a != b).any() for a, b in zip(first, other, strict=True))
+
+
+def test_more_folds_than_groups_are_refused():
+    with pytest.raises(DataError, match=r"class number 0: lies in 16 groups .* too few for 17 folds; lower tune.folds"):
+        folds_of(make_rows(), n_folds=17)

@@ -5,24 +5,20 @@ import pytest
 from optuna.pruners import HyperbandPruner
 from optuna.trial import TrialState
 
-from deepsky.config import read_section
 from deepsky.errors import ConfigError
 from deepsky.training.fit import TrainParams
 from deepsky.tuning.database import quiet
 from deepsky.tuning.params import TuneParams
 from deepsky.tuning.sampling import SEEN, decision_steps, grid, make_pruner, make_sampler, turn
 from deepsky.tuning.space import suggest
-from tests.tuning_project import ROOT
+from tests.tuning_project import HEAD, TUNE_PARAMS
 
-PARAMS = ROOT / "params.yaml"
-TUNE = read_section("tune", TuneParams, PARAMS)
-HEAD = read_section("train", TrainParams, PARAMS)
 LISTS = {
     "layers": (0, 1), "units": (8, 16), "activation": ("relu",), "dropout": (0.0,), "batch_norm": (False,),
     "l2": (0.0,), "label_smoothing": (0.0,), "optimizer": ("adam",), "learning_rate": (1e-3, 1e-2, 1e-1),
     "schedule": ("constant",), "weight_decay": (0.1,), "momentum": (0.9,), "batch_size": (32,),
 }  # fmt: skip
-GRID = replace(TUNE, sampler="grid", heads=replace(TUNE.heads, **LISTS))
+GRID = replace(TUNE_PARAMS, sampler="grid", heads=replace(TUNE_PARAMS.heads, **LISTS))
 
 
 def value_of(candidate: TrainParams) -> float:
@@ -56,7 +52,7 @@ def drawn(study: optuna.Study) -> list[dict]:
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes"])
 def test_one_seed_draws_one_search_also_when_it_was_stopped_between(tmp_path, sampler):
-    params = replace(TUNE, sampler=sampler)
+    params = replace(TUNE_PARAMS, sampler=sampler)
     once = new_study(params)
     populate(once, params, 5)
     url = f"sqlite:///{tmp_path / 'studies.db'}"
@@ -70,7 +66,7 @@ def test_one_seed_draws_one_search_also_when_it_was_stopped_between(tmp_path, sa
 
 
 def test_samplers_learn_and_differ():
-    params = {name: replace(TUNE, sampler=name) for name in ("tpe", "random", "cmaes")}
+    params = {name: replace(TUNE_PARAMS, sampler=name) for name in ("tpe", "random", "cmaes")}
     studies = {name: new_study(one) for name, one in params.items()}
     for name, study in studies.items():
         populate(study, params[name], 12)
@@ -81,7 +77,7 @@ def test_samplers_learn_and_differ():
 
 
 def test_two_workers_never_draw_the_same(tmp_path):
-    params, url = replace(TUNE, sampler="tpe"), f"sqlite:///{tmp_path / 'studies.db'}"
+    params, url = replace(TUNE_PARAMS, sampler="tpe"), f"sqlite:///{tmp_path / 'studies.db'}"
     first, second = new_study(params, url), new_study(params, url)
     for _ in range(6):  # both see the same trials
         asked = [study.ask() for study in (first, second)]
@@ -121,7 +117,7 @@ def test_too_large_a_grid_is_refused():
 
 
 def test_tpe_draws_from_the_best_of_a_long_search_whatever_came_after():
-    params = replace(TUNE, sampler="tpe", pruner="none")
+    params = replace(TUNE_PARAMS, sampler="tpe", pruner="none")
     drawing = new_study(replace(params, sampler="random"))
     populate(drawing, params, 1, size=3 * SEEN)
     trials = drawing.get_trials(deepcopy=False)
@@ -135,7 +131,7 @@ def test_tpe_draws_from_the_best_of_a_long_search_whatever_came_after():
 
 @pytest.mark.parametrize("pruner", ["hyperband", "median"])
 def test_the_pruner_decides_at_no_other_step(pruner):
-    params = replace(TUNE, pruner=pruner, sampler="random", epochs=10)
+    params = replace(TUNE_PARAMS, pruner=pruner, sampler="random", epochs=10)
     study, steps = new_study(params), decision_steps(params)
     assert len(steps) == {"hyperband": 3, "median": 9}[pruner]
     ended = set()
@@ -155,7 +151,7 @@ def test_the_pruner_decides_at_no_other_step(pruner):
 
 
 def test_steps_count_over_folds_and_repeats():
-    params = replace(TUNE, epochs=4, folds=3, repeats=2)
+    params = replace(TUNE_PARAMS, epochs=4, folds=3, repeats=2)
     assert decision_steps(params) == {1, 3, 9}
     assert isinstance(make_pruner(params), HyperbandPruner)
     assert decision_steps(replace(params, pruner="none")) == set()

@@ -4,14 +4,12 @@ import optuna
 import pytest
 
 from deepsky.config import read_section
-from deepsky.training.fit import ScratchParams, TrainParams
-from deepsky.tuning.params import FloatRange, TuneParams
+from deepsky.training.fit import ScratchParams
+from deepsky.tuning.params import FloatRange
 from deepsky.tuning.space import all_choices, candidate_of, describe_space, params_of, suggest
-from tests.tuning_project import ROOT
+from tests.tuning_project import HEAD, ROOT, TUNE_PARAMS
 
 PARAMS = ROOT / "params.yaml"
-TUNE = read_section("tune", TuneParams, PARAMS)
-HEAD = read_section("train", TrainParams, PARAMS)
 SCRATCH = read_section("scratch.cnn_small", ScratchParams, PARAMS)
 
 
@@ -19,7 +17,7 @@ def draw(reference, n=200):
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     for _ in range(n):
         trial = study.ask()
-        candidate = suggest(trial, TUNE, reference)
+        candidate = suggest(trial, TUNE_PARAMS, reference)
         yield candidate, trial.params
 
 
@@ -39,24 +37,29 @@ def test_only_what_has_an_effect_is_searched():
 @pytest.mark.parametrize("reference", [HEAD, SCRATCH])
 def test_a_trial_stands_for_its_candidate(reference):
     for candidate, chosen in draw(reference, 50):
-        assert candidate_of(chosen, TUNE, reference) == candidate
-        assert params_of(candidate, TUNE) == chosen
-        assert (candidate.epochs, candidate.seed, candidate.keep) == (TUNE.epochs, TUNE.seed, reference.keep)
+        assert candidate_of(chosen, TUNE_PARAMS, reference) == candidate
+        assert params_of(candidate, TUNE_PARAMS) == chosen
+        assert (candidate.epochs, candidate.seed, candidate.keep) == (
+            TUNE_PARAMS.epochs,
+            TUNE_PARAMS.seed,
+            reference.keep,
+        )
 
 
 def test_a_reference_outside_the_space_has_no_parameters():
-    assert params_of(replace(HEAD, l2=1e-5), TUNE) is not None
-    assert params_of(replace(HEAD, l2=0.0), TUNE) is None  # the range begins above
-    assert params_of(replace(HEAD, l2=1e-5, activation="selu"), TUNE) is None
+    assert params_of(replace(HEAD, l2=1e-5), TUNE_PARAMS) is not None
+    assert params_of(replace(HEAD, l2=0.0), TUNE_PARAMS) is None  # the range begins above
+    assert params_of(replace(HEAD, l2=1e-5, activation="selu"), TUNE_PARAMS) is None
 
 
 def test_every_combination_comes_once():
     lists = {"label_smoothing": (0.0,), "learning_rate": (1e-3,), "schedule": ("constant",), "weight_decay": (0.1, 0.2)}
     heads = replace(
-        TUNE.heads, **lists, l2=(0.0,), momentum=(0.9,), layers=(0, 1, 2), units=(8, 16), activation=("relu", "tanh"),
+        TUNE_PARAMS.heads, **lists, l2=(0.0,), momentum=(0.9,),
+        layers=(0, 1, 2), units=(8, 16), activation=("relu", "tanh"),
         dropout=(0.0,), batch_norm=(False,), optimizer=("adam", "adamw"), batch_size=(32,),
     )  # fmt: skip
-    params = replace(TUNE, sampler="grid", heads=heads)
+    params = replace(TUNE_PARAMS, sampler="grid", heads=heads)
     found = list(all_choices(params, HEAD))
     # Layers 0: one head; 1: two widths, two activations; 2: four and two. Each with adam, and adamw's two decays.
     assert len(found) == (1 + 2 * 2 + 4 * 2) * 3
@@ -66,7 +69,7 @@ def test_every_combination_comes_once():
 
 
 def test_the_description_changes_with_the_space():
-    other = replace(TUNE, heads=replace(TUNE.heads, dropout=FloatRange(0.0, 0.5)))
-    assert describe_space(TUNE, HEAD)["dropout"] == {"low": 0.0, "high": 0.6, "log": False}
-    assert describe_space(other, HEAD) != describe_space(TUNE, HEAD)
-    assert describe_space(other, SCRATCH) == describe_space(TUNE, SCRATCH)
+    other = replace(TUNE_PARAMS, heads=replace(TUNE_PARAMS.heads, dropout=FloatRange(0.0, 0.5)))
+    assert describe_space(TUNE_PARAMS, HEAD)["dropout"] == {"low": 0.0, "high": 0.6, "log": False}
+    assert describe_space(other, HEAD) != describe_space(TUNE_PARAMS, HEAD)
+    assert describe_space(other, SCRATCH) == describe_space(TUNE_PARAMS, SCRATCH)

@@ -1,25 +1,25 @@
 import os
+import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
-from deepsky.config import read_section
 from deepsky.errors import StudyError
-from deepsky.training.fit import TrainParams
 from deepsky.tuning.database import open_database, quiet
-from deepsky.tuning.params import FloatRange, TuneParams
+from deepsky.tuning.params import FloatRange
 from deepsky.tuning.space import suggest
 from deepsky.tuning.study import best_trial, is_done, load_study, meaning_of, open_study, summaries
-from tests.tuning_project import ROOT
+from tests.tuning_project import HEAD, TUNE_PARAMS
 
-PARAMS = ROOT / "params.yaml"
-TUNE = read_section("tune", TuneParams, PARAMS)
-HEAD = replace(read_section("train", TrainParams, PARAMS), l2=1e-5)
 DATA = {"data/splits/blobs.csv": "1" * 32}
 
 
@@ -29,7 +29,7 @@ def params(tmp_path, monkeypatch):
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     (tmp_path / "data").mkdir()
     monkeypatch.chdir(tmp_path / "data")
-    return replace(TUNE, storage="sqlite:///studies.db", heartbeat_s=1)
+    return TUNE_PARAMS
 
 
 def opened(params, name="s", reference=HEAD, data=DATA):
@@ -131,27 +131,24 @@ def test_an_unreachable_server_is_one_line_without_the_password(params):
 
 COLD_START = """
 import sys
-from pathlib import Path
-from tests.test_tuning_study import HEAD, TUNE, opened, replace
-from deepsky.tuning.database import quiet
-from deepsky.tuning.space import suggest
-params = replace(TUNE, storage="sqlite:///cold.db")
+import optuna
+from deepsky.tuning.database import open_database
 print("ready", flush=True)
 sys.stdin.readline()
-study = opened(params)
-with quiet():
-    for _ in range(3):
-        trial = study.ask()
-        suggest(trial, params, HEAD)
-        study.tell(trial, 0.5)
+storage = open_database("sqlite:///cold.db", create=True)
+study = optuna.create_study(study_name="s", storage=storage, load_if_exists=True)
+for _ in range(3):
+    trial = study.ask()
+    trial.suggest_float("x", 0, 1)
+    study.tell(trial, 0.5)
 """
 
 
-def test_workers_may_all_begin_on_a_database_that_is_not_there(params, tmp_path):
+def test_processes_may_all_begin_on_a_database_that_is_not_there(params, tmp_path):
     workers = [
         subprocess.Popen([sys.executable, "-c", COLD_START], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                         stderr=subprocess.PIPE, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
-        for _ in range(3)
+                         stderr=subprocess.PIPE, cwd=tmp_path)
+        for _ in range(4)
     ]  # fmt: skip
     for worker in workers:
         worker.stdout.readline()
@@ -162,8 +159,53 @@ def test_workers_may_all_begin_on_a_database_that_is_not_there(params, tmp_path)
         _, errors = worker.communicate()
         assert worker.returncode == 0, errors
     trials = load_study("s", "sqlite:///cold.db").trials
-    assert sum(trial.state == TrialState.COMPLETE for trial in trials) == 9
-    assert [trial.number for trial in trials] == list(range(len(trials)))
+    assert [trial.number for trial in trials] == list(range(12))
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+
+
+@pytest.fixture
+def postgres():
+    """URL of a PostgreSQL server of this test's own, that asks for a password; skips where none is installed."""
+    if not shutil.which("initdb"):
+        pytest.skip("needs the program initdb of PostgreSQL")
+    folder = Path(tempfile.mkdtemp())  # short, for its socket, and not below a folder of ours alone
+    user = "nobody" if os.geteuid() == 0 else None  # it refuses to run as root
+    if user:
+        shutil.chown(folder, user)
+    (folder / "password").write_text("se{cret")
+    (folder / "password").chmod(0o644)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    run = partial(subprocess.run, check=True, user=user, cwd=folder, capture_output=True)
+    run(["initdb", "-D", f"{folder}/db", "-U", "me", "-A", "scram-sha-256", f"--pwfile={folder}/password"])
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    # The server inherits what it is given: a pipe would stay open.
+    quiet_pipes = {"capture_output": False, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    run(["pg_ctl", "-D", f"{folder}/db", "-w", "-o", options, "start"], **quiet_pipes)
+    try:
+        yield f"postgresql://me:se%7Bcret@127.0.0.1:{port}/postgres"
+    finally:
+        run(["pg_ctl", "-D", f"{folder}/db", "-m", "immediate", "stop"])
+        shutil.rmtree(folder)
+
+
+def test_postgresql_keeps_a_study(params, postgres):
+    shared = replace(params, storage=postgres)
+    first, second = opened(shared), opened(shared)
+    with quiet():
+        for study in (first, second):
+            trial = study.ask()
+            suggest(trial, shared, HEAD)
+            study._storage.record_heartbeat(trial._trial_id)
+            study.tell(trial, 0.5)
+    third = load_study("s", postgres)
+    assert [trial.value for trial in third.trials] == [0.5, 0.5]
+    for study in (first, second, third):
+        study._storage.close()
+    with pytest.raises(StudyError, match="password authentication failed") as caught:
+        load_study("s", postgres.replace("cret", "crets"))
+    assert "crets" not in str(caught.value)
 
 
 def test_a_worker_sees_its_own_trials_at_once_and_others_when_it_looks(params):
@@ -177,10 +219,9 @@ def test_a_worker_sees_its_own_trials_at_once_and_others_when_it_looks(params):
     assert own.params == trial.params
     assert own.intermediate_values == {3: 0.25}
     assert own.user_attrs == {"a": 1}
-    theirs.get_trials()
     mine.tell(trial, 0.5)
     assert mine.get_trials(deepcopy=False)[trial.number].value == 0.5
-    assert theirs.get_trials(deepcopy=False)[trial.number].state == TrialState.RUNNING
+    assert theirs.get_trials(deepcopy=False)[trial.number].state == TrialState.WAITING
     theirs._storage.refresh()
     assert theirs.get_trials(deepcopy=False)[trial.number].value == 0.5
     assert (

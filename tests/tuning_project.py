@@ -13,8 +13,9 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from deepsky.datasets.packed import DatasetCard, create_images, write_rows
-from deepsky.training.fit import Examples
+from deepsky.training.fit import Examples, TrainParams
 from deepsky.training.trials import EpochScore, OnEpoch, Outcome
+from deepsky.tuning.params import FitSpace, FloatRange, HeadSpace, IntRange, TuneParams
 
 ROOT = Path(__file__).resolve().parents[1]
 DATASET, NETWORK = "blobs", "mobilenet"
@@ -26,6 +27,30 @@ SMALL_HEADS: dict[str, Any] = {
     "layers": {"low": 0, "high": 1}, "units": [8, 16], "activation": ["relu"], "batch_norm": [False],
     "batch_size": [32],
 }  # fmt: skip
+
+# For tests of a part: every dimension is searched, and the reference lies in the space.
+TUNE_PARAMS = TuneParams(
+    dataset=DATASET, network=NETWORK, trials=100, epochs=10, patience=None, seed=1, sampler="tpe", pruner="hyperband",
+    objectives=("f1_macro",), folds=1, repeats=1, population=16, backend="jax",
+    storage="sqlite:///studies.db", heartbeat_s=1,
+    heads=HeadSpace(
+        layers=IntRange(0, 4), units=IntRange(16, 1024, log=True), activation=("relu", "gelu", "tanh"),
+        dropout=FloatRange(0.0, 0.6), batch_norm=(False, True), l2=FloatRange(1e-7, 1e-2, log=True),
+        label_smoothing=FloatRange(0.0, 0.2), optimizer=("adam", "adamw", "adamax", "sgd"),
+        learning_rate=FloatRange(1e-5, 1e-1, log=True), schedule=("constant", "cosine"),
+        weight_decay=FloatRange(1e-4, 1e-1, log=True), momentum=FloatRange(0.5, 0.99), batch_size=(32, 64, 128),
+    ),
+    scratch=FitSpace(
+        label_smoothing=FloatRange(0.0, 0.2), optimizer=("adam", "adamw", "adamax", "sgd"),
+        learning_rate=FloatRange(1e-5, 1e-1, log=True), schedule=("constant", "cosine"),
+        weight_decay=FloatRange(1e-4, 1e-1, log=True), momentum=FloatRange(0.5, 0.99), batch_size=(16, 32),
+    ),
+)  # fmt: skip
+HEAD = TrainParams(
+    seed=1, label_smoothing=0.0, optimizer="adam", learning_rate=1e-3, schedule="constant", weight_decay=0.004,
+    momentum=0.9, batch_size=32, epochs=10, patience=None, keep="best", hidden_units=(64, 32), activation="relu",
+    dropout=0.0, batch_norm=False, l2=1e-5,
+)  # fmt: skip
 
 
 def make_project(root: Path, *, n_rows: int = 120, n_features: int = 8, **tune: Any) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from deepsky.config import PARAMS, read_section, read_yaml
+from deepsky.config import PARAMS, read_choice, read_section, read_yaml
 from deepsky.errors import ConfigError, DeepSkyError
 
 MAX_WORKERS = 64
@@ -99,6 +99,9 @@ def _storage() -> str:
 
 def _work(dataset: str, network: str, *, trials: int | None, name: str, storage: str | None) -> None:
     """Be one worker."""
+    if network in read_yaml("backbones"):
+        os.environ.setdefault("KERAS_BACKEND", read_choice("tune.backend", ("jax", "tensorflow")))
+
     from deepsky.networks import BACKBONES
     from deepsky.tracking.store import TrackingParams
     from deepsky.tracking.studies import open_study_run

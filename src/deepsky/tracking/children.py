@@ -8,8 +8,9 @@ tables, one transaction for all of them, 1 to 3 ms each; a test compares them wi
 import math
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any, Literal, Protocol
 
 from mlflow.entities import Metric, Param
@@ -26,7 +27,6 @@ from deepsky.tracking.runs import flatten
 PARENT_TAG, TRIAL_TAG = "mlflow.parentRunId", "deepsky.trial"
 _STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 _RUNS_PER_PAGE = 1000
-_CALLS_AT_ONCE = 8
 _LARGEST = 1.7976931348623157e308  # what MLflow stores for infinity
 
 
@@ -142,7 +142,7 @@ class _InDatabase:
 
 
 class _OnServer:
-    """What MLflow's API offers: three calls per child."""
+    """What MLflow's API offers: three calls per child, 45 ms with a server on the same machine."""
 
     def __init__(self, client: MlflowClient, parent: StoredRun) -> None:
         self._client, self._parent = client, parent
@@ -154,8 +154,9 @@ class _OnServer:
         there = {_number(run): run for run in self._search(window)}
         closed = {number for number, run in there.items() if run.info.status != "RUNNING"}
         todo = [record for record in records if record.number not in closed]
-        with ThreadPoolExecutor(_CALLS_AT_ONCE) as pool:  # the time goes into waiting for answers
-            list(pool.map(lambda record: self._write(record, there.get(record.number)), todo))
+        with redirect_stdout(StringIO()):  # MLflow prints two links per run
+            for record in todo:
+                self._write(record, there.get(record.number))
 
     def numbers(self) -> set[int]:
         return {_number(run) for run in self._search("attributes.status != 'RUNNING'")}

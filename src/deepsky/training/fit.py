@@ -162,16 +162,16 @@ class Batches(keras.utils.PyDataset):
         """Start with the order of epoch ``first_epoch``, which counts from 0."""
         super().__init__()
         self._examples, self._rows = examples, examples.rows("train")
-        self._batch_size, self._seed, self._epoch = batch_size, seed, first_epoch - 1
+        self.batch_size, self._seed, self._epoch = batch_size, seed, first_epoch - 1
         self.on_epoch_end()
 
     def __len__(self) -> int:
         """Return the steps of an epoch."""
-        return math.ceil(len(self._rows) / self._batch_size)
+        return math.ceil(len(self._rows) / self.batch_size)
 
     def __getitem__(self, step: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Return inputs and one-hot labels of one step."""
-        rows = self._order[step * self._batch_size : (step + 1) * self._batch_size]
+        rows = self._order[step * self.batch_size : (step + 1) * self.batch_size]
         return self._examples.inputs_of(rows), self._examples.targets_of(rows)
 
     def on_epoch_end(self) -> None:

@@ -21,6 +21,7 @@ Array = npt.NDArray[np.float32]
 _ROWS_PER_PREDICTION = 1024
 # On a CPU padding costs what it computes; an accelerator waits for launches, not for arithmetic.
 _MAX_PADDING_CPU = 3.0
+_WIDTHS, _DEPTHS = (0, 32, 128, 512, 1024), (0, 2, 4)
 
 
 @dataclass
@@ -113,10 +114,14 @@ def _own_weights(head: Head) -> int:
 
 
 def _shape(group: Sequence[Head], n_features: int, n_classes: int) -> Shape:
-    """Round the width up to a power of two: few programs then serve all heads."""
+    """Round width and depth up: few programs then serve all heads."""
     width = max((units for head in group for units in head.params.hidden_units), default=0)
     depth = max(_depth(head) for head in group)
-    return Shape(len(group), n_features, 1 << (width - 1).bit_length() if width else 0, depth, n_classes)
+    return Shape(len(group), n_features, _rounded(width, _WIDTHS), _rounded(depth, _DEPTHS), n_classes)
+
+
+def _rounded(value: int, steps: Sequence[int]) -> int:
+    return next((step for step in steps if step >= value), value)
 
 
 def first_state(params: TrainParams, n_features: int, n_classes: int) -> dict[str, Array]:
@@ -145,7 +150,8 @@ class Program:
         self._heads = Heads(shape, name="heads")
         features = keras.Input((shape.n_features,), name="features")
         targets = keras.Input((shape.n_classes,), name="targets")
-        self._fitted = keras.Model([features, targets], self._heads(features, targets))
+        present = keras.Input((), name="present")
+        self._fitted = keras.Model([features, targets, present], self._heads(features, targets, present))
         self._scored = keras.Model(features, self._heads(features))
         self._optimizer = HeadsOptimizer(shape.n_heads)
         # XLA under TensorFlow on a CPU: a step takes 0.7 times as long, but compiling as long as hundreds of them, and
@@ -162,7 +168,7 @@ class Program:
             The epoch reached; heads that have not ended go on from there.
         """
         params = heads[0].params
-        batches = PairedBatches(examples, params.batch_size, params.seed, first_epoch)
+        batches = FullBatches(examples, params.batch_size, params.seed, first_epoch)
         self._load(heads, n_steps=params.epochs * len(batches), first_step=first_epoch * len(batches))
         watch = _Watch(self, heads, examples, on_epoch)
         self._fitted.fit(
@@ -222,12 +228,19 @@ def _padded(own: Array | None, shape: tuple[int, ...]) -> Array:
     return padded
 
 
-class PairedBatches(Batches):
-    """The same steps, with the targets among the inputs: the loss needs each head's own label smoothing."""
+class FullBatches(Batches):
+    """The same steps, filled up with rows that are not present: compiled code takes one number of rows.
+
+    The targets stand among the inputs, because the loss needs each head's own label smoothing.
+    """
 
     def __getitem__(self, step: int) -> tuple[Any]:  # type: ignore[override]
-        """Return features and targets of one step."""
-        return (super().__getitem__(step),)
+        """Return features, targets and, for each row, whether it is present, 1 or 0."""
+        inputs, targets = super().__getitem__(step)
+        n_missing = self.batch_size - len(inputs)
+        present = np.repeat(np.array([1, 0], np.float32), [len(inputs), n_missing])
+        rows = ((0, n_missing), (0, 0))
+        return ((np.pad(inputs, rows), np.pad(targets, rows), present),)
 
 
 class _Watch(keras.callbacks.Callback):

@@ -106,12 +106,12 @@ class Heads(keras.layers.Layer):
         self._step.assign(first_step)
         self._seeds.assign([layer_seed(params[0].seed, layer) for layer in range(self._shape.depth + 1)])
 
-    def call(self, features: Any, targets: Any = None, training: bool = False) -> Any:
-        """Compute all heads; with targets, also add the sum of their losses."""
+    def call(self, features: Any, targets: Any = None, present: Any = None, training: bool = False) -> Any:
+        """Compute all heads; with targets, also add the sum of their losses over the rows that are present."""
         named = {name: array for kind in self.own for name, array in self._split(kind).items()}
         hidden, moved = features[None], {name: named[name] for name in self._shape.layout["moving"]}
         for layer in range(1, self._shape.depth + 1):
-            deeper = self._hidden(layer, hidden, named, moved, training)
+            deeper = self._hidden(layer, hidden, named, moved, present if training else None)
             hidden = deeper if layer == 1 else ops.where(self._of("depth") >= layer, deeper, hidden)
         logits = ops.matmul(hidden, named["kernel_0"]) + named["bias_0"][:, None]
         if training:
@@ -123,7 +123,7 @@ class Heads(keras.layers.Layer):
             smoothing = self._of("label_smoothing")
             wanted = targets[None] * (1 - smoothing) + smoothing / self._shape.n_classes
             losses = -ops.sum(wanted * ops.log_softmax(logits, axis=-1), axis=-1)
-            self.add_loss(ops.sum(ops.mean(losses, axis=1)))
+            self.add_loss(ops.sum(losses * present[None]) / ops.sum(present))
         # 0 times a weight is 0 only if it is finite.
         trace = sum(ops.sum(ops.convert_to_tensor(value) * 0, axis=1) for value in self.own.values())
         return ops.softmax(logits, axis=-1), ops.equal(trace, 0)
@@ -137,13 +137,14 @@ class Heads(keras.layers.Layer):
             start = end
         return parts
 
-    def _hidden(
-        self, layer: int, inputs: Any, weights: Mapping[str, Any], moved: dict[str, Any], training: bool
-    ) -> Any:
+    def _hidden(self, layer: int, inputs: Any, weights: Mapping[str, Any], moved: dict[str, Any], present: Any) -> Any:
+        """Compute one hidden layer; ``present`` is None outside training."""
         total = ops.matmul(inputs, weights[f"kernel_{layer}"]) + weights[f"bias_{layer}"][:, None]
         mean, variance = weights[f"mean_{layer}"], weights[f"variance_{layer}"]
-        if training:
-            mean, variance = ops.moments(total, axes=1)
+        if present is not None:
+            share = (present / ops.sum(present))[None, :, None]
+            mean = ops.sum(share * total, axis=1)
+            variance = ops.sum(share * ops.square(total - mean[:, None]), axis=1)
             for name, now in ((f"mean_{layer}", mean), (f"variance_{layer}", variance)):
                 moved[name] = weights[name] * NORM_MOMENTUM + now * (1 - NORM_MOMENTUM)
         scale = weights[f"gamma_{layer}"] * ops.rsqrt(variance + _NORM_EPSILON)
@@ -152,7 +153,7 @@ class Heads(keras.layers.Layer):
         active = total
         for code, activation in enumerate(ACTIVATIONS.values()):
             active = ops.where(self._of("activation") == code, activation(total), active)
-        if not training:
+        if present is None:
             return active
         noise = uniform_noise(self._seeds[layer], self._step, self._shape.width, ops.shape(inputs)[1])
         rate = self._of("dropout")

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.exceptions import ExperimentalWarning, OptunaError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages._cached_storage import _CachedStorage
+from optuna.storages._rdb.models import TrialParamModel
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -33,17 +34,40 @@ class WorkerStorage(_CachedStorage):
     """Optuna's storage that reads what other workers did only on `refresh`, and keeps up with this one by itself.
 
     Optuna reads every running trial again at each suggestion and each report: a millisecond for each of the trials
-    that all workers train together.
+    that all workers train together. And it writes each parameter by itself: this keeps them until the trials' next
+    write, `refresh` or `write_params`.
     """
 
     def __init__(self, backend: RDBStorage) -> None:
         """Read everything at the first question."""
         super().__init__(backend)
-        self._current = False
+        self._current = set[int]()  # ids of studies
+        self._ids = dict[str, int]()
+        self._unwritten = list[TrialParamModel]()
 
     def refresh(self) -> None:
         """Look again at the next question."""
-        self._current = False
+        self.write_params()
+        self._current.clear()
+
+    def write_params(self) -> None:
+        """Write the parameters that were suggested since the last write."""
+        if self._unwritten:
+            with self._backend.scoped_session() as session, session.begin():
+                session.add_all(self._unwritten)
+            self._unwritten.clear()
+
+    def close(self) -> None:
+        """Close the connections; the next question opens new ones."""
+        self.write_params()
+        self._backend.remove_session()
+        self._backend.engine.dispose()
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        """Return it; Optuna asks at every suggestion where the pruner is Hyperband."""
+        if study_name not in self._ids:
+            self._ids[study_name] = super().get_study_id_from_name(study_name)
+        return self._ids[study_name]
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """Return a trial as this worker knows it."""
@@ -53,13 +77,18 @@ class WorkerStorage(_CachedStorage):
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
-        """Write through."""
-        super().set_trial_param(trial_id, param_name, param_value_internal, distribution)
+        """Keep a parameter; a trial whose worker dies before it is written has none and draws again."""
+        text = distribution_to_json(distribution)
+        row = TrialParamModel(
+            trial_id=trial_id, param_name=param_name, param_value=param_value_internal, distribution_json=text
+        )
+        self._unwritten.append(row)
         self._known(trial_id).distributions[param_name] = distribution
         self._known(trial_id).params[param_name] = distribution.to_external_repr(param_value_internal)
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         """Write through."""
+        self.write_params()
         super().set_trial_intermediate_value(trial_id, step, intermediate_value)
         self._known(trial_id).intermediate_values[step] = intermediate_value
 
@@ -75,6 +104,7 @@ class WorkerStorage(_CachedStorage):
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Any = None) -> bool:
         """Write, and read what came of it."""
+        self.write_params()
         changed = super().set_trial_state_values(trial_id, state, values)
         if trial_id in self._trial_id_to_study_id_and_number:
             study_id, _ = self._trial_id_to_study_id_and_number[trial_id]
@@ -86,9 +116,9 @@ class WorkerStorage(_CachedStorage):
         return self._studies[study_id].trials[number]
 
     def _read_trials_from_remote_storage(self, study_id: int) -> None:
-        if not self._current:
+        if study_id not in self._current:
             super()._read_trials_from_remote_storage(study_id)
-            self._current = True
+            self._current.add(study_id)
 
 
 def open_database(url: str, *, heartbeat_s: int | None = None, create: bool = False) -> WorkerStorage:
@@ -126,7 +156,7 @@ def study_errors(url: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OptunaError, SQLAlchemyError, sqlite3.Error, ImportError, RuntimeError) as error:
+    except (OptunaError, SQLAlchemyError, sqlite3.Error) as error:
         cause: BaseException = error
         while (inner := getattr(cause, "orig", None) or cause.__cause__) is not None:
             cause = inner
@@ -157,7 +187,13 @@ def _connect(url: str, heartbeat_s: int | None, options: Mapping[str, Any]) -> W
             "heartbeat_stale_trial_callback": retry,
         }
     braces = url.replace("{", "{{").replace("}", "}}")  # Optuna formats it
-    return WorkerStorage(RDBStorage(braces, dict(options), **alive))
+    try:
+        return WorkerStorage(RDBStorage(braces, dict(options), **alive))
+    except ImportError as error:
+        raise StudyError(shown_uri(url), "needs a driver", "run pip install 'deepsky[postgres]'") from error
+    except RuntimeError as error:  # tables of another version
+        problem = f"does not fit this Optuna ({str(error).splitlines()[0]})"
+        raise StudyError(shown_uri(url), problem, "run optuna storage upgrade, or name another storage") from error
 
 
 def _connect_sqlite(path: Path) -> sqlite3.Connection:
@@ -174,8 +210,7 @@ def _check_or_create(path: Path, url: str, create: bool) -> None:
         if not create:
             raise StudyError(shown_uri(url), "does not exist", "run make tune first, or give another --storage")
         with whole_file(path) as fresh:
-            storage = _connect(f"{_SQLITE}{fresh}", None, {"creator": lambda: sqlite3.connect(fresh)})
-            storage._backend.engine.dispose()
+            _connect(f"{_SQLITE}{fresh}", None, {"creator": lambda: sqlite3.connect(fresh)}).close()
     connection = sqlite3.connect(path, timeout=_SQLITE_WAIT_S, isolation_level=None)
     try:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}

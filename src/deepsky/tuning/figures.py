@@ -171,11 +171,12 @@ def _slices(found: Found, objective: Objective) -> Figure:
     note = f"darker: later trials; (n of {len(found.numbers)}): trials with that parameter"
     figure = _figure(12.0, 0.8 + 2.4 * rows, f"{found.name}: slices of {objective.name}", note)
     panels = _panels(figure, rows, _SLICE_COLUMNS)
+    size = 14 if len(found.numbers) < 1000 else 4
     shades = Normalize(-0.5 * found.numbers.max(), found.numbers.max())  # the first ones too can be seen
     for axes, parameter in zip(panels, found.parameters, strict=False):
         shift = np.random.default_rng(0).uniform(-0.25, 0.25, len(found.numbers)) if parameter.choices else 0.0
         x = parameter.values + shift
-        axes.scatter(x, objective.values, 14, found.numbers, cmap="Blues", norm=shades, alpha=0.8, linewidths=0)
+        axes.scatter(x, objective.values, size, found.numbers, cmap="Blues", norm=shades, alpha=0.8, linewidths=0)
         axes.set_xlabel(parameter.heading)
         if parameter.choices:
             axes.set_xticks(range(len(parameter.choices)), parameter.choices)
@@ -183,6 +184,9 @@ def _slices(found: Found, objective: Objective) -> Figure:
         elif parameter.log:
             axes.set_xlim(parameter.low * 0.8, parameter.high * 1.25)
             _log_axis(axes, "x")
+        else:
+            margin = 0.05 * (parameter.high - parameter.low) or 0.5
+            axes.set_xlim(parameter.low - margin, parameter.high + margin)
         _scale_objective(axes, objective)
         axes.set_ylabel("")
     for axes in panels[n:]:
@@ -200,13 +204,17 @@ def _pareto(found: Found) -> Figure:
     (axes,) = _panels(figure, 1, 1)
     axes.plot(second.values, first.values, "o", ms=4, color=_ENDED, alpha=0.6, mew=0)
     axes.plot(second.values[front], first.values[front], "o-", ms=6, lw=1.2, color=_BEST)
-    for index in front[evenly(len(front), 12)]:
-        at, text = (second.values[index], first.values[index]), f"{found.numbers[index]:.0f}"
-        axes.annotate(text, at, (4, -10), textcoords="offset points", fontsize=7, color=_INK)
     _scale_objective(axes, first)
     axes.set_xlabel(second.name)
     if second.log:
         _log_axis(axes, "x")
+    places = axes.transData.transform(np.column_stack([second.values[front], first.values[front]]))
+    labelled: list[Floats] = []
+    for index, place in zip(front, places, strict=True):
+        if all((np.abs(place - other) > (35, 12)).any() for other in labelled):  # pixels that a number takes
+            labelled.append(place)
+            at, text = (second.values[index], first.values[index]), f"{found.numbers[index]:.0f}"
+            axes.annotate(text, at, (4, -10), textcoords="offset points", fontsize=7, color=_INK)
     return figure
 
 

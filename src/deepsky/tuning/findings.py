@@ -13,11 +13,11 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import rankdata
 from sklearn.ensemble import RandomForestRegressor
-from sklearn.inspection import permutation_importance
 from sklearn.model_selection import KFold
 
 Floats = npt.NDArray[np.float64]
 MOST_TRIALS = 1000  # more cost importances a minute and change nothing
+_SHUFFLES = 5
 _MANY = 30.0  # largest to smallest value of an objective that is drawn on a log axis
 
 
@@ -118,28 +118,28 @@ def importance_of(objective: Objective, found: Found) -> Importance:
     """Return how much worse a random forest ranks trials that it was not fitted to when one parameter is shuffled.
 
     Optuna's own evaluators leave conditional parameters out (fANOVA), or give noise the first place among 60 trials of
-    our space (PED-ANOVA); a forest takes "has no such parameter" as a value of its own. Ranks, since one diverging
-    trial would outweigh all others.
+    our space (PED-ANOVA). Ranks, since one diverging trial would outweigh all others.
 
     Source:
         Breiman 2001, Machine Learning 45, 5 (permutation importance).
     """
-    some = evenly(len(found.numbers), MOST_TRIALS)
-    inputs = np.column_stack([parameter.values[some] for parameter in found.parameters])
+    some, rng = evenly(len(found.numbers), MOST_TRIALS), np.random.default_rng(0)
+    inputs = np.column_stack([_filled(parameter.values[some], rng) for parameter in found.parameters])
     ranks = rankdata(objective.values[some]) / len(some)
-    worse, predicted = np.zeros(inputs.shape[1]), np.zeros(len(some))
+    worse, errors = np.zeros(inputs.shape[1]), np.zeros(len(some))
     for fitted, left_out in KFold(5, shuffle=True, random_state=0).split(inputs):
         forest = RandomForestRegressor(50, min_samples_leaf=2, random_state=0).fit(inputs[fitted], ranks[fitted])
-        predicted[left_out] = forest.predict(inputs[left_out])
-        shuffled = permutation_importance(
-            forest, inputs[left_out], ranks[left_out], scoring="neg_mean_squared_error", n_repeats=5, random_state=0
-        )
-        worse += shuffled.importances_mean
+        shuffled = np.tile(inputs[left_out], (len(worse), _SHUFFLES, 1, 1))
+        for column in range(len(worse)):
+            shuffled[column, :, :, column] = rng.permuted(shuffled[column, :, :, column], axis=1)
+        predicted = forest.predict(shuffled.reshape(-1, len(worse))).reshape(shuffled.shape[:3])
+        errors[left_out] = (forest.predict(inputs[left_out]) - ranks[left_out]) ** 2
+        worse += ((predicted - ranks[left_out]) ** 2 - errors[left_out]).sum(axis=(1, 2))
     worse, variance = worse.clip(0), ranks.var()
-    explained = 1 - ((ranks - predicted) ** 2).mean() / variance if variance else 0.0
+    explained = max(1 - errors.mean() / variance, 0.0) if variance else 0.0
     shares = worse / worse.sum() if worse.any() else worse
     names = [parameter.name for parameter in found.parameters]
-    return Importance(dict(zip(names, shares.tolist(), strict=True)), max(float(explained), 0.0))
+    return Importance(dict(zip(names, shares.tolist(), strict=True)), float(explained))
 
 
 def write_trials(found: Found, path: Path) -> None:
@@ -178,6 +178,16 @@ def by_importance(found: Found, importances: Mapping[str, Importance]) -> list[P
     """Return the parameters, what mattered most to the first objective first."""
     shares = importances[found.objectives[0].name].shares
     return sorted(found.parameters, key=lambda parameter: -shares[parameter.name])
+
+
+def _filled(values: Floats, rng: np.random.Generator) -> Floats:
+    """Let other trials' values stand in where a trial has no such parameter.
+
+    What it means not to have it is then told by the parameter that decides so: ``layers``, not ``units_1``.
+    """
+    missing, filled = np.isnan(values), values.copy()
+    filled[missing] = rng.choice(values[~missing], missing.sum()) if not missing.all() else 0.0
+    return filled
 
 
 def _is_finite(trial: FrozenTrial) -> bool:

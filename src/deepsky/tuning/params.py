@@ -123,6 +123,8 @@ class TuneParams:
         folds: 1 takes the split's own train and val rows; more are grouped folds of both.
         repeats: fits of each candidate per fold, each with a seed of its own.
         population: trials trained together; ``auto`` measures.
+        backend: of Keras while heads are searched, unless KERAS_BACKEND says otherwise; a head learns the same under
+            both. Networks trained from the images start from other weights under each, so they keep Keras' own.
         storage: URL of the database; a relative SQLite path counts from the project's root.
         heartbeat_s: seconds between the signs of life of a worker; a trial without one for three times as long is
             tried again.
@@ -142,6 +144,7 @@ class TuneParams:
     folds: int
     repeats: int
     population: int | Literal["auto"]
+    backend: Literal["jax", "tensorflow"]
     storage: str
     heartbeat_s: int
     heads: HeadSpace

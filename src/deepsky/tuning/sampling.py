@@ -1,6 +1,9 @@
 """What draws the next trial, and what ends one early."""
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from functools import partial
+from heapq import nsmallest
 from typing import Any
 
 import numpy as np
@@ -9,11 +12,12 @@ from optuna import Study
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from deepsky.errors import ConfigError
 from deepsky.training.fit import FitParams
-from deepsky.tuning.database import quiet
+from deepsky.tuning.database import WorkerStorage, quiet
 from deepsky.tuning.params import TuneParams
 from deepsky.tuning.space import all_choices
 
@@ -22,6 +26,7 @@ SEEN = 128
 _BEST = 25  # more than that TPE never takes for good
 _REDUCTION = 3  # of Hyperband: one trial in three reaches the next rung
 _MAX_GRID = 100_000
+_MANY = 20  # whole numbers
 _KEPT_ATTRIBUTES = "cma:"  # what CMA-ES knows stands in its trials
 
 
@@ -83,10 +88,11 @@ def grid(params: TuneParams, reference: FitParams) -> list[dict[str, Any]]:
 
 def turn(study: Study, trial: FrozenTrial) -> int:
     """Return the place of a trial among all that are not repeats of a trial whose worker died, from 0."""
-    before = [other for other in _all_trials(study) if other.number < trial.number]
-    if len(before) < trial.number and hasattr(study._storage, "refresh"):  # other workers have gone on
+    before = _all_trials(study)[: trial.number]
+    if trial.number and [one.number for one in before[-1:]] != [trial.number - 1]:  # other workers have gone on
+        assert isinstance(study._storage, WorkerStorage)
         study._storage.refresh()
-        before = [other for other in _all_trials(study) if other.number < trial.number]
+        before = _all_trials(study)[: trial.number]
     return sum(not is_repeat(other) for other in before)
 
 
@@ -155,7 +161,9 @@ class TurnSampler(_IndependentSampler):
         if self._drawing is None or self._drawing[0] != trial.number:
             self._drawing = trial.number, self._begin(study, trial)
         drawn = self._drawing[1]
-        value = _suggested(drawn, param_name, param_distribution)
+        value = _suggested(drawn, param_name, _smooth(param_distribution))
+        if isinstance(param_distribution, IntDistribution):
+            value = round(value)
         for name, attribute in drawn.storage.get_trial(drawn._trial_id).system_attrs.items():
             if name.startswith(_KEPT_ATTRIBUTES) and name not in trial.system_attrs:
                 study._storage.set_trial_system_attr(trial._trial_id, name, attribute)
@@ -173,17 +181,31 @@ class TurnSampler(_IndependentSampler):
 
     def _remember(self, study: Study, finished: Sequence[FrozenTrial], others: Sequence[FrozenTrial]) -> Study:
         memory = optuna.create_study(directions=study.directions)
-        best = sorted((one for one in finished if one.values), key=lambda one: _rank(study, one))[:_BEST]
+        best = nsmallest(_BEST, (one for one in finished if one.values), key=partial(_rank, study.directions[0]))
         seen = {one.number: one for one in [*best, *finished[-(self._n_seen - _BEST) :]]}
         running = [one for one in others if one.state == TrialState.RUNNING and one.params]
-        memory.add_trials([*(seen[number] for number in sorted(seen)), *running])
+        memory.add_trials([_smoothed(one) for one in [*(seen[number] for number in sorted(seen)), *running]])
         return memory
 
 
-def _rank(study: Study, trial: FrozenTrial) -> tuple[bool, float]:
+def _smooth(distribution: BaseDistribution) -> BaseDistribution:
+    """Let many whole numbers be one continuum: TPE takes ten times as long to draw from each of them by itself."""
+    if isinstance(distribution, IntDistribution) and distribution.high - distribution.low >= _MANY:
+        return FloatDistribution(distribution.low, distribution.high, log=distribution.log)
+    return distribution
+
+
+def _smoothed(trial: FrozenTrial) -> FrozenTrial:
+    """Return a trial as the other sampler sees it."""
+    smoothed = copy(trial)
+    smoothed.distributions = {name: _smooth(distribution) for name, distribution in trial.distributions.items()}
+    return smoothed
+
+
+def _rank(direction: StudyDirection, trial: FrozenTrial) -> tuple[bool, float]:
     """Order complete trials before pruned ones, and by the first objective."""
-    maximize = study.directions[0] == optuna.study.StudyDirection.MAXIMIZE
-    return trial.state != TrialState.COMPLETE, -trial.values[0] if maximize else trial.values[0]
+    value: float = trial.values[0]
+    return trial.state != TrialState.COMPLETE, -value if direction == StudyDirection.MAXIMIZE else value
 
 
 def _suggested(trial: Trial, name: str, distribution: BaseDistribution) -> Any:

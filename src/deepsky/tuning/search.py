@@ -133,6 +133,7 @@ class Worker(Generic[P]):
 
     def _train(self, trials: Sequence[Trial]) -> None:
         candidates = [suggest(trial, self._params, self._reference) for trial in trials]
+        self._storage.write_params()
         known = [set(self._storage.get_trial(trial._trial_id).intermediate_values) for trial in trials]
 
         def on_step(index: int, step: int, value: float) -> bool:

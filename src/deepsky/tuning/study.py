@@ -26,7 +26,7 @@ MAXIMIZED = ("f1_macro", "accuracy")
 REASON = "reason"  # user attribute of a failed trial
 _ATTRIBUTES = ("settings", "space", "data")
 # What may change from one call to the next without changing what a trial means.
-_FREE = ("dataset", "network", "trials", "population", "storage", "heartbeat_s", "heads", "scratch")
+_FREE = ("dataset", "network", "trials", "population", "backend", "storage", "heartbeat_s", "heads", "scratch")
 
 
 @dataclass(frozen=True)
@@ -150,6 +150,7 @@ def summaries(storage: str) -> list[Summary]:
             best, n_done = best_trial(study), sum(map(is_done, study.get_trials(deepcopy=False)))
             objective = study.user_attrs.get("settings", {}).get("objectives", ["value"])[0]
             found.append(Summary(name, n_done, objective, best and best.values[0], best and best.number))
+        database.close()
     return found
 
 

@@ -1,0 +1,143 @@
+"""Reference head, tuned head and logistic regression on real MobileNet features, by nested grouped cross-validation.
+
+    python benchmarks/tuned_heads.py WORKSPACE [--trials 64]
+
+WORKSPACE is what `make real` keeps with --workspace: a project with features of galaxy_zoo1 and kaggle_galaxy_zoo. Each
+of five outer folds is held out once; the search sees the others only, judges by three inner folds, and its best head is
+fitted again on them. What is printed is accuracy on the held-out folds.
+"""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from deepsky.config import read_section
+from deepsky.datasets.packed import open_packed
+from deepsky.networks.heads import build_head
+from deepsky.splits import fold_splits
+from deepsky.training.features import read_features
+from deepsky.training.fit import Examples, TrainParams, fit
+from deepsky.training.population import HeadTrainer
+from deepsky.tuning.objective import Objective
+from deepsky.tuning.params import TuneParams
+from deepsky.tuning.sampling import decision_steps, make_pruner, make_sampler
+from deepsky.tuning.space import candidate_of, params_of, suggest
+
+OUTER, INNER = 5, 3
+DATASETS = ("galaxy_zoo1", "kaggle_galaxy_zoo")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workspace", type=Path)
+    parser.add_argument("--trials", type=int, default=64)
+    options = parser.parse_args()
+    reference = read_section("train", TrainParams)
+    params = replace(
+        read_section("tune", TuneParams), trials=options.trials, folds=INNER, repeats=1, objectives=("accuracy",)
+    )
+    trainer = HeadTrainer()
+    print(f"{'dataset':20}{'logistic regression':>22}{'reference head':>22}{'tuned head':>22}{'search':>10}")
+    for dataset in DATASETS:
+        examples, groups = read(options.workspace, dataset)
+        figures, seconds = [], 0.0
+        outer = StratifiedGroupKFold(OUTER, shuffle=True, random_state=params.seed)
+        for rest, held in outer.split(examples.label, examples.label, groups):
+            started = time.perf_counter()
+            best = search(examples, groups, rest, params, reference, trainer)
+            seconds += time.perf_counter() - started
+            figures.append(
+                [
+                    regression_accuracy(examples, rest, held),
+                    head_accuracy(reference, examples, groups, rest, held),
+                    head_accuracy(best, examples, groups, rest, held),
+                ]
+            )
+        mean, spread = np.mean(figures, axis=0), np.std(figures, axis=0, ddof=1)
+        cells = "".join(f"{f'{a:.3f} +- {b:.3f}':>22}" for a, b in zip(mean, spread, strict=True))
+        print(f"{dataset:20}{cells}{seconds / OUTER:>8.0f} s", flush=True)
+        print("    per fold: " + "; ".join(" ".join(f"{value:.3f}" for value in row) for row in figures), flush=True)
+
+
+def read(workspace: Path, dataset: str) -> tuple[Examples, np.ndarray]:
+    packed = open_packed(workspace / "data/packed" / dataset)
+    features = read_features(workspace / "data/features" / dataset / "mobilenet.npy", len(packed.images))
+    table = pd.read_csv(workspace / "data/splits" / f"{dataset}.csv", dtype=str).set_index("id")
+    groups = packed.rows["id"].map(table["group"]).to_numpy(str)
+    rows = packed.rows["image"].to_numpy(np.int64)
+    return Examples(features, rows, packed.labels, np.full(len(rows), "test"), len(packed.card.classes)), groups
+
+
+def splits_of(examples: Examples, groups: np.ndarray, rest: np.ndarray, n_folds: int, seed: int) -> list[Examples]:
+    """Return the examples with train and val among ``rest`` only, once per fold."""
+    split = np.where(np.isin(np.arange(len(examples.label)), rest), "train", "test")
+    return [replace(examples, split=one) for one in fold_splits(split, examples.label, groups, n_folds, seed)]
+
+
+def search(
+    examples: Examples, groups: np.ndarray, rest: np.ndarray, params: TuneParams, reference: TrainParams,
+    trainer: HeadTrainer,
+) -> TrainParams:  # fmt: skip
+    """Search as `deepsky tune run` does, without a database."""
+    objective = Objective(params, trainer, splits_of(examples, groups, rest, INNER, params.seed))
+    study = optuna.create_study(
+        direction="maximize", sampler=make_sampler(params, reference), pruner=make_pruner(params)
+    )
+    if first := params_of(reference, params):
+        study.enqueue_trial(first)
+    steps = decision_steps(params)
+    while len(study.trials) < params.trials:
+        size = min(16, params.trials - len(study.trials))
+        trials: Sequence[optuna.Trial] = [study.ask() for _ in range(size)]
+        candidates = [suggest(trial, params, reference) for trial in trials]
+
+        def on_step(index: int, step: int, value: float, trials: Sequence[optuna.Trial] = trials) -> bool:
+            if step not in steps:
+                return True
+            trials[index].report(value, step)
+            return not trials[index].should_prune()
+
+        results = {}
+        objective.judge(candidates, on_step, results.__setitem__)
+        for index, trial in enumerate(trials):
+            study.tell(trial, results[index].values or None, state=optuna.trial.TrialState[results[index].state])
+    return candidate_of(study.best_trial.params, params, reference)
+
+
+def head_accuracy(
+    params: TrainParams, examples: Examples, groups: np.ndarray, rest: np.ndarray, held: np.ndarray
+) -> float:
+    """Fit on the other folds, a fifth of which watches, and answer on the held-out one."""
+    fitted = splits_of(examples, groups, rest, 5, params.seed)[0]
+    head = build_head(
+        examples.inputs.shape[1], examples.n_classes, params.hidden_units, params.activation, dropout=params.dropout,
+        batch_norm=params.batch_norm, l2=params.l2, seed=params.seed,
+    )  # fmt: skip
+    fit(head, fitted, params)
+    answers = head.predict(examples.inputs_of(held), verbose=0).argmax(axis=1)
+    return float((answers == examples.label[held]).mean())
+
+
+def regression_accuracy(examples: Examples, rest: np.ndarray, held: np.ndarray) -> float:
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
+    model.fit(examples.inputs_of(rest), examples.label[rest])
+    return float((model.predict(examples.inputs_of(held)) == examples.label[held]).mean())
+
+
+if __name__ == "__main__":
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    main()

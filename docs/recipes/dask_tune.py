@@ -1,0 +1,87 @@
+"""One search on every worker of a Dask cluster: each runs `deepsky tune run` on the same study until it is done.
+
+    python docs/recipes/dask_tune.py --scheduler tcp://HOST:8786 sdss_cutouts mobilenet --trials 200 --storage URL
+    python docs/recipes/dask_tune.py --local 4 --trials 200
+
+What the recipe does not know goes to `deepsky tune run`. Every worker needs the project, with its .venv and its data,
+in the same folder, and a database and an MLflow store that all of them reach; docs/tuning.md says how.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from distributed import Client, LocalCluster, Worker, get_worker, wait
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+
+
+def search(folder: str, options: list[str]) -> tuple[int, str]:
+    """Be one worker of the search, with as many threads as Dask has given this worker.
+
+    Args:
+        folder: the project.
+        options: of `deepsky tune run`.
+
+    Returns:
+        Exit status and last line.
+    """
+    worker = get_worker()
+    threads = dict.fromkeys(THREAD_VARIABLES, str(worker.state.nthreads))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deepsky", "tune", "run", *options],
+        cwd=folder, env={**os.environ, **threads}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    worker.search = process  # for stop, which runs beside this task
+    said, _ = process.communicate()
+    return process.returncode, said.strip().rpartition("\n")[2]
+
+
+def stop(dask_worker: Worker) -> None:
+    """Stop a worker's search as Ctrl-C would: its trials go back to the study."""
+    if (process := getattr(dask_worker, "search", None)) is not None:
+        process.terminate()
+
+
+def main() -> int:
+    """Start one search per worker, wait for all, and print how each ended."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("--scheduler", help="address of a running cluster's scheduler")
+    place.add_argument("--local", type=int, metavar="N", help="start N workers on this machine instead")
+    parser.add_argument("--folder", type=Path, default=Path.cwd(), help="the project (default: the current folder)")
+    known, options = parser.parse_known_args()
+    cluster = known.scheduler
+    if known.local is not None:
+        threads = max(1, len(os.sched_getaffinity(0)) // known.local)
+        cluster = LocalCluster(n_workers=known.local, threads_per_worker=threads, dashboard_address=None)
+    with Client(cluster) as client:
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+        if not workers:
+            sys.exit(f"error: {known.scheduler}: has no workers; start some with dask worker {known.scheduler}")
+        # Should a worker be lost, its task moves to another one, and so ends with the study at the latest.
+        searches = {
+            address: client.submit(
+                search, str(known.folder.resolve()), options, workers=[address], allow_other_workers=True, pure=False
+            )
+            for address in workers
+        }
+        try:
+            wait(list(searches.values()))
+        except KeyboardInterrupt:
+            client.run(stop)
+            wait(list(searches.values()))
+        statuses = []
+        for address, future in searches.items():
+            status, line = future.result()
+            print(f"{address}: {line}", flush=True)
+            statuses.append(status)
+    if known.local is not None:
+        cluster.close()
+    return int(any(statuses))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,440 @@
+"""Searches as processes: killed, stopped, together on one study, in PostgreSQL; and bad input as one line each."""
+
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from mlflow.tracking import MlflowClient
+from optuna import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from deepsky.cli import main
+from deepsky.tuning.study import is_done, load_study
+from tests.tuning_project import DATASET, NETWORK, ROOT, make_project, write_params
+
+STUDY = f"{DATASET}-{NETWORK}"
+TRIALS = 12
+PASSWORD, ENCODED = "p@ss:w/rd", "p%40ss%3Aw%2Frd"  # as it is, and as a URL has it
+STOPPED = "stopped; nothing half-written was left behind"
+ENV = {
+    name: value
+    for name, value in os.environ.items()
+    if not name.startswith(("MLFLOW_", "DEEPSKY_", "KERAS_", "SLURM_"))
+} | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without experiments; making one takes seconds."""
+    path: Path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture(scope="module")
+def new_project(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Callable[[], Path]:
+    """Makes a project on which a search takes seconds."""
+
+    def make() -> Path:
+        root = make_project(tmp_path_factory.mktemp("search") / "project", n_rows=60, trials=TRIALS)
+        shutil.copy(empty_store, root / "mlflow.db")
+        return root
+
+    return make
+
+
+def start(root: Path, *options: str, **popen: Any) -> "subprocess.Popen[str]":
+    """Start a search; its errors stand between its lines, as in a terminal."""
+    command = [sys.executable, "-m", "deepsky", "tune", "run", *options]
+    return subprocess.Popen(
+        command, cwd=root, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **popen
+    )
+
+
+def wait_for_line(process: "subprocess.Popen[str]", pattern: str) -> None:
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if re.match(pattern, line):
+            return
+    raise AssertionError(f"no line {pattern!r} in\n{''.join(lines)}")
+
+
+def wait_until(process: "subprocess.Popen[str]", true: Callable[[], bool]) -> None:
+    while not true():
+        assert process.poll() is None, "it ended before that"
+        time.sleep(0.05)
+
+
+def last_lines(process: "subprocess.Popen[str]") -> list[str]:
+    """Wait for the end."""
+    said, _ = process.communicate()
+    return [line for line in said.splitlines() if line]
+
+
+@pytest.fixture(scope="module")
+def study_of() -> Iterator[Callable[[str | Path], Study]]:
+    """Opens the study in a database, or in that of a project."""
+    opened: dict[str | Path, Study] = {}
+
+    def study(place: str | Path) -> Study:
+        if place not in opened:
+            opened[place] = load_study(STUDY, place if isinstance(place, str) else f"sqlite:///{place / 'tuning.db'}")
+        return opened[place]
+
+    yield study
+    for one in opened.values():
+        one._storage._backend.engine.dispose()
+
+
+def trials_of(study: Study) -> list[FrozenTrial]:
+    """All trials as they are now."""
+    study._storage.refresh()
+    return study.get_trials(deepcopy=False)
+
+
+def running(study: Study) -> set[int]:
+    return {trial.number for trial in trials_of(study) if trial.state == TrialState.RUNNING}
+
+
+def done(study: Study) -> list[FrozenTrial]:
+    return [trial for trial in trials_of(study) if is_done(trial)]
+
+
+def outline(study: Study) -> list[tuple[Any, ...]]:
+    return [(trial.number, trial.params, trial.state, trial.values) for trial in trials_of(study)]
+
+
+def logged(root: Path) -> tuple[list[int], str]:
+    """Numbers of the trials that MLflow has, and the state of their parent."""
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("deepsky-tuning")
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    numbers = [int(run.data.tags["deepsky.trial"]) for run in runs if run is not parent]
+    return sorted(numbers), str(parent.info.status)
+
+
+def test_one_seed_gives_one_search_even_if_it_is_stopped(new_project, study_of) -> None:
+    roots = [new_project() for _ in range(3)]
+    first, second = start(roots[0]), start(roots[1])
+    for process in (first, second):
+        lines = last_lines(process)
+        assert process.returncode == 0, lines
+        assert lines[-1].startswith(f"{TRIALS}/{TRIALS} done, best f1_macro ")
+    undisturbed = outline(study_of(roots[0]))
+    assert len(undisturbed) == TRIALS
+    assert outline(study_of(roots[1])) == undisturbed
+
+    in_first = start(roots[2])
+    wait_for_line(in_first, f"study {STUDY}: {TRIALS} trials, 4 at a time")
+    wait_until(in_first, lambda: len(running(study_of(roots[2]))) == 4)
+    in_first.send_signal(signal.SIGINT)
+    assert last_lines(in_first)[-2:] == [f"0/{TRIALS} done; the same command goes on from there", STOPPED]
+    study = study_of(roots[2])
+    assert in_first.returncode == 1
+    assert {trial.state for trial in trials_of(study)} == {TrialState.WAITING}
+
+    in_second = start(roots[2])
+    wait_for_line(in_second, f"4/{TRIALS} done")
+    in_second.send_signal(signal.SIGTERM)
+    lines = last_lines(in_second)
+    assert re.fullmatch(rf"[48]/{TRIALS} done; the same command goes on from there", lines[-2])
+    assert lines[-1] == STOPPED
+    assert in_second.returncode == 1
+    assert not running(study)
+    assert outline(study)[:4] == undisturbed[:4]
+
+    resumed = start(roots[2])
+    assert last_lines(resumed)[-1].startswith(f"{TRIALS}/{TRIALS} done")
+    assert resumed.returncode == 0
+    assert outline(study) == undisturbed
+    assert logged(roots[2]) == (list(range(TRIALS)), "FINISHED")
+
+
+def test_a_worker_killed_between_two_loses_nothing(new_project, study_of) -> None:
+    root, total = new_project(), 32
+    victim, survivor = (start(root, "--trials", str(total)) for _ in range(2))
+    wait_for_line(victim, r"\d+/\d+ done")
+    study = study_of(root)
+    wait_until(victim, lambda: len(running(study)) > 4)  # more than the survivor's
+    victim.kill()
+    victim.communicate()
+    before = {trial.number: (trial.params, trial.values) for trial in done(study)}
+    lines = last_lines(survivor)
+    assert survivor.returncode == 0, lines
+    finished = {trial.number: (trial.params, trial.values) for trial in done(study)}
+    assert len(finished) == total
+    assert before.items() <= finished.items()
+    assert not running(study)
+    lost = {trial.number for trial in trials_of(study) if trial.state == TrialState.FAIL} - set(finished)
+    assert lost
+    again = {trial.system_attrs.get("failed_trial"): trial for trial in done(study)}
+    for trial in trials_of(study):
+        if trial.number in lost and trial.params:
+            assert again[trial.number].params == trial.params
+    assert lost <= set(again)
+    assert logged(root) == (sorted(finished), "FINISHED")
+
+
+# ---- PostgreSQL ----
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    """URL of a server of its own; it refuses to be root."""
+    places = [Path(found).resolve().parent for found in (shutil.which("initdb"),) if found]
+    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    binaries = next((place for place in places if (place / "initdb").exists() and (place / "postgres").exists()), None)
+    if binaries is None:
+        pytest.skip("needs PostgreSQL's initdb and postgres")
+    with tempfile.TemporaryDirectory() as name:  # pytest's folder is closed to other users
+        folder, other = Path(name), dict[str, Any]()
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            other = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+        (folder / "password").write_text(PASSWORD)
+        (folder / "password").chmod(0o644)
+        port = closed_port()
+        url = f"postgresql://deepsky:{ENCODED}@127.0.0.1:{port}/postgres"
+        subprocess.run(
+            [binaries / "initdb", "--pgdata", "data", "--username", "deepsky", "--pwfile", "password", "--no-sync",
+             "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C"],
+            cwd=folder, check=True, capture_output=True, **other,
+        )  # fmt: skip
+        server = subprocess.Popen(
+            [binaries / "postgres", "-D", "data", "-p", str(port), "-k", folder, "-h", "127.0.0.1", "-F"],
+            cwd=folder, stderr=subprocess.DEVNULL, **other,
+        )  # fmt: skip
+        try:
+            wait_until(server, lambda: answers(url))
+            yield url
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait()
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(url: str) -> bool:
+    try:
+        psycopg.connect(url).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def test_two_workers_on_postgresql_are_stopped_and_go_on(new_project, study_of, postgres) -> None:
+    root = new_project()
+    stopped = start(root, "--workers", "2", "--storage", postgres, "--trials", "100", start_new_session=True)
+    wait_for_line(stopped, r"\[2\] study ")
+    study = study_of(postgres)
+    wait_until(stopped, lambda: len(running(study)) > 4)  # more than one worker's
+    os.killpg(stopped.pid, signal.SIGINT)  # as the terminal does
+    lines = last_lines(stopped)
+    assert lines[-1] == STOPPED
+    assert sum(line.endswith("/100 done; the same command goes on from there") for line in lines) == 2
+    assert "Traceback" not in "".join(lines)
+    assert not running(study)
+
+    total = len(done(study)) + 10
+    for process in [start(root, "--storage", postgres, "--trials", str(total)) for _ in range(2)]:
+        lines += last_lines(process)
+        assert process.returncode == 0, lines
+    assert PASSWORD not in "".join(lines)
+    assert ENCODED not in "".join(lines)
+    assert len(done(study)) == total
+    assert not running(study)
+    assert logged(root) == (sorted(trial.number for trial in done(study)), "FINISHED")
+
+
+# ---- bad input ----
+
+
+@pytest.fixture(scope="module")
+def searched(new_project) -> Path:
+    """A project with a search of four trials; tests leave it as it is."""
+    root: Path = new_project()
+    process = start(root, "--trials", "4")
+    assert last_lines(process)[-1].startswith("4/4 done")
+    return root
+
+
+def refused(root: Path, *options: str) -> str:
+    """Run a search by the command line in this process, which has keras at hand, and return its one line."""
+    before, arguments = Path.cwd(), sys.argv
+    os.chdir(root)
+    sys.argv = ["deepsky", "tune", "run", *options]
+    try:
+        with pytest.raises(SystemExit) as caught:
+            main()
+    finally:
+        os.chdir(before)
+        sys.argv = arguments
+    message = caught.value.code
+    assert isinstance(message, str)
+    assert message.startswith("error: ")
+    assert "\n" not in message
+    return message.removeprefix("error: ")
+
+
+@pytest.fixture
+def params(searched, study_of) -> Iterator[Path]:
+    """The searched project, whose params.yaml a test may write."""
+    before = (searched / "params.yaml").read_text()
+    yield searched
+    (searched / "params.yaml").write_text(before)
+    assert len(done(study_of(searched))) == len(trials_of(study_of(searched))) == 4
+
+
+def test_make_tune_hands_its_variables_on(searched) -> None:
+    words = ["make", "-f", ROOT / "Makefile", "-C", searched, "--no-print-directory", "-o", ".venv/.ready"]
+    ended = subprocess.run([*words, "tune", "TRIALS=0"], env=ENV, capture_output=True, text=True)
+    assert ended.returncode != 0
+    assert "error: --trials 0: is below 1; give the number of trials in total" in ended.stderr.splitlines()
+    dry = [
+        *words,
+        "-n",
+        "tune-workers",
+        "N=3",
+        "DATASET=a",
+        "NETWORK=b",
+        "TRIALS=5",
+        "STUDY=s",
+        "STORAGE=sqlite:///x.db",
+    ]
+    shown = subprocess.run(dry, env=ENV, capture_output=True, text=True, check=True).stdout.split()
+    assert shown == [
+        "deepsky",
+        "tune",
+        "run",
+        "a",
+        "b",
+        "--trials",
+        "5",
+        "--study",
+        "s",
+        "--storage",
+        "sqlite:///x.db",
+        "--workers",
+        "3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--trials", "0"], "--trials 0: is below 1; give the number of trials in total"),
+        (["--trials", "-3"], "--trials -3: is below 1"),
+        (["--workers", "0"], "--workers 0: is out of range; give 1 to 64"),
+        (["galaxies"], "dataset galaxies: is not in params.yaml; choose one of: blobs"),
+        (["blobs", "alexnet"], "network alexnet: is not in params.yaml; choose one of: mobilenet, "),
+        (
+            ["blobs", "resnet50"],
+            "data/features/blobs/resnet50.npy: does not exist; run dvc repro features@blobs-resnet50",
+        ),
+        (["--study", "a b"], "study 'a b': is no name of a study; use letters"),
+    ],
+)
+def test_bad_arguments(params, options, message) -> None:
+    assert refused(params, *options).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sampler": "annealing"}, "'annealing' .*tpe, random, cmaes, grid"),
+        ({"pruner": "scissors"}, "'scissors' .*hyperband, median, none"),
+        ({"objectives": ["test_accuracy"]}, "'test_accuracy'"),
+        (
+            {"heads__dropout": {"low": 0.5, "high": 0.1}},
+            "tune.heads.dropout.* low 0.5 lies above high 0.1: the range is empty",
+        ),
+        ({"heads__optimizer": []}, "tune.heads.* optimizer holds no choice"),
+        (
+            {"sampler": "grid"},
+            "tune.heads.label_smoothing: is a range, of which sampler grid cannot try all; write it as a list",
+        ),
+        ({"heads__units": [8]}, rf"study {STUDY}: began with units \[8, 16\], now it is \[8\]; restore that"),
+        ({"epochs": 9}, f"study {STUDY}: began with epochs 3, now it is 9; restore that in params.yaml, or give --s"),
+    ],
+)
+def test_bad_params(params, change, message) -> None:
+    write_params(params, trials=TRIALS, **change)
+    assert re.search(message, refused(params))
+
+
+def test_features_that_are_missing_or_not_those_of_dvc_lock(params) -> None:
+    path = params / "data" / "features" / DATASET / f"{NETWORK}.npy"
+    whole, remedy = path.read_bytes(), f"run dvc repro features@{STUDY}"
+    try:
+        path.write_bytes(whole[:-1] + b"\x00")
+        assert refused(params).endswith(f"{NETWORK}.npy: is stale: its hash is not the one in dvc.lock; {remedy}")
+        path.unlink()
+        assert refused(params).endswith(f"{NETWORK}.npy: does not exist; {remedy}")
+    finally:
+        path.write_bytes(whole)
+
+
+def test_another_machines_features_are_refused(params) -> None:
+    lock = params / "dvc.lock"
+    before = lock.read_text()
+    path = params / "data" / "splits" / f"{DATASET}.csv"
+    split = path.read_text()
+    try:
+        path.write_text(split.replace("test", "train", 1))
+        lock.write_text(before.replace(md5(split), md5(path.read_text())))
+        message = refused(params)
+        assert message.startswith(f"study {STUDY}: began with data/splits/{DATASET}.csv ")
+        assert message.endswith("run dvc pull or dvc repro to get its data, or give --study another name")
+    finally:
+        lock.write_text(before)
+        path.write_text(split)
+
+
+def test_databases_that_cannot_be_used(params, tmp_path) -> None:
+    whole = (params / "tuning.db").read_bytes()
+    (tmp_path / "half.db").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.db").write_text("no database\n" * 1000)
+    for name in ("half.db", "text.db"):
+        message = refused(params, "--storage", f"sqlite:///{tmp_path / name}")
+        assert f"{name}: the studies cannot be read or written (" in message
+        assert "check that it is reachable, whole and writable" in message
+
+
+def test_a_server_that_is_not_there(params) -> None:
+    url = f"postgresql://deepsky:hidden@127.0.0.1:{closed_port()}/postgres"
+    command = [sys.executable, "-m", "deepsky", "tune", "run", "--storage", url]
+    # Not a measurement: with the retries of a database library it would be minutes.
+    ended = subprocess.run(command, cwd=params, env=ENV, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    message = ended.stderr.splitlines()[-1]
+    assert message.startswith("error: postgresql://deepsky:***@127.0.0.1:")
+    assert "Connection refused" in message
+    assert "hidden" not in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def md5(text: str) -> str:
+    import hashlib
+
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
