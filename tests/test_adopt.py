@@ -19,8 +19,9 @@ from deepsky.config import read_section, read_yaml
 from deepsky.errors import ConfigError, StudyError
 from deepsky.stages.train import TunedHead
 from deepsky.stages.train_scratch import TunedScratch
+from deepsky.tracking.origin import find_trial_run
 from deepsky.tracking.store import prepare
-from deepsky.tracking.studies import TrialRecord, find_trial_run, open_study_run
+from deepsky.tracking.studies import TrialRecord, open_study_run
 from deepsky.training.fit import TrainParams
 from deepsky.tuning.adopt import adopt, diff, read_adopted
 from deepsky.tuning.database import open_database, quiet

@@ -10,9 +10,10 @@ from deepsky.errors import TrackingError
 from deepsky.tracking import children
 from deepsky.tracking.children import TrialRecord
 from deepsky.tracking.lineage import current_lineage, recorded_hashes
+from deepsky.tracking.origin import find_trial_run
 from deepsky.tracking.runs import close_dead_runs
 from deepsky.tracking.store import prepare, tracking_uri
-from deepsky.tracking.studies import StudyRun, find_trial_run, open_study_run
+from deepsky.tracking.studies import StudyRun, open_study_run
 from tests.trained_folders import make_project
 
 EXPERIMENT, STUDY = "sky-tuning", "sdss_jpg-mobilenet"

@@ -9,8 +9,10 @@ in the same folder, and a database and an MLflow store that all of them reach; d
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from distributed import Client, LocalCluster, Worker, get_worker, wait
@@ -45,6 +47,16 @@ def stop(dask_worker: Worker) -> None:
         process.terminate()
 
 
+def local_cluster(n_workers: int) -> LocalCluster:
+    """Start workers that share this machine's cores, and leave Ctrl-C to this process."""
+    threads = max(1, len(os.sched_getaffinity(0)) // n_workers)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which they inherit
+    try:
+        return LocalCluster(n_workers=n_workers, threads_per_worker=threads, dashboard_address=None)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def main() -> int:
     """Start one search per worker, wait for all, and print how each ended."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -53,11 +65,12 @@ def main() -> int:
     place.add_argument("--local", type=int, metavar="N", help="start N workers on this machine instead")
     parser.add_argument("--folder", type=Path, default=Path.cwd(), help="the project (default: the current folder)")
     known, options = parser.parse_known_args()
-    cluster = known.scheduler
-    if known.local is not None:
-        threads = max(1, len(os.sched_getaffinity(0)) // known.local)
-        cluster = LocalCluster(n_workers=known.local, threads_per_worker=threads, dashboard_address=None)
-    with Client(cluster) as client:
+    if known.local is not None and known.local < 1:
+        parser.error(f"--local {known.local} is below 1")
+    with (
+        local_cluster(known.local) if known.local else nullcontext(known.scheduler) as cluster,
+        Client(cluster) as client,
+    ):
         workers = client.scheduler_info(n_workers=-1)["workers"]
         if not workers:
             sys.exit(f"error: {known.scheduler}: has no workers; start some with dask worker {known.scheduler}")
@@ -78,8 +91,6 @@ def main() -> int:
             status, line = future.result()
             print(f"{address}: {line}", flush=True)
             statuses.append(status)
-    if known.local is not None:
-        cluster.close()
     return int(any(statuses))
 
 

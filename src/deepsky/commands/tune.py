@@ -189,6 +189,7 @@ def _echo(process: "subprocess.Popen[str]", number: int, ready: threading.Event)
 def _shared_env(workers: int) -> dict[str, str]:
     """Return an environment in which a worker takes its share of the cores, whatever the backend."""
     threads = str(max(1, len(os.sched_getaffinity(0)) // workers))
-    names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+    # The last two are JAX's: the size of XLA's thread pool.
+    names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC", "PJRT_NPROC")
     xla = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen={'true' if threads != '1' else 'false'}"
     return {**os.environ, **dict.fromkeys(names, threads), "XLA_FLAGS": xla.strip()}

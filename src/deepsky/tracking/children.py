@@ -22,9 +22,9 @@ from sqlalchemy import create_engine, insert, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
+from deepsky.tracking.origin import PARENT_TAG, TRIAL_TAG
 from deepsky.tracking.runs import flatten
 
-PARENT_TAG, TRIAL_TAG = "mlflow.parentRunId", "deepsky.trial"
 _STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 _RUNS_PER_PAGE = 1000
 _LARGEST = 1.7976931348623157e308  # what MLflow stores for infinity

@@ -1,6 +1,12 @@
-"""Where an adopted network comes from: the tags that lead from its run to its trial's."""
+"""How a study, its trials and an adopted network find each other in MLflow."""
 
-from deepsky.tracking.studies import find_trial_run
+from mlflow.entities import Run as StoredRun
+from mlflow.tracking import MlflowClient
+
+from deepsky.errors import TrackingError
+from deepsky.tracking.store import prepare, store_errors
+
+PARENT_TAG, TRIAL_TAG = "mlflow.parentRunId", "deepsky.trial"
 
 
 def origin_tags(experiment: str, study: str, trial: int) -> dict[str, str]:
@@ -20,3 +26,33 @@ def origin_tags(experiment: str, study: str, trial: int) -> dict[str, str]:
     found = find_trial_run(f"{experiment}-tuning", study, trial)
     tags = {"deepsky.study": study, "deepsky.trial": str(trial)}
     return tags | ({"deepsky.trial_run": found} if found else {})
+
+
+def find_trial_run(experiment: str, study: str, number: int) -> str | None:
+    """Return the id of a trial's run, None where the store has none.
+
+    Args:
+        experiment: name of the MLflow experiment.
+        study: name of the study.
+        number: of the trial.
+
+    Raises:
+        TrackingError: the store cannot be used.
+    """
+    client, experiment_id = prepare(experiment)
+    with store_errors():
+        parent = find_parent(client, experiment_id, study)
+        if parent is None:
+            return None
+        query = f"tags.`{PARENT_TAG}` = '{parent.info.run_id}' and tags.`{TRIAL_TAG}` = '{number}'"
+        found = client.search_runs([experiment_id], f"{query} and attributes.status != 'RUNNING'", max_results=1)
+    return str(found[0].info.run_id) if found else None
+
+
+def find_parent(client: MlflowClient, experiment_id: str, study: str) -> StoredRun | None:
+    """Return the parent run of a study, None where there is none."""
+    if "'" in study or "\\" in study:
+        raise TrackingError(f"study {study!r}", "MLflow cannot search for ' and \\", "give it a name without them")
+    query, order = f"tags.`deepsky.study` = '{study}'", ["attributes.start_time ASC"]
+    found = client.search_runs([experiment_id], query, order_by=order, max_results=1)
+    return found[0] if found else None

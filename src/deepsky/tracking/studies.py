@@ -7,13 +7,13 @@ from mlflow.entities import Run as StoredRun
 from mlflow.entities import RunTag
 from mlflow.tracking import MlflowClient
 
-from deepsky.errors import TrackingError
-from deepsky.tracking.children import PARENT_TAG, TRIAL_TAG, TrialRecord, children_of
+from deepsky.tracking.children import TrialRecord, children_of
 from deepsky.tracking.lineage import current_lineage
+from deepsky.tracking.origin import find_parent
 from deepsky.tracking.runs import Run, close_dead_runs, lineage_tags, process_tags
 from deepsky.tracking.store import one_at_a_time, prepare, store_errors
 
-__all__ = ["StudyRun", "TrialRecord", "find_trial_run", "open_study_run"]
+__all__ = ["StudyRun", "TrialRecord", "open_study_run"]
 _TRIALS_PER_LOCK = 100  # so that other workers do not wait long
 
 
@@ -90,7 +90,7 @@ def open_study_run(experiment: str, study: str, params: Mapping[str, object], ta
     lineage = current_lineage("", "")  # a search is no stage: the git commit
     named = {name if "." in name else f"deepsky.{name}": str(value) for name, value in tags.items()}
     with one_at_a_time(), store_errors():
-        parent = _find_parent(client, experiment_id, study)
+        parent = find_parent(client, experiment_id, study)
         if parent is None:
             parent = client.create_run(experiment_id, tags={"deepsky.study": study}, run_name=study)
         run = Run(client, parent.info.run_id)
@@ -99,32 +99,3 @@ def open_study_run(experiment: str, study: str, params: Mapping[str, object], ta
         client.log_batch(run.run_id, tags=[RunTag(name, value) for name, value in latest.items()])
         client.update_run(run.run_id, status="RUNNING")
     return StudyRun(client, parent)
-
-
-def find_trial_run(experiment: str, study: str, number: int) -> str | None:
-    """Return the id of a trial's run, None where the store has none.
-
-    Args:
-        experiment: name of the MLflow experiment.
-        study: name of the study.
-        number: of the trial.
-
-    Raises:
-        TrackingError: the store cannot be used.
-    """
-    client, experiment_id = prepare(experiment)
-    with store_errors():
-        parent = _find_parent(client, experiment_id, study)
-        if parent is None:
-            return None
-        query = f"tags.`{PARENT_TAG}` = '{parent.info.run_id}' and tags.`{TRIAL_TAG}` = '{number}'"
-        found = client.search_runs([experiment_id], f"{query} and attributes.status != 'RUNNING'", max_results=1)
-    return str(found[0].info.run_id) if found else None
-
-
-def _find_parent(client: MlflowClient, experiment_id: str, study: str) -> StoredRun | None:
-    if "'" in study or "\\" in study:
-        raise TrackingError(f"study {study!r}", "MLflow cannot search for ' and \\", "give it a name without them")
-    query, order = f"tags.`deepsky.study` = '{study}'", ["attributes.start_time ASC"]
-    found = client.search_runs([experiment_id], query, order_by=order, max_results=1)
-    return found[0] if found else None

@@ -73,6 +73,8 @@ class Worker(Generic[P]):
             try:
                 self._look()
                 self._n_before = self._n_done()
+                if self._n_before:
+                    print(f"{self._progress()} done before", flush=True)
                 self._log_missing()
                 while trials := self._ask():
                     self._train(trials)
@@ -102,6 +104,8 @@ class Worker(Generic[P]):
                 return asked
             if not running and n_free <= 0:
                 return []
+            if not waited_s:
+                print(f"waiting for {len(running)} trials of other workers", flush=True)
             if waited_s > 3 * self._params.heartbeat_s:
                 self._grant_a_heartbeat(running)
             time.sleep(_WAIT_S)
