@@ -115,7 +115,7 @@ def test_padding_is_bounded_and_sizes_are_powers_of_two():
     widths = [3, 4, 5, 60, 60, 64, 1000]
     heads = [
         population.Head(n, p, population.first_state(p, N_FEATURES, N_CLASSES), [])
-        for n, p in enumerate(replace(HEAD, hidden_units=(width,)) for width in widths)
+        for n, p in enumerate(replace(HEAD, hidden_units=(width, width)) for width in widths)
     ]
     groups = HeadTrainer(max_padding=3.0)._groups(heads, N_FEATURES, N_CLASSES)
     assert sorted(head.number for _, group in groups for head in group) == list(range(len(widths)))
@@ -134,6 +134,14 @@ def test_a_program_is_compiled_once():
     assert trainer._programs == programs
     again = HeadTrainer().train([replace(HEAD, learning_rate=1e-4, optimizer="sgd")], examples(), go_on)[0]
     np.testing.assert_allclose([s.val_loss for s in first.scores], [s.val_loss for s in again.scores], rtol=1e-5)
+
+
+def test_programs_that_were_used_longest_ago_make_room(monkeypatch):
+    monkeypatch.setattr(population, "_MAX_BYTES", 1)
+    trainer = HeadTrainer()
+    for params in (HEAD, replace(HEAD, hidden_units=()), HEAD):
+        trainer.train([replace(params, epochs=1)], examples(), go_on)
+        assert len(trainer._programs) == 1
 
 
 def test_networks_that_have_no_population_are_fitted_in_turn():

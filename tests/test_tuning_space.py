@@ -46,10 +46,15 @@ def test_a_trial_stands_for_its_candidate(reference):
         )
 
 
-def test_a_reference_outside_the_space_has_no_parameters():
-    assert params_of(replace(HEAD, l2=1e-5), TUNE_PARAMS) is not None
-    assert params_of(replace(HEAD, l2=0.0), TUNE_PARAMS) is None  # the range begins above
-    assert params_of(replace(HEAD, l2=1e-5, activation="selu"), TUNE_PARAMS) is None
+def test_a_reference_outside_the_space_goes_to_its_edge():
+    outside = params_of(replace(HEAD, l2=0.0, hidden_units=(2048, 32)), TUNE_PARAMS)
+    assert outside == params_of(HEAD, TUNE_PARAMS) | {"l2": 1e-7, "units_1": 1024}
+    assert candidate_of(outside, TUNE_PARAMS, HEAD).hidden_units == (1024, 32)
+
+
+def test_a_reference_with_another_choice_has_no_parameters():
+    assert params_of(replace(HEAD, activation="selu"), TUNE_PARAMS) is None
+    assert params_of(replace(HEAD, hidden_units=(8,) * 5), TUNE_PARAMS) is None
 
 
 def test_every_combination_comes_once():

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from distributed import Client, LocalCluster, Worker, get_worker, wait
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+# Of TensorFlow; the last two of JAX.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC", "PJRT_NPROC")
 
 
 def search(folder: str, options: list[str]) -> tuple[int, str]:

@@ -205,7 +205,8 @@ def fit(
         optimizer=make_optimizer(params, n_steps=params.epochs * len(batches)),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=params.label_smoothing),
         metrics=["accuracy", keras.metrics.CategoricalCrossentropy(name="cross_entropy")],
-        jit_compile=False,  # compiling takes longer than ten epochs of a head
+        # XLA under TensorFlow takes longer to compile than ten epochs of a head; JAX without it runs step by step.
+        jit_compile=keras.backend.backend() != "tensorflow",
     )
     best = keras.callbacks.EarlyStopping(
         "val_loss", mode="min", patience=params.patience or params.epochs, restore_best_weights=params.keep == "best"

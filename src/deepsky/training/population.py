@@ -18,9 +18,10 @@ from deepsky.training.stacked import Heads, HeadsOptimizer, Shape
 from deepsky.training.trials import EpochScore, OnEpoch, Outcome
 
 Array = npt.NDArray[np.float32]
-_ROWS_PER_PREDICTION = 1024
+_ROWS_PER_PREDICTION = 256
 # On a CPU padding costs what it computes; an accelerator waits for launches, not for arithmetic.
 _MAX_PADDING_CPU = 3.0
+_MAX_BYTES = 2 << 30  # of the weights and moments of all programs
 _WIDTHS, _DEPTHS = (0, 32, 128, 512, 1024), (0, 2, 4)
 
 
@@ -68,12 +69,17 @@ class HeadTrainer:
         while waiting:
             epoch = min(waiting)
             for shape, group in self._groups(waiting.pop(epoch), n_features, examples.n_classes):
-                if shape not in self._programs:
-                    self._programs[shape] = Program(shape)
-                reached = self._programs[shape].train(group, examples, on_epoch, epoch)
+                reached = self._program(shape).train(group, examples, on_epoch, epoch)
                 if left := [head for head in group if not head.ended]:
                     waiting.setdefault(reached, []).extend(left)
         return [Outcome(tuple(head.scores), head.ended or "finished", head.reason) for head in heads]
+
+    def _program(self, shape: Shape) -> "Program":
+        """Return the program of a shape; those that were used longest ago go when all fill too much memory."""
+        self._programs[shape] = self._programs.pop(shape) if shape in self._programs else Program(shape)
+        while len(self._programs) > 1 and sum(one.n_bytes for one in self._programs) > _MAX_BYTES:
+            self._programs.pop(next(iter(self._programs)))
+        return self._programs[shape]
 
     def _groups(self, heads: Sequence[Head], n_features: int, n_classes: int) -> list[tuple[Shape, list[Head]]]:
         """Cut the heads into groups that one program takes, as large as padding allows; sizes are powers of two."""
@@ -182,8 +188,11 @@ class Program:
         """Return (head, row, class) and whether all weights of each head are finite."""
         parts = []
         for first in range(0, len(inputs), _ROWS_PER_PREDICTION):
-            part, finite = self._scored.predict_on_batch(inputs[first : first + _ROWS_PER_PREDICTION])
-            parts.append(np.asarray(part))
+            rows = inputs[first : first + _ROWS_PER_PREDICTION]
+            # Compiled for one number of rows: folds differ by a few.
+            filled = np.pad(rows, ((0, -len(rows) % _ROWS_PER_PREDICTION), (0, 0)))
+            part, finite = self._scored.predict_on_batch(filled)
+            parts.append(np.asarray(part)[:, : len(rows)])
         return np.concatenate(parts, axis=1), np.asarray(finite)
 
     def end(self, alive: npt.NDArray[np.bool_], *, stop: bool) -> None:

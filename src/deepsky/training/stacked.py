@@ -66,6 +66,11 @@ class Shape:
         """Numbers in the kernels of one head; the others do not matter."""
         return sum(math.prod(shapes[name]) for name, shapes in self.layout.items() if name.startswith("kernel"))
 
+    @property
+    def n_bytes(self) -> int:
+        """Memory of the kernels of all heads and of their two moments."""
+        return 3 * 4 * self.n_heads * self.n_weights_per_head
+
 
 class Heads(keras.layers.Layer):
     """Features -> probabilities of every head, (head, row, class), and whether each head's weights are finite.

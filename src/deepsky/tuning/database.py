@@ -3,7 +3,7 @@
 import fcntl
 import sqlite3
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -44,6 +44,7 @@ class WorkerStorage(_CachedStorage):
         self._current = set[int]()  # ids of studies
         self._ids = dict[str, int]()
         self._unwritten = list[TrialParamModel]()
+        self._sorted = dict[int, list[FrozenTrial]]()
 
     def refresh(self) -> None:
         """Look again at the next question."""
@@ -68,6 +69,17 @@ class WorkerStorage(_CachedStorage):
         if study_name not in self._ids:
             self._ids[study_name] = super().get_study_id_from_name(study_name)
         return self._ids[study_name]
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """Return the trials by number, sorted once and not at each of the many questions of an ask."""
+        if deepcopy or states is not None:
+            return list(super().get_all_trials(study_id, deepcopy, states))
+        self._read_trials_from_remote_storage(study_id)
+        if study_id not in self._sorted:
+            self._sorted[study_id] = list(super().get_all_trials(study_id, deepcopy=False))
+        return self._sorted[study_id].copy()
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """Return a trial as this worker knows it."""
@@ -110,6 +122,10 @@ class WorkerStorage(_CachedStorage):
             study_id, _ = self._trial_id_to_study_id_and_number[trial_id]
             self._add_trials_to_cache(study_id, [self._backend.get_trial(trial_id)])
         return changed
+
+    def _add_trials_to_cache(self, study_id: int, trials: list[FrozenTrial]) -> None:
+        super()._add_trials_to_cache(study_id, trials)
+        self._sorted.pop(study_id, None)
 
     def _known(self, trial_id: int) -> FrozenTrial:
         study_id, number = self._trial_id_to_study_id_and_number[trial_id]

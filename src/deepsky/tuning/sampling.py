@@ -26,6 +26,7 @@ SEEN = 128
 _BEST = 25  # more than that TPE never takes for good
 _REDUCTION = 3  # of Hyperband: one trial in three reaches the next rung
 _MAX_GRID = 100_000
+_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 _MANY = 20  # whole numbers
 _KEPT_ATTRIBUTES = "cma:"  # what CMA-ES knows stands in its trials
 
@@ -88,12 +89,17 @@ def grid(params: TuneParams, reference: FitParams) -> list[dict[str, Any]]:
 
 def turn(study: Study, trial: FrozenTrial) -> int:
     """Return the place of a trial among all that are not repeats of a trial whose worker died, from 0."""
+    return trial.number - sum(map(is_repeat, _trials_before(study, trial)))
+
+
+def _trials_before(study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
+    """Return every trial that began before this one; under Hyperband study.get_trials shows a part of them."""
     before = _all_trials(study)[: trial.number]
     if trial.number and [one.number for one in before[-1:]] != [trial.number - 1]:  # other workers have gone on
         assert isinstance(study._storage, WorkerStorage)
         study._storage.refresh()
         before = _all_trials(study)[: trial.number]
-    return sum(not is_repeat(other) for other in before)
+    return before
 
 
 def is_repeat(trial: FrozenTrial) -> bool:
@@ -102,7 +108,7 @@ def is_repeat(trial: FrozenTrial) -> bool:
 
 
 def _all_trials(study: Study) -> list[FrozenTrial]:
-    """Return all trials; under Hyperband study.get_trials shows a part of them."""
+    """Return all trials, by number."""
     return list(study._storage.get_all_trials(study._study_id, deepcopy=False))
 
 
@@ -170,22 +176,34 @@ class TurnSampler(_IndependentSampler):
         return value
 
     def _begin(self, study: Study, trial: FrozenTrial) -> Trial:
-        others = [other for other in _all_trials(study) if other.number != trial.number] if self._n_seen else []
-        finished = [other for other in others if other.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-        if self._history is None or self._history[0] != len(finished):
-            self._history = len(finished), self._remember(study, finished, others)
-        seed = int(np.random.SeedSequence([self._seed, turn(study, trial)]).generate_state(1)[0])
+        before = _trials_before(study, trial)
+        n_finished = sum(one.state in _FINISHED for one in before)
+        if self._history is None or self._history[0] != n_finished:
+            self._history = n_finished, self._remember(study, before)
+        place = trial.number - sum(map(is_repeat, before))
+        seed = int(np.random.SeedSequence([self._seed, place]).generate_state(1)[0])
         with quiet():
             self._history[1].sampler = self._make(seed)
         return self._history[1].ask()
 
-    def _remember(self, study: Study, finished: Sequence[FrozenTrial], others: Sequence[FrozenTrial]) -> Study:
+    def _remember(self, study: Study, trials: Sequence[FrozenTrial]) -> Study:
+        """Return a study in memory of the trials that the other sampler shall look at."""
         memory = optuna.create_study(directions=study.directions)
-        best = nsmallest(_BEST, (one for one in finished if one.values), key=partial(_rank, study.directions[0]))
-        seen = {one.number: one for one in [*best, *finished[-(self._n_seen - _BEST) :]]}
-        running = [one for one in others if one.state == TrialState.RUNNING and one.params]
-        memory.add_trials([_smoothed(one) for one in [*(seen[number] for number in sorted(seen)), *running]])
+        if self._n_seen:
+            finished = [one for one in trials if one.state in _FINISHED]
+            complete = [one for one in finished if one.state == TrialState.COMPLETE]
+            seen = finished[-(self._n_seen - _BEST) :]
+            for objective, direction in enumerate(study.directions):
+                rank = partial(_rank, objective, -1 if direction == StudyDirection.MAXIMIZE else 1)
+                seen += nsmallest(_BEST // len(study.directions), complete, key=rank)
+            seen += [one for one in trials if one.state == TrialState.RUNNING and one.params]
+            once = {one.number: one for one in seen}
+            memory.add_trials([_smoothed(once[number]) for number in sorted(once)])
         return memory
+
+
+def _rank(objective: int, sign: int, trial: FrozenTrial) -> float:
+    return float(sign * trial.values[objective])
 
 
 def _smooth(distribution: BaseDistribution) -> BaseDistribution:
@@ -200,12 +218,6 @@ def _smoothed(trial: FrozenTrial) -> FrozenTrial:
     smoothed = copy(trial)
     smoothed.distributions = {name: _smooth(distribution) for name, distribution in trial.distributions.items()}
     return smoothed
-
-
-def _rank(direction: StudyDirection, trial: FrozenTrial) -> tuple[bool, float]:
-    """Order complete trials before pruned ones, and by the first objective."""
-    value: float = trial.values[0]
-    return trial.state != TrialState.COMPLETE, -value if direction == StudyDirection.MAXIMIZE else value
 
 
 def _suggested(trial: Trial, name: str, distribution: BaseDistribution) -> Any:

@@ -31,16 +31,23 @@ def candidate_of(trial_params: Mapping[str, Any], params: TuneParams, reference:
 
 
 def params_of(candidate: FitParams, params: TuneParams) -> dict[str, Any] | None:
-    """Return the parameters of a trial that stand for a candidate; None where it lies outside the space."""
+    """Return the parameters of the trial that comes nearest to a candidate: numbers outside a range go to its end.
+
+    None where one of its choices is not in the space, or its number of layers.
+    """
     known, found = asdict(candidate), dict[str, Any]()
     if isinstance(candidate, TrainParams):
         known["layers"] = len(candidate.hidden_units)
         known |= {_units(number): units for number, units in enumerate(candidate.hidden_units, start=1)}
 
     def choose(name: str, dimension: Dimension) -> Any:
-        inside = known[name] in dimension if isinstance(dimension, tuple) else _within(known[name], dimension)
-        found[name] = known[name] if inside else None
-        return known[name]
+        value = known[name]
+        if isinstance(dimension, tuple):
+            found[name] = value if value in dimension else None
+        else:
+            nearest = min(max(value, dimension.low), dimension.high)
+            found[name] = nearest if name != "layers" or nearest == value else None
+        return value
 
     _candidate(choose, params, candidate)
     return None if None in found.values() else found
@@ -98,7 +105,3 @@ def _suggested(trial: BaseTrial, name: str, dimension: Dimension) -> Any:
     if isinstance(dimension, FloatRange):
         return trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log)
     return trial.suggest_categorical(name, dimension)
-
-
-def _within(value: Any, dimension: IntRange | FloatRange) -> bool:
-    return bool(dimension.low <= value <= dimension.high)

@@ -61,7 +61,7 @@ def open_study(name: str, params: TuneParams, reference: FitParams, meaning: Mea
     Args:
         name: of the study.
         params: section ``tune``.
-        reference: becomes the first trial where it lies in the space.
+        reference: becomes the first trial, as near as the space comes to it.
         meaning: what the trials would mean.
 
     Raises:
