@@ -59,7 +59,7 @@ lock: $(READY)   ## resolve the dependencies of pyproject.toml again into requir
 	  --output-file requirements.lock --no-header --no-annotate --no-emit-index-url --upgrade
 
 clean:           ## remove .venv and the caches of the tools; data, models and runs stay
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .jax_cache
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"error: python {v[0]}.{v[1]}: deepsky needs 3.11 to 3.13; run make PYTHON=python3.12 $(MAKECMDGOALS)")'

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -101,7 +102,18 @@ def _work(dataset: str, network: str, *, trials: int | None, name: str, storage:
     """Be one worker."""
     if network in read_yaml("backbones"):
         os.environ.setdefault("KERAS_BACKEND", read_choice("tune.backend", ("jax", "tensorflow")))
+        # What one worker has compiled, the others and the next search find; by host, because processors differ.
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(".jax_cache", socket.gethostname()).absolute()))
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+    from deepsky.tuning.worker import Stop
 
+    stop = Stop()
+    with stop.watched(), stop.held():  # JAX swallows an interruption that comes while it is imported
+        import deepsky.tuning.search  # noqa: F401
+    _search(dataset, network, trials=trials, name=name, storage=storage)
+
+
+def _search(dataset: str, network: str, *, trials: int | None, name: str, storage: str | None) -> None:
     from deepsky.networks import BACKBONES
     from deepsky.tracking.store import TrackingParams
     from deepsky.tracking.studies import open_study_run
@@ -153,8 +165,9 @@ def _run_side_by_side(command: list[str], workers: int) -> None:
         try:
             for number in range(1, workers + 1):
                 process = subprocess.Popen(
-                    command, env=_shared_env(workers), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-                )
+                    command, env=_shared_env(workers), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                    process_group=0,  # Ctrl-C reaches this process, and through it each of them once
+                )  # fmt: skip
                 processes.append(process)
                 readers.append(threading.Thread(target=_echo, args=(process, number, ready)))
                 readers[-1].start()
@@ -164,7 +177,7 @@ def _run_side_by_side(command: list[str], workers: int) -> None:
             for process in processes:
                 process.wait()
         except KeyboardInterrupt:
-            for process in processes:  # Ctrl-C has reached them already, SIGTERM has not
+            for process in processes:
                 process.send_signal(signal.SIGINT)
             raise
         finally:

@@ -16,13 +16,16 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb.models import TrialParamModel
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from deepsky.errors import StudyError
 from deepsky.files import whole_file
 from deepsky.tracking.store import project_root, shown_uri
 
 _SQLITE = "sqlite:///"
+_LOCK = 0x64656570  # PostgreSQL's locks have numbers
 _SQLITE_WAIT_S = 30.0  # for another worker's write
 _CONNECT_S = 5  # a server that does not answer by then is not there
 _GRACE = 3  # heartbeats that may be missed
@@ -160,7 +163,8 @@ def open_database(url: str, *, heartbeat_s: int | None = None, create: bool = Fa
         if not separator or not scheme.startswith("postgresql+"):
             raise StudyError(shown_uri(url), "is no storage for studies", "give sqlite:///FILE or postgresql://...")
         options = {"pool_pre_ping": True, "connect_args": {"connect_timeout": _CONNECT_S}}
-        return _connect(f"{scheme}://{rest}", heartbeat_s, options)
+        with _one_creator(f"{scheme}://{rest}", options):
+            return _connect(f"{scheme}://{rest}", heartbeat_s, options)
 
 
 @contextmanager
@@ -238,6 +242,15 @@ def _check_or_create(path: Path, url: str, create: bool) -> None:
             connection.execute("ROLLBACK")
     finally:
         connection.close()
+
+
+@contextmanager
+def _one_creator(url: str, options: Mapping[str, Any]) -> Iterator[None]:
+    """Let one worker of all machines make the tables; the lock goes with the connection, however it ends."""
+    engine = create_engine(url, poolclass=NullPool, connect_args=options["connect_args"])
+    with engine.connect() as database:
+        database.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
+        yield
 
 
 @contextmanager

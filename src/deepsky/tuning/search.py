@@ -248,6 +248,8 @@ class Worker(Generic[P]):
                 f"all {len(done)} trials diverged, the last: {done[-1].user_attrs[REASON]}",
                 "lower the learning rates of the space in params.yaml and give --study another name",
             )
+        name = self._study.study_name
+        print(f"{self._progress()} done; deepsky tune adopt {name} writes the best into params.yaml", flush=True)
         last = max(done, key=lambda trial: (trial.datetime_complete, trial.number), default=None)
         if last is None or (self._told and last.number not in self._told):
             return
