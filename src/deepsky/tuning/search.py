@@ -227,9 +227,11 @@ class Worker(Generic[P]):
         n_done = len(self._done(self._look()))  # other workers' trials too
         per_s = (n_done - self._n_before) / (time.perf_counter() - self._started)
         left_s = (self._n_target - n_done) / per_s if per_s > 0 else float("inf")
+        print(f"{self._progress()} done, {self._best()}, {per_s:.2f} trials/s, {left_s:.0f} s left", flush=True)
+
+    def _best(self) -> str:
         best, name = best_trial(self._study), self._params.objectives[0]
-        found = f"best {name} {best.values[0]:.4f} (trial {best.number})" if best else "none complete yet"
-        print(f"{self._progress()} done, {found}, {per_s:.2f} trials/s, {left_s:.0f} s left", flush=True)
+        return f"best {name} {best.values[0]:.4f} (trial {best.number})" if best else "none complete yet"
 
     def _progress(self) -> str:
         return f"{self._n_done()}/{self._n_target}"
@@ -248,8 +250,8 @@ class Worker(Generic[P]):
                 f"all {len(done)} trials diverged, the last: {done[-1].user_attrs[REASON]}",
                 "lower the learning rates of the space in params.yaml and give --study another name",
             )
-        name = self._study.study_name
-        print(f"{self._progress()} done; deepsky tune adopt {name} writes the best into params.yaml", flush=True)
+        adopt = f"deepsky tune adopt {self._study.study_name} writes it into params.yaml"
+        print(f"{self._progress()} done, {self._best()}; {adopt}", flush=True)
         last = max(done, key=lambda trial: (trial.datetime_complete, trial.number), default=None)
         if last is None or (self._told and last.number not in self._told):
             return
