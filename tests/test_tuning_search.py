@@ -1,3 +1,4 @@
+import re
 import signal
 import threading
 from dataclasses import replace
@@ -67,8 +68,8 @@ def test_a_search_ends_at_its_trials_and_goes_on_to_more(capsys):
     assert len(trials_of(worker)) == 10
     assert all(map(is_done, trials_of(worker)))
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3
-    assert lines[-1].startswith("10/10 done, best f1_macro ")
+    assert len(lines) == 4  # three populations, and the end
+    assert re.fullmatch(r"10/10 done, best f1_macro .*; deepsky tune adopt \S+ writes it into params.yaml", lines[-1])
     again = new_worker("ends")
     again.run(10)
     assert len(trials_of(again)) == 10
