@@ -105,7 +105,9 @@ def test_the_pages_commands_exist(command) -> None:
     context = click.Context(cli)
     while isinstance(group, click.Group):
         group = group.commands[words.pop(0)]
-    group.make_context(command, words, parent=context)  # raises on an unknown or missing option
+    parsed = group.make_context(command, words, parent=context)  # raises on an unknown or missing option
+    assert parsed.command is group
+    assert not parsed.args
 
 
 def test_the_pages_targets_and_links_exist() -> None:

@@ -80,9 +80,11 @@ def test_another_space_reference_or_data_is_refused_and_nothing_lost(params):
 
 
 def test_what_may_change_may_change(params):
-    opened(params)
-    opened(replace(params, trials=7, population=3, heartbeat_s=2))
-    opened(params, reference=replace(HEAD, learning_rate=0.5))  # which is searched
+    begun = opened(params)
+    more = opened(replace(params, trials=7, population=3, heartbeat_s=2, backend="tensorflow"))
+    other = opened(params, reference=replace(HEAD, learning_rate=0.5))  # which is searched
+    assert begun.user_attrs == more.user_attrs == other.user_attrs
+    assert len(other.trials) == 1
 
 
 def test_a_study_of_someone_else_is_refused(params):

@@ -5,8 +5,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from deepsky.datasets.packed import open_packed
 from deepsky.networks import BACKBONES, choose
 from deepsky.networks.backbone import BackboneParams, build_features
@@ -71,7 +69,6 @@ def run(
     inputs = read_features(features, len(opened.images))
     assigned, card = read_split(split, opened), read_weights_card(weights)
     front = build_features(choose(BACKBONES, network), image_spec(opened), backbone, weights / "weights.h5")
-    keras.utils.set_random_seed(params.seed)
     head = build_head(
         inputs.shape[1],
         len(opened.card.classes),
