@@ -6,29 +6,42 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
-from deepsky.archives.addresses import frame_url, panstarrs_jpeg_url, sdss_jpeg_url
+from deepsky.archives.addresses import RELEASES, frame_url, panstarrs_jpeg_url, psfield_url, sdss_jpeg_url
+from deepsky.archives.http import DownloadParams
+from deepsky.archives.journal import only_one
 from deepsky.archives.simulated import SimulatedArchive
+from deepsky.archives.wanted import FOLDERS, ArchiveParams
 from deepsky.catalogue.simulated import CatalogueParams
-from deepsky.errors import DataError
+from deepsky.config import read_section
+from deepsky.errors import ConfigError, DataError
 from deepsky.stages import catalogue as catalogue_stage
 from deepsky.stages import fetch
 
+ROOT = Path(__file__).resolve().parents[1]
 PARAMS = CatalogueParams("simulated", seed=11, n_fields=1, n_per_class_per_field=2)
+ARCHIVE = read_section("archive", ArchiveParams, ROOT / "params.yaml")
+DOWNLOAD = read_section("download", DownloadParams, ROOT / "params.yaml")
+
+
+def fetch_simulated(params, catalogue, out, archive=ARCHIVE, **options):
+    fetch.run(params, archive, DOWNLOAD, "stop", catalogue=catalogue, out=out, **options)
 
 
 def tree(folder):
     """Every file below a folder with its bytes' hash."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def make_catalogue(params, path):
-    catalogue_stage.run(params, out=path)
+    catalogue_stage.run(params, ARCHIVE.release, query=path.parent / "query", out=path)
     return path
 
 
@@ -41,7 +54,7 @@ def catalogue(tmp_path_factory):
 def clean(tmp_path_factory, catalogue):
     """A fetch that nothing disturbed."""
     out = tmp_path_factory.mktemp("clean") / "raw"
-    fetch.run(PARAMS, catalogue=catalogue, out=out)
+    fetch_simulated(PARAMS, catalogue, out)
     return out
 
 
@@ -56,7 +69,7 @@ def test_files_stand_where_the_design_says(clean, catalogue):
     key = (row["run"], row["camcol"], row["field"])
     expected = {f"frames/{key[0]}/{key[1]}/frame-{b}-{key[0]:06d}-{key[1]}-{key[2]:04d}.fits.bz2" for b in "ugriz"}
     expected |= {f"{folder}/{objid}.jpg" for folder in ("sdss_jpg", "stsci_jpg") for objid in table["objid"]}
-    sources = {f"{folder}/.source.json" for folder in fetch.FOLDERS}
+    sources = {f"{folder}/.source.json" for folder in FOLDERS}
     assert set(tree(clean)) == expected | sources | {"manifest.csv"}
     archive = SimulatedArchive(PARAMS)
     frame = next(name for name in sorted(expected) if "frame-i" in name)
@@ -70,7 +83,7 @@ def test_files_stand_where_the_design_says(clean, catalogue):
 
 def test_manifest_describes_every_raw_file(clean):
     manifest = pd.read_csv(clean / "manifest.csv")
-    assert list(manifest.columns) == ["path", "url", "bytes", "sha256"]
+    assert list(manifest.columns) == ["path", "url", "bytes", "sha256", "time", "etag", "last_modified", "mirror"]
     assert manifest["path"].is_monotonic_increasing
     files = {name: digest for name, digest in tree(clean).items() if name.endswith(("bz2", "jpg"))}
     assert dict(zip(manifest["path"], manifest["sha256"], strict=True)) == files
@@ -81,26 +94,49 @@ def test_manifest_describes_every_raw_file(clean):
 
 
 def test_urls_have_the_documented_form():
-    assert frame_url(3918, 3, 213, "r") == (
-        "https://data.sdss.org/sas/dr17/eboss/photoObj/frames/301/3918/3/frame-r-003918-3-0213.fits.bz2"
+    name = "301/3918/3/frame-r-003918-3-0213.fits.bz2"
+    folders = {
+        "dr12": "https://data.sdss.org/sas/dr12/boss/photoObj/frames/",
+        "dr17": "https://data.sdss.org/sas/dr17/eboss/photoObj/frames/",
+        "dr18": "https://data.sdss.org/sas/dr18/prior-surveys/sdss4-dr17-eboss/photoObj/frames/",
+    }
+    assert {release: frame_url(release, 301, 3918, 3, 213, "r") for release in folders} == {
+        release: folder + name for release, folder in folders.items()
+    }
+    assert all(f"/sas/{release}/eboss/" in frame_url(release, 301, 1, 1, 1, "u") for release in RELEASES[1:6])
+    assert psfield_url("dr17", 301, 3918, 3, 213) == (
+        "https://data.sdss.org/sas/dr17/eboss/photo/redux/301/3918/objcs/3/psField-003918-3-0213.fit"
     )
-    assert sdss_jpeg_url(1.5, -2.5, scale=0.4, width=240, height=240) == (
-        "https://skyserver.sdss.org/dr17/SkyServerWS/ImgCutout/getjpeg?ra=1.5&dec=-2.5&scale=0.4&width=240&height=240&opt="
+    assert sdss_jpeg_url("dr16", 1.5, -2.5, scale=0.4, width=240, height=240) == (
+        "https://skyserver.sdss.org/dr16/SkyServerWS/ImgCutout/getjpeg?ra=1.5&dec=-2.5&scale=0.4&width=240&height=240&opt="
     )
     assert panstarrs_jpeg_url(1.5, -2.5, size=240, red="a", green="b", blue="c") == (
         "https://ps1images.stsci.edu/cgi-bin/fitscut.cgi?ra=1.5&dec=-2.5&size=240&format=jpg&red=a&green=b&blue=c"
     )
 
 
-def test_objects_of_one_field_share_its_frames(catalogue):
-    downloads = fetch.plan_downloads(catalogue, "simulated")
-    assert sum(download.folder == "frames" for download in downloads) == 5
-    assert len({download.path for download in downloads}) == len(downloads) == 5 + 2 * 6
+def test_archive_params_decide_what_is_drawn(catalogue, tmp_path):
+    """One band, small SDSS cutouts, no Pan-STARRS."""
+    archive = replace(ARCHIVE, bands=("r",), stsci_jpg=False, cutout_px=32)
+    fetch_simulated(PARAMS, catalogue, tmp_path / "raw", archive)
+    found = [name for name in tree(tmp_path / "raw") if name.endswith(("bz2", "jpg"))]
+    assert sum("frame-r" in name for name in found) == 1
+    assert len([name for name in found if name.startswith("sdss_jpg/")]) == len(found) - 1 == 6
+    jpeg = cv2.imread(str(tmp_path / "raw" / next(name for name in found if name.endswith("jpg"))))
+    assert jpeg.shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("change", [{"psf_fields": True}, {"stsci_fits": ("g",)}])
+def test_what_only_real_archives_have_is_refused(change, catalogue, tmp_path):
+    with pytest.raises(ConfigError, match=f"archive.{next(iter(change))}: is for survey: sdss"):
+        fetch_simulated(PARAMS, catalogue, tmp_path / "raw", replace(ARCHIVE, **change))
+    with pytest.raises(ConfigError, match="--retry-failed: is for survey: sdss"):
+        fetch_simulated(PARAMS, catalogue, tmp_path / "raw", retry_failed=True)
 
 
 def test_a_second_fetch_keeps_every_file(fetched, catalogue, clean):
     inodes = {name: (fetched / name).stat().st_ino for name in tree(fetched) if name != "manifest.csv"}
-    fetch.run(PARAMS, catalogue=catalogue, out=fetched)
+    fetch_simulated(PARAMS, catalogue, fetched)
     assert {name: (fetched / name).stat().st_ino for name in inodes} == inodes
     assert tree(fetched) == tree(clean)
 
@@ -108,11 +144,12 @@ def test_a_second_fetch_keeps_every_file(fetched, catalogue, clean):
 def test_a_killed_fetch_goes_on_to_the_same_bytes(tmp_path, catalogue, clean):
     out = tmp_path / "raw"
     code = (
-        "from pathlib import Path; from deepsky.stages import fetch; "
-        "from deepsky.catalogue.simulated import CatalogueParams as P; "
-        f"fetch.run(P('simulated', 11, 1, 2), catalogue=Path({str(catalogue)!r}), out=Path({str(out)!r}))"
+        "from pathlib import Path; from tests.test_fetch import PARAMS, fetch_simulated; "
+        f"fetch_simulated(PARAMS, Path({str(catalogue)!r}), Path({str(out)!r}))"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL
+    )
     while not list(out.glob("frames/*/*/frame-*.bz2")) and process.poll() is None:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
@@ -124,7 +161,7 @@ def test_a_killed_fetch_goes_on_to_the_same_bytes(tmp_path, catalogue, clean):
     assert {name: left[name] for name in kept} == {name: tree(clean)[name] for name in kept}
     folder = next(out.glob("frames/*/*"))
     (folder / ".frame-u-000001-1-0001.fits.abc123.bz2").write_bytes(b"torso")
-    fetch.run(PARAMS, catalogue=catalogue, out=out)
+    fetch_simulated(PARAMS, catalogue, out)
     assert tree(out) == tree(clean)
 
 
@@ -132,7 +169,7 @@ def test_other_parameters_leave_no_old_file(fetched, tmp_path):
     """With fewer objects the frames keep their names but not their pixels."""
     fewer = replace(PARAMS, n_per_class_per_field=1)
     old = tree(fetched)
-    fetch.run(fewer, catalogue=make_catalogue(fewer, tmp_path / "fewer.csv"), out=fetched)
+    fetch_simulated(fewer, make_catalogue(fewer, tmp_path / "fewer.csv"), fetched)
     new = tree(fetched)
     frames = [name for name in old if name.endswith(".bz2")]
     assert len(frames) == 5
@@ -144,9 +181,9 @@ def test_other_parameters_leave_no_old_file(fetched, tmp_path):
 def test_another_seed_leaves_no_old_file(fetched, tmp_path):
     other = replace(PARAMS, seed=12, n_per_class_per_field=1)
     old = tree(fetched)
-    fetch.run(other, catalogue=make_catalogue(other, tmp_path / "other.csv"), out=fetched)
+    fetch_simulated(other, make_catalogue(other, tmp_path / "other.csv"), fetched)
     new = tree(fetched)
-    assert set(old) & set(new) == {"manifest.csv", *(f"{folder}/.source.json" for folder in fetch.FOLDERS)}
+    assert set(old) & set(new) == {"manifest.csv", *(f"{folder}/.source.json" for folder in FOLDERS)}
     assert set(pd.read_csv(fetched / "manifest.csv")["path"]) == {name for name in new if name.endswith(("bz2", "jpg"))}
     assert not [path for path in fetched.rglob("*") if path.is_dir() and not any(path.iterdir())]
 
@@ -156,14 +193,14 @@ def test_files_of_a_program_that_answered_otherwise_are_not_kept(fetched, catalo
     jpeg.write_bytes(b"drawn by an older version")
     last = sorted(fetched.glob("sdss_jpg/*.jpg"))[-1]
     last.write_bytes(b"drawn by an older version")
-    fetch.run(PARAMS, catalogue=catalogue, out=fetched)
+    fetch_simulated(PARAMS, catalogue, fetched)
     assert tree(fetched) == tree(clean)
 
 
 def test_catalogue_of_another_sky_is_refused(tmp_path):
     foreign = make_catalogue(replace(PARAMS, seed=99), tmp_path / "foreign.csv")
     with pytest.raises(DataError, match="no such field"):
-        fetch.run(PARAMS, catalogue=foreign, out=tmp_path / "raw")
+        fetch_simulated(PARAMS, foreign, tmp_path / "raw")
     assert not (tmp_path / "raw" / "manifest.csv").exists()
 
 
@@ -171,19 +208,24 @@ def test_cell_that_is_no_number_is_refused(catalogue, tmp_path):
     table = pd.read_csv(catalogue, dtype=str)
     table.loc[1, "ra"] = "12h30m"
     table.to_csv(tmp_path / "broken.csv", index=False)
-    with pytest.raises(DataError, match=r"broken.csv: ra, dec: .*12h30m"):
-        fetch.run(PARAMS, catalogue=tmp_path / "broken.csv", out=tmp_path / "raw")
+    with pytest.raises(DataError, match=r"broken.csv: object \d+ has .*12h30m.* in column 'ra'"):
+        fetch_simulated(PARAMS, tmp_path / "broken.csv", tmp_path / "raw")
     assert not (tmp_path / "raw").exists()
 
 
 def test_unwritable_place_is_one_line(catalogue, tmp_path):
     (tmp_path / "raw").write_text("a file where the folder should be")
     with pytest.raises(DataError, match=r"raw.*cannot be written") as caught:
-        fetch.run(PARAMS, catalogue=catalogue, out=tmp_path / "raw")
+        fetch_simulated(PARAMS, catalogue, tmp_path / "raw")
     assert "\n" not in str(caught.value)
 
 
+def test_two_fetches_at_once_are_refused(catalogue, tmp_path):
+    with only_one(tmp_path), pytest.raises(DataError, match="another fetch is at work here; wait until it ends"):
+        fetch_simulated(PARAMS, catalogue, tmp_path)
+
+
 def test_catalogue_without_fields_is_refused(tmp_path):
-    pd.DataFrame({"objid": ["1"], "ra": [1.0], "dec": [np.pi]}).to_csv(tmp_path / "bare.csv", index=False)
+    pd.DataFrame({"id": ["1"], "ra": [1.0], "dec": [np.pi]}).to_csv(tmp_path / "bare.csv", index=False)
     with pytest.raises(DataError, match="'run' is missing"):
-        fetch.run(PARAMS, catalogue=tmp_path / "bare.csv", out=tmp_path / "raw")
+        fetch_simulated(PARAMS, tmp_path / "bare.csv", tmp_path / "raw")

@@ -2,6 +2,7 @@ import bz2
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from astropy.io import fits
 from hypothesis import given, settings
@@ -11,8 +12,8 @@ from hypothesis.extra import numpy as hnp
 from deepsky.errors import DataError
 from deepsky.imaging.composite import affine_between, align, lupton_rgb
 from deepsky.imaging.cutouts import cut_objects, inside
-from deepsky.imaging.fields import find_fields, read_field, require_bands
-from deepsky.imaging.frames import read_frame, read_header
+from deepsky.imaging.fields import SkyField, assign_fields, edge_distance, find_fields, read_field, require_bands
+from deepsky.imaging.frames import celestial_wcs, filter_name, read_frame, read_header
 from deepsky.imaging.stretch import StretchLimits, asinh_stretch, shrink_to_plot, sky_limits, to_gray
 from tests.small_frames import HEIGHT, OFFSETS_PX, WIDTH, frame_wcs, star_frame, write_field, write_frame
 
@@ -117,7 +118,145 @@ def test_no_image_is_refused(tmp_path):
         read_frame(tmp_path / "table.fits", band="g")
 
 
+# ---- stacks of Pan-STARRS ----
+
+STACKS = "multisurvey_cutouts_ra27.95_dec0.26"
+STACK = {"BUNIT": None, "EXPTIME": 43.0, "BSOFTEN": 12.5, "BOFFSET": -3.75, "HIERARCH FPA.FILTER": "r.00000"}
+NMGY_PER_COUNT = 10 ** (-0.4 * 2.5) / 43  # zero points of 25 mag and, for nanomaggies, 22.5
+
+
+def asinh_scaled(counts):
+    """What the survey stores, by its own definition: asinh magnitudes of (counts - BOFFSET) / BSOFTEN."""
+    return 2.5 / np.log(10) * np.arcsinh((counts - STACK["BOFFSET"]) / (2 * STACK["BSOFTEN"]))
+
+
+def stack_counts():
+    return np.random.default_rng(2).normal(0, 1, (HEIGHT, WIDTH)) * np.logspace(0, 5, WIDTH)
+
+
+def test_asinh_scaled_stack_reads_back(tmp_path):
+    counts = stack_counts()
+    path = write_frame(tmp_path / "1-r.fits", asinh_scaled(counts), frame_wcs("r"), **STACK)
+    frame = read_frame(path, band="r")
+    assert frame.flux_nmgy.dtype == np.float32
+    assert np.allclose(frame.flux_nmgy / NMGY_PER_COUNT, counts, rtol=1e-6, atol=1e-4)
+    assert np.abs(frame.flux_nmgy / NMGY_PER_COUNT - counts).max() < 1e-6 * np.abs(counts).max()
+    with pytest.raises(DataError, match="its header says FILTER r, not i"):
+        read_frame(path, band="i")
+
+
+def test_linear_stack_of_16_bits_with_a_mask(tmp_path):
+    """Scaled integers with BLANK, as the survey's own files have them, and no asinh keys."""
+    path, stored = tmp_path / "1-g.fits", np.arange(HEIGHT * WIDTH, dtype=np.int16).reshape(HEIGHT, WIDTH)
+    hdu = fits.PrimaryHDU(stored, frame_wcs("g").to_header())
+    hdu.header["HIERARCH FPA.TELESCOPE"] = "PS1"
+    hdu.header["EXPTIME"] = 43.0
+    hdu.writeto(path)
+    content = path.read_bytes()
+    keys = b"".join(b"%-80b" % card for card in (b"BSCALE  =  0.5", b"BZERO   =  10.0", b"BLANK   =  7"))
+    end = content.index(b"END" + b" " * 77)
+    path.write_bytes(content[:end] + keys + content[end : end + 80] + content[end + 80 + len(keys) :])
+    expected = (stored * 0.5 + 10.0) * NMGY_PER_COUNT
+    expected[0, 7] = 0
+    assert read_frame(path, band="g").flux_nmgy == pytest.approx(expected, rel=1e-6)
+
+
+def test_masked_pixels_of_a_stack_are_sky(tmp_path):
+    counts = stack_counts()
+    counts[: HEIGHT // 2] = np.nan
+    path = write_frame(tmp_path / "1-r.fits", asinh_scaled(counts), frame_wcs("r"), **STACK)
+    flux = read_frame(path, band="r").flux_nmgy
+    assert (flux[: HEIGHT // 2] == 0).all()
+    assert np.allclose(flux[HEIGHT // 2 :] / NMGY_PER_COUNT, counts[HEIGHT // 2 :], rtol=1e-6, atol=1e-4)
+    counts[-1, -1] = np.nan
+    path = write_frame(tmp_path / "2-r.fits", asinh_scaled(counts), frame_wcs("r"), **STACK)
+    with pytest.raises(DataError, match=r"2-r.fits: 6145 of its 12288 pixels are masked \(NaN\)") as error:
+        read_frame(path, band="r")
+    one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"EXPTIME": None}, "no number EXPTIME"),
+        ({"EXPTIME": "NaN"}, "no number EXPTIME"),
+        ({"EXPTIME": 0.0}, "EXPTIME is 0.0"),
+        ({"BSOFTEN": "soft"}, "no number BSOFTEN"),
+        ({"BOFFSET": None}, "BUNIT is ''"),  # one of the two keys says nothing
+    ],
+)
+def test_stack_without_its_numbers_is_refused(tmp_path, change, message):
+    path = write_frame(tmp_path / "1-r.fits", FLUX, frame_wcs("r"), **STACK)
+    with fits.open(path, mode="update") as hdus:
+        for key, value in change.items():
+            hdus[0].header.pop(key)
+            if value is not None:
+                hdus[0].header[key] = value
+    with pytest.raises(DataError, match=r"1-r\.fits") as error:
+        read_frame(path, band="r")
+    assert message in one_line(error)
+
+
+def test_stack_beyond_all_numbers_is_refused(tmp_path):
+    flux = np.zeros((HEIGHT, WIDTH))
+    flux[3, 4] = 1e4  # 10 ** 4000
+    path = write_frame(tmp_path / "1-r.fits", flux, frame_wcs("r"), **STACK)
+    with pytest.raises(DataError, match=r"row 3, column 4.* is inf"):
+        read_frame(path, band="r")
+
+
+def photometry(frame, scale_arcsec, radius_arcsec):
+    """Flux in nanomaggies around the brightest source, above the level at 20 to 28 arcsec."""
+    smooth = cv2.GaussianBlur(frame.flux_nmgy, (0, 0), 1.5)
+    y, x = np.unravel_index(smooth.argmax(), smooth.shape)
+    rows, columns = np.indices(smooth.shape)
+    distance = np.hypot(rows - y, columns - x) * scale_arcsec
+    level = np.median(frame.flux_nmgy[(distance > 20) & (distance < 28)])
+    return float((frame.flux_nmgy[distance < radius_arcsec] - level).sum())
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("band", ["g", "r", "i", "z"])
+def test_real_stack_has_the_flux_that_sdss_saw(real_data, band):
+    path = real_data(f"{STACKS}/PS1_{band}.fits")
+    assert filter_name(read_header(path)) == band
+    stack, frame = read_frame(path, band=band), read_frame(real_data(f"{STACKS}/SDSS_{band}.fits"), band=band)
+    assert stack.pixel_scale_arcsec == pytest.approx(0.25, rel=1e-4)
+    for radius_arcsec in (8, 15):
+        ratio = photometry(stack, 0.25, radius_arcsec) / photometry(frame, 0.396, radius_arcsec)
+        assert 0.9 < ratio < 1.1
+    # The galaxy that the cutouts were asked for, in their middle by the stack's own coordinates.
+    x_px, y_px = stack.wcs.all_world2pix(27.952, 0.2635, 0)
+    assert (float(x_px), float(y_px)) == pytest.approx((119.5, 119.5), abs=1)
+
+
 # ---- fields ----
+
+
+def test_own_cutout_or_deepest_field_whatever_the_number_of_fields(tmp_path):
+    """Against the plain search over all fields and objects, on frames that overlap, some around ra 0 and the pole."""
+    rng, fields, rows = np.random.default_rng(7), [], []
+    for number in range(24):
+        centre = [(150.0, 20.0), (0.0, -5.0), (40.0, 89.99)][number % 3]
+        wcs = frame_wcs("r")
+        wcs.wcs.crval = [(centre[0] + rng.normal(0, 0.004)) % 360, min(centre[1] + rng.normal(0, 0.004), 90)]
+        path = write_frame(tmp_path / f"f{number}-r.fits", np.zeros((HEIGHT, WIDTH), np.float32), wcs)
+        fields.append(SkyField(f"f{number}", None, {"r": path}))
+        for ra, dec in np.transpose(wcs.all_pix2world(rng.uniform(-60, WIDTH, 9), rng.uniform(-40, HEIGHT, 9), 0)):
+            rows.append((f"o{len(rows)}", ra, dec))
+    objects = pd.DataFrame(rows, columns=["id", "ra", "dec"])
+    depths = []
+    for field in fields:
+        wcs = celestial_wcs(field.paths["r"], read_header(field.paths["r"]))
+        x_px, y_px = wcs.all_world2pix(objects["ra"].to_numpy(), objects["dec"].to_numpy(), 0)
+        depths.append(edge_distance(x_px, y_px, (HEIGHT, WIDTH)))
+    expected = np.where(np.max(depths, axis=0) >= -1, np.argmax(depths, axis=0), -1)
+    assert {-1, *range(5)} <= set(expected.tolist())
+    second_best = (np.array(depths) >= 0) & (np.arange(len(fields))[:, np.newaxis] != expected)
+    own, row = np.argwhere(second_best)[0]  # another field holds the object better, but this one is its own
+    objects.loc[row, "id"], expected[row] = f"f{own}", own
+    place = {"position": "radec", "position_band": "r", "catalogue": tmp_path / "catalogue.csv"}
+    assert np.array_equal(assign_fields(objects, fields, **place), expected)
 
 
 def test_fields_by_name(tmp_path):

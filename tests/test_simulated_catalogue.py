@@ -57,9 +57,10 @@ def test_params_are_checked(changes):
 
 
 def test_catalogue_is_that_of_the_reference_query(tmp_path):
-    catalogue_stage.run(PARAMS, out=tmp_path / "catalogue.csv")
+    catalogue_stage.run(PARAMS, "dr17", query=tmp_path / "query", out=tmp_path / "catalogue.csv")
     table = pd.read_csv(tmp_path / "catalogue.csv")
-    assert tuple(table.columns) == REFERENCE_COLUMNS
+    assert tuple(table.columns) == ("id", *REFERENCE_COLUMNS)
+    assert (table["id"] == table["objid"]).all()
     counts = table.groupby(["run", "camcol", "field", "class"]).size()
     assert len(counts) == PARAMS.n_fields * len(CLASSES)
     assert (counts == PARAMS.n_per_class_per_field).all()
@@ -77,7 +78,7 @@ def test_catalogue_is_that_of_the_reference_query(tmp_path):
 
 def test_catalogue_bytes_repeat(tmp_path):
     for name in ("a.csv", "b.csv"):
-        catalogue_stage.run(PARAMS, out=tmp_path / name)
+        catalogue_stage.run(PARAMS, "dr17", query=tmp_path / "query", out=tmp_path / name)
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
 
 

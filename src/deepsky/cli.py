@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import click
 
+from deepsky.archives.addresses import RELEASES, Release
 from deepsky.config import read_choice, read_section, read_yaml
 from deepsky.errors import DeepSkyError
 
@@ -70,24 +71,38 @@ def _path_option(name: str, what: str) -> Any:
 
 
 @cli.command()
+@_path_option("query", "folder of deepsky query's answer, for survey: sdss")
 @_path_option("out", "catalogue CSV to write")
-def catalogue(out: Path) -> None:
+def catalogue(query: Path, out: Path) -> None:
     """Stage catalogue: which objects."""
+    from deepsky.archives.wanted import ArchiveParams
     from deepsky.catalogue.simulated import CatalogueParams
     from deepsky.stages import catalogue as stage
 
-    stage.run(read_section("catalogue", CatalogueParams), out=out)
+    release = read_section("archive", ArchiveParams).release
+    stage.run(read_section("catalogue", CatalogueParams), release, query=query, out=out)
 
 
 @cli.command()
-@_path_option("catalogue", "catalogue CSV")
-@_path_option("out", "folder of the raw files")
-def fetch(catalogue: Path, out: Path) -> None:
+@click.option("--catalogue", default="data/catalogue.csv", show_default=True, type=PATH, help="catalogue CSV")
+@click.option("--out", default="data/raw", show_default=True, type=PATH, help="folder of the raw files")
+@click.option("--retry-failed", is_flag=True, help="only the files that failed last time (OUT/failures.csv)")
+def fetch(catalogue: Path, out: Path, retry_failed: bool) -> None:
     """Stage fetch: the raw frames and cutouts of the catalogue's objects."""
+    from deepsky.archives.http import DownloadParams
+    from deepsky.archives.wanted import ArchiveParams
     from deepsky.catalogue.simulated import CatalogueParams
     from deepsky.stages import fetch as stage
 
-    stage.run(read_section("catalogue", CatalogueParams), catalogue=catalogue, out=out)
+    stage.run(
+        read_section("catalogue", CatalogueParams),
+        read_section("archive", ArchiveParams),
+        read_section("download", DownloadParams),
+        _on_bad_file(),
+        catalogue=catalogue,
+        out=out,
+        retry_failed=retry_failed,
+    )
 
 
 @cli.command()
@@ -246,6 +261,20 @@ def repro(jobs: int, targets: tuple[str, ...]) -> None:
     from deepsky.commands import repro as command
 
     command.run(jobs, targets)
+
+
+@cli.command()
+@click.option("--sql", type=PATH, help="file with one SELECT statement")
+@click.option("--objects-per-class", type=int, help="ask for so many galaxies, quasars and stars")
+@click.option("--release", type=click.Choice(RELEASES), help="of SDSS (default: archive.release of params.yaml)")
+def query(sql: Path | None, objects_per_class: int | None, release: Release | None) -> None:
+    """Ask SDSS which objects to work on: writes data/query/catalogue.csv, for survey: sdss."""
+    from deepsky.archives.http import DownloadParams
+    from deepsky.archives.wanted import ArchiveParams
+    from deepsky.commands import query as command
+
+    chosen = release or read_section("archive", ArchiveParams).release
+    command.run(sql, objects_per_class, chosen, read_section("download", DownloadParams))
 
 
 @cli.group()

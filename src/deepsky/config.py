@@ -11,7 +11,7 @@ from deepsky.errors import ConfigError
 
 PARAMS = Path("params.yaml")
 SECTIONS = (
-    "on_bad_file", "catalogue", "frames", "images", "datasets", "split",
+    "on_bad_file", "catalogue", "archive", "download", "frames", "images", "datasets", "split",
     "weights", "backbones", "features", "train", "scratch", "tune", "tuned", "tracking",
 )  # fmt: skip
 T = TypeVar("T")

@@ -1,8 +1,15 @@
 """Where the surveys' services publish a file: its documented URL, and the name it has on disk."""
 
-SDSS_FRAMES = "https://data.sdss.org/sas/dr17/eboss/photoObj/frames/301"
-SDSS_CUTOUTS = "https://skyserver.sdss.org/dr17/SkyServerWS/ImgCutout/getjpeg"
-PANSTARRS_CUTOUTS = "https://ps1images.stsci.edu/cgi-bin/fitscut.cgi"
+from typing import Literal, get_args
+
+Release = Literal["dr12", "dr13", "dr14", "dr15", "dr16", "dr17", "dr18"]
+RELEASES: tuple[Release, ...] = get_args(Release)
+
+SDSS_DATA = "https://data.sdss.org"
+SKYSERVER = "https://skyserver.sdss.org"
+PANSTARRS = "https://ps1images.stsci.edu"
+PANSTARRS_LISTS = f"{PANSTARRS}/cgi-bin/ps1filenames.py"
+PANSTARRS_CUTOUTS = f"{PANSTARRS}/cgi-bin/fitscut.cgi"
 
 
 def frame_path(run: int, camcol: int, field: int, band: str) -> str:
@@ -10,16 +17,45 @@ def frame_path(run: int, camcol: int, field: int, band: str) -> str:
     return f"{run}/{camcol}/frame-{band}-{run:06d}-{camcol}-{field:04d}.fits.bz2"
 
 
-def frame_url(run: int, camcol: int, field: int, band: str) -> str:
-    """URL of a frame in SDSS DR17."""
-    return f"{SDSS_FRAMES}/{frame_path(run, camcol, field, band)}"
+def psfield_path(run: int, camcol: int, field: int) -> str:
+    """Path of a field's point-spread functions below the folder of all frames, beside the field's frames."""
+    return f"{run}/{camcol}/psField-{run:06d}-{camcol}-{field:04d}.fit"
 
 
-def sdss_jpeg_url(ra_deg: float, dec_deg: float, *, scale: float, width: int, height: int) -> str:
+def frame_url(release: Release, rerun: int, run: int, camcol: int, field: int, band: str) -> str:
+    """URL of a frame (datamodel: ``frame``)."""
+    return f"{_tree(release)}/photoObj/frames/{rerun}/{frame_path(run, camcol, field, band)}"
+
+
+def psfield_url(release: Release, rerun: int, run: int, camcol: int, field: int) -> str:
+    """URL of a field's point-spread functions (datamodel: ``psField``)."""
+    name = f"psField-{run:06d}-{camcol}-{field:04d}.fit"
+    return f"{_tree(release)}/photo/redux/{rerun}/{run}/objcs/{camcol}/{name}"
+
+
+def sql_url(release: Release) -> str:
+    """URL of the SQL service; takes ``cmd`` and ``format``."""
+    return f"{SKYSERVER}/{release}/SkyServerWS/SearchTools/SqlSearch"
+
+
+def sdss_jpeg_url(release: Release, ra_deg: float, dec_deg: float, *, scale: float, width: int, height: int) -> str:
     """URL of an SDSS colour cutout; ``opt`` stays empty, for drawn markers would leak labels."""
-    return f"{SDSS_CUTOUTS}?ra={ra_deg}&dec={dec_deg}&scale={scale}&width={width}&height={height}&opt="
+    service = f"{SKYSERVER}/{release}/SkyServerWS/ImgCutout/getjpeg"
+    return f"{service}?ra={ra_deg}&dec={dec_deg}&scale={scale}&width={width}&height={height}&opt="
 
 
 def panstarrs_jpeg_url(ra_deg: float, dec_deg: float, *, size: int, red: str, green: str, blue: str) -> str:
     """URL of a Pan-STARRS colour cutout; red, green and blue name the stacks."""
     return f"{PANSTARRS_CUTOUTS}?ra={ra_deg}&dec={dec_deg}&size={size}&format=jpg&red={red}&green={green}&blue={blue}"
+
+
+def panstarrs_fits_url(ra_deg: float, dec_deg: float, *, size: int, stack: str) -> str:
+    """URL of a Pan-STARRS cutout of one stack, FITS."""
+    return f"{PANSTARRS_CUTOUTS}?ra={ra_deg}&dec={dec_deg}&size={size}&format=fits&red={stack}"
+
+
+def _tree(release: Release) -> str:
+    """Folder of a release's imaging: it moved twice."""
+    number = int(release.removeprefix("dr"))
+    owner = "boss" if number <= 12 else "eboss" if number <= 17 else "prior-surveys/sdss4-dr17-eboss"
+    return f"{SDSS_DATA}/sas/{release}/{owner}"

@@ -17,12 +17,11 @@ from deepsky.catalogue.simulated_fields import (
     frame_wcs,
     plan_fields,
 )
-from deepsky.catalogue.tables import REFERENCE_COLUMNS
+from deepsky.catalogue.tables import REFERENCE_COLUMNS, RERUN
 
 Array = npt.NDArray[np.float64]
 
 CLASSES = ("GALAXY", "QSO", "STAR")
-RERUN = 301
 # 16th percentile, median and 84th percentile of u-g, g-r, r-i and i-z, measured on 10,000 objects of SDSS DR14.
 COLOUR_LOCI = {
     "STAR": ((0.93, 1.18, 1.53), (0.23, 0.42, 0.60), (0.07, 0.16, 0.24), (0.00, 0.06, 0.12)),
@@ -55,13 +54,14 @@ class CatalogueParams:
     """Which objects to work on.
 
     Attributes:
-        survey: who is asked; ``simulated`` needs no network.
+        survey: who is asked; ``simulated`` needs no network, ``sdss`` takes the objects of ``deepsky query`` and has no
+            use for the other keys.
         seed: of the simulated sky.
         n_fields: SDSS fields, 1..2000; of every four, two overlap.
         n_per_class_per_field: catalogued galaxies, quasars and stars in each field, 1..60.
     """
 
-    survey: Literal["simulated"]
+    survey: Literal["simulated", "sdss"]
     seed: int
     n_fields: int
     n_per_class_per_field: int

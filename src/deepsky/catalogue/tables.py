@@ -16,8 +16,9 @@ REFERENCE_COLUMNS = (
     "objid", "ra", "dec", "u", "g", "r", "i", "z", "run", "rerun", "camcol", "field",
     "specobjid", "class", "redshift", "plate", "mjd", "fiberid",
 )  # fmt: skip
+RERUN = 301  # the processing of all imaging since DR8
 _UNSAFE_ID = re.compile(r"^\.|[/\\\x00-\x1f]")  # ids name picture files
-_RUINED_ID = re.compile(r"^\d(\.\d+)?[eE]\+?\d+$")
+_RUINED_ID = re.compile(r"^\d(\.\d*)?[eE]\+?\d+$|^\d{16,}\.\d*$")  # 1.2E+18, or 1237648704577142784.0
 
 
 def read_objects(
@@ -63,7 +64,7 @@ def read_table(path: Path, *, required: tuple[str, ...]) -> pd.DataFrame:
         DataError: unreadable file, no rows, or a missing column.
     """
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             skip = 1 if file.readline().startswith("#Table") else 0
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # more cells than the header has names
@@ -86,6 +87,11 @@ def read_table(path: Path, *, required: tuple[str, ...]) -> pd.DataFrame:
     if table.empty:
         raise DataError(path, "holds no rows", "give at least one object of each class")
     return table
+
+
+def are_rounded(ids: pd.Series) -> pd.Series:
+    """Say of each id, given as text, whether a spreadsheet or a float has taken its last digits (1.2E+18)."""
+    return ids.str.match(_RUINED_ID)
 
 
 def check_numbers(table: pd.DataFrame, path: Path, columns: tuple[str, ...]) -> None:
@@ -124,7 +130,7 @@ def _check_labels(table: pd.DataFrame, path: Path, column: str, classes: tuple[s
 
 
 def _check_ids(ids: pd.Series, path: Path, column: str) -> None:
-    ruined = ids[ids.str.match(_RUINED_ID)]
+    ruined = ids[are_rounded(ids)]
     if len(ruined):
         raise DataError(
             path,

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from deepsky.catalogue.objid import are_objids
 from deepsky.catalogue.tables import check_numbers, read_objects, read_table
+from deepsky.commands.versioning import dvc_add
 from deepsky.config import PARAMS, build, read_yaml
 from deepsky.errors import ConfigError, DataError
 from deepsky.files import whole_file, whole_folder
@@ -183,10 +183,7 @@ def _register(name: str, section: str, entry: Mapping[str, Any], sources: Source
     try:
         for key, (source, _) in sources.items():
             _copy(source, Path(entry[key]))
-        added = subprocess.run(["dvc", "add", *(entry[key] for key in sources)], capture_output=True, text=True)
-        if added.returncode:
-            reason = next((line for line in added.stderr.splitlines() if line.startswith("ERROR")), added.stderr)
-            raise DataError(entry["folder"], f"dvc add failed ({reason})", "mend that and add the data again")
+        dvc_add([Path(entry[key]) for key in sources])
         _enter(name, section, entry, datasets)
     except BaseException:
         shutil.rmtree(EXTERNAL / name, ignore_errors=True)

@@ -25,7 +25,7 @@ class DatasetCard:
         colour_bands: the bands shown as red, green and blue (for flux), else empty.
         classes: class names; their order is the label encoding.
         pixel_scale_arcsec: arcsec per pixel of images.npy; None where unknown.
-        n_skipped: bad files left out under ``on_bad_file: skip``.
+        n_skipped: files left out: bad ones under ``on_bad_file: skip``, and those that the archive does not have.
         crop_px: side of the middle square that was kept of each picture before resizing; None kept all.
     """
 

@@ -1,4 +1,8 @@
-"""What to do with a file that cannot be used: stop at it, or leave it out and say so."""
+"""What to do with a file that cannot be used: stop at it, or leave it out and say so.
+
+A file that the archive does not have is no bad file: stage fetch lists it in FOLDER/missing.csv, and its objects are
+left out whatever ``on_bad_file`` says.
+"""
 
 import os
 from collections.abc import Sequence
@@ -6,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+import click
 import numpy as np
 
+from deepsky.catalogue.tables import read_table
 from deepsky.errors import ConfigError, DataError
 
 OnBadFile = Literal["stop", "skip"]
@@ -35,6 +41,17 @@ class BadFiles:
             raise error
         self.skipped.append((error.where, error.problem))
 
+    def leave_out(self, missing: Sequence[tuple[str, str]], what: str) -> None:
+        """Note objects whose file the archive does not have, and count them on stderr.
+
+        Args:
+            missing: (file, reason), one per object.
+            what: names the dataset.
+        """
+        if missing:
+            self.skipped += missing
+            click.echo(f"{what}: {len(missing)} objects are left out, the archive lacks their files", err=True)
+
     def refuse_if_nothing_left(self, n_left: int, what: object) -> None:
         """Raise when skipping has left no object.
 
@@ -44,6 +61,36 @@ class BadFiles:
         if not n_left:
             first = f" (the first: {self.skipped[0][0]}: {self.skipped[0][1]})" if self.skipped else ""
             raise DataError(what, f"every object was skipped{first}", "mend the files; on_bad_file: stop shows each")
+
+
+def read_missing(folder: Path) -> dict[Path, str]:
+    """Read which files of a folder the archive does not have.
+
+    Args:
+        folder: a folder of raw files, with or without the missing.csv of stage fetch (path, url, reason; the path
+            begins with the folder's own name).
+
+    Returns:
+        The reason by path, ``folder`` included; files that are there all the same are not listed.
+
+    Raises:
+        DataError: the list is broken.
+    """
+    path, remedy = folder / "missing.csv", "run deepsky fetch again, it writes this list"
+    if not path.exists():
+        return {}
+    try:
+        table = read_table(path, required=("path", "reason"))
+    except DataError as error:
+        raise DataError(path, error.problem, remedy) from error
+    missing: dict[Path, str] = {}
+    for listed, reason in zip(table["path"], table["reason"], strict=True):
+        first, _, inner = listed.partition("/")
+        if not first or not inner:
+            raise DataError(path, f"path {listed!r} names no file of a folder", remedy)
+        if not (folder / inner).exists():
+            missing[folder / inner] = reason
+    return missing
 
 
 def reserve_space(path: Path) -> None:

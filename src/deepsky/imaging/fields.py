@@ -8,23 +8,28 @@ A folder is walked for ``.fits``, ``.fits.bz2`` and ``.fits.gz``. Two rules name
    a band, the header's FILTER is the band and the whole name the field's.
 
 Frames of bands that params.yaml does not name are left alone.
+
+A field may also be the cutout of one object, named by the object's id (``{id}-{band}.fits``).
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from astropy.wcs import WCS
+from scipy.spatial import KDTree
 
 from deepsky.errors import DataError
-from deepsky.imaging.frames import FRAME_SUFFIXES, Frame, celestial_wcs, read_frame, read_header
+from deepsky.imaging.frames import FRAME_SUFFIXES, Frame, celestial_wcs, filter_name, read_frame, read_header
 
 FIELD_COLUMNS = ("run", "camcol", "field")
 # Catalogues count pixels from 0, 0.5 or 1, and fit centres of objects that the border cuts.
 CENTRE_TOLERANCE_PX = 1.0
+_WIDE_CHORD = 0.2  # on the unit sphere, about 11 degrees
 _SDSS_NAME = re.compile(r"frame-(?P<band>[A-Za-z]+)-(?P<run>\d{6})-(?P<camcol>\d)-(?P<field>\d{4})")
 
 
@@ -36,20 +41,32 @@ class SkyField:
         name: ``{run:06d}-{camcol}-{field:04d}`` for SDSS, else the file name without its band.
         sdss: run, camcol and field; None for other frames.
         paths: the frame of each band.
+        missing: bands that the archive does not have: (file, reason).
     """
 
     name: str
     sdss: tuple[int, int, int] | None
     paths: Mapping[str, Path]
+    missing: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
-def find_fields(folder: Path, bands: Sequence[str]) -> list[SkyField]:
+def find_fields(folder: Path, bands: Sequence[str], missing: Mapping[Path, str] | None = None) -> list[SkyField]:
     """Find the fields of a folder, sorted by name; a field may lack bands (``read_field`` refuses it then).
+
+    Args:
+        folder: the frames, at any depth.
+        bands: those of params.yaml.
+        missing: frames that the archive does not have, with the reason; their fields are listed as well.
 
     Raises:
         DataError: no frames at all, two frames for one band of one field, or a frame of unknown band.
     """
-    return group_frames(find_frames([folder]), bands)
+    lacking = _missing_fields(missing or {}, bands)
+    paths = _frames_below(folder) if lacking else find_frames([folder])
+    found = {each.name: each for each in (group_frames(paths, bands) if paths else [])}
+    for name, each in lacking.items():
+        found[name] = replace(found.get(name, each), missing=each.missing)
+    return [found[name] for name in sorted(found)]
 
 
 def find_frames(places: Sequence[Path]) -> list[Path]:
@@ -60,8 +77,7 @@ def find_frames(places: Sequence[Path]) -> list[Path]:
     """
     frames: list[Path] = []
     for place in places:
-        inner = (path for path in place.rglob("*.fits*") if path.name.endswith(FRAME_SUFFIXES))
-        found = [place] if place.is_file() else sorted(inner)
+        found = [place] if place.is_file() else _frames_below(place)
         if not found:
             kinds = ", ".join(f"*{suffix}" for suffix in FRAME_SUFFIXES)
             raise DataError(place, f"holds no frames ({kinds})", "name the right folder")
@@ -126,8 +142,11 @@ def assign_fields(
 ) -> npt.NDArray[np.int64]:
     """Find the field of each object: by run, camcol and field, else by its place on the sky, else the only one.
 
+    On the sky the field that is named by the object's id and holds it comes first: that is the object's own cutout.
+    Else it is the field that holds it farthest from its edges, for fields overlap.
+
     Args:
-        objects: with columns run, camcol and field, or ra and dec (degrees); one row per object.
+        objects: id, and run, camcol and field, or ra and dec (degrees); one row per object.
         fields: as ``find_fields`` gives them.
         position: ``radec`` or ``xy``, as in params.yaml.
         position_band: the band whose frame must contain the object.
@@ -151,40 +170,98 @@ def assign_fields(
     return np.zeros(len(objects), np.int64)
 
 
+def _frames_below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*.fits*") if path.name.endswith(FRAME_SUFFIXES))
+
+
+def _missing_fields(missing: Mapping[Path, str], bands: Sequence[str]) -> dict[str, SkyField]:
+    """Put missing frames of the bands together, by their fields' names."""
+    found: dict[str, SkyField] = {}
+    for path, reason in missing.items():
+        identity = _read_name(path, bands) if path.name.endswith(FRAME_SUFFIXES) else None
+        if identity is None or identity[2] not in bands:  # no matter: another band, or no frame
+            continue
+        name, sdss, band = identity
+        before = found.get(name, SkyField(name, sdss, {}))
+        found[name] = replace(before, missing={**before.missing, band: (str(path), reason)})
+    return found
+
+
 def _identify(path: Path, bands: Sequence[str]) -> tuple[str, tuple[int, int, int] | None, str]:
     """Return the field's name, its SDSS identity and the band of a file."""
-    stem = path.name.removesuffix(".bz2").removesuffix(".gz").removesuffix(".fits")
-    match = _SDSS_NAME.fullmatch(stem)
-    if match:
-        run, camcol, field = int(match["run"]), int(match["camcol"]), int(match["field"])
-        return f"{run:06d}-{camcol}-{field:04d}", (run, camcol, field), match["band"]
-    parts = re.split(r"([-_.])", stem)  # odd places hold the separators
-    for place in range(len(parts) - 1, -1, -2):
-        if parts[place] in bands:
-            rest = parts[: max(place - 1, 0)] + parts[place + (1 if place else 2) :]
-            return "".join(rest) or stem, None, parts[place]
-    band = str(read_header(path).get("FILTER", "")).strip()
+    identity = _read_name(path, bands)
+    if identity is not None:
+        return identity
+    band, stem = filter_name(read_header(path)), _stem(path)
     if not band:
         problem = "neither its name nor FILTER in its header says which band it is"
         raise DataError(path, problem, f"rename it, for example {stem}-{bands[0]}.fits")
     return stem, None, band
 
 
+def _read_name(path: Path, bands: Sequence[str]) -> tuple[str, tuple[int, int, int] | None, str] | None:
+    """Read the field's name, its SDSS identity and the band out of a file's name; None where it tells no band."""
+    stem = _stem(path)
+    match = _SDSS_NAME.fullmatch(stem)
+    if match:
+        run, camcol, number = int(match["run"]), int(match["camcol"]), int(match["field"])
+        return f"{run:06d}-{camcol}-{number:04d}", (run, camcol, number), match["band"]
+    parts = re.split(r"([-_.])", stem)  # odd places hold the separators
+    for place in range(len(parts) - 1, -1, -2):
+        if parts[place] in bands:
+            rest = parts[: max(place - 1, 0)] + parts[place + (1 if place else 2) :]
+            return "".join(rest) or stem, None, parts[place]
+    return None
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".bz2").removesuffix(".gz").removesuffix(".fits")
+
+
 def _containing_fields(objects: pd.DataFrame, fields: Sequence[SkyField], position_band: str) -> npt.NDArray[np.int64]:
-    """Index of the field that holds each object farthest from its edges (fields overlap), -1 for none."""
+    """Index of each object's own cutout, else of the field that holds it farthest from its edges, -1 for none."""
     ra_deg, dec_deg = objects["ra"].to_numpy(float), objects["dec"].to_numpy(float)
+    sky = KDTree(_unit_vectors(ra_deg, dec_deg))
+    row_of = {name: row for row, name in enumerate(objects["id"])}
     chosen = np.full(len(objects), -1, np.int64)
     deepest_px = np.full(len(objects), -np.inf)
-    for number, field in enumerate(fields):
-        if position_band not in field.paths:
+    for number, each in enumerate(fields):
+        own = row_of.get(each.name)
+        path = each.paths.get(position_band)
+        if path is None:
+            if own is not None:  # its cutout lacks this band: that is to be said, and no neighbour's to be taken
+                chosen[own], deepest_px[own] = number, np.inf
             continue
-        path = field.paths[position_band]
         header = read_header(path)
-        x_px, y_px = celestial_wcs(path, header).all_world2pix(ra_deg, dec_deg, 0)
-        depth_px = edge_distance(x_px, y_px, (int(header["NAXIS2"]), int(header["NAXIS1"])))
-        better = (depth_px >= -CENTRE_TOLERANCE_PX) & (depth_px > deepest_px)
-        chosen[better], deepest_px[better] = number, depth_px[better]
+        wcs, shape = celestial_wcs(path, header), (int(header["NAXIS2"]), int(header["NAXIS1"]))
+        near = _near(wcs, shape, sky)
+        if len(near):
+            x_px, y_px = wcs.all_world2pix(ra_deg[near], dec_deg[near], 0)
+            depth_px = edge_distance(x_px, y_px, shape)
+            held = depth_px >= -CENTRE_TOLERANCE_PX
+            depth_px[near == own] = np.inf
+            better = held & (depth_px > deepest_px[near])
+            chosen[near[better]], deepest_px[near[better]] = number, depth_px[better]
     return chosen
+
+
+def _near(wcs: WCS, shape: tuple[int, int], sky: KDTree) -> npt.NDArray[np.int64]:
+    """Rows of the objects inside a circle around an image, or of all of them for a very wide one."""
+    height, width = shape
+    margin_px = 0.5 + CENTRE_TOLERANCE_PX
+    left, right, bottom, top = -margin_px, width - 1 + margin_px, -margin_px, height - 1 + margin_px
+    x_px = np.array([(width - 1) / 2, left, left, right, right])
+    y_px = np.array([(height - 1) / 2, bottom, top, bottom, top])
+    centre, *corners = _unit_vectors(*wcs.all_pix2world(x_px, y_px, 0))
+    radius = np.linalg.norm(np.array(corners) - centre, axis=1).max()
+    if not radius < _WIDE_CHORD:  # NaN too: a corner is off the sky
+        return np.arange(sky.n)
+    return np.array(sorted(sky.query_ball_point(centre, radius * 1.05)), np.int64)  # 5 %: distortions
+
+
+def _unit_vectors(ra_deg: npt.NDArray[np.float64], dec_deg: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    ra, dec = np.radians(ra_deg), np.radians(dec_deg)
+    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
 
 
 def edge_distance(

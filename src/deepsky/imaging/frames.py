@@ -1,4 +1,8 @@
-"""Read FITS frames: decompressed once, checked, in nanomaggies with their own world coordinates."""
+"""Read FITS frames: decompressed once, checked, in nanomaggies with their own world coordinates.
+
+SDSS frames hold nanomaggies. Stacks of Pan-STARRS hold counts: as they are in the cutouts that its service sends,
+asinh-scaled (BSOFTEN, BOFFSET) in the survey's own files.
+"""
 
 import bz2
 import gzip
@@ -20,6 +24,12 @@ FRAME_SUFFIXES = (".fits", ".fits.bz2", ".fits.gz")
 FluxArray = npt.NDArray[np.float32]
 
 _UNITS = ("nanomaggy", "nanomaggies")
+_ASINH_KEYS = ("BSOFTEN", "BOFFSET")
+_STACK_ZERO_POINT_MAG = 25.0  # of one count per second, in every stack of Pan-STARRS
+_NANOMAGGY_ZERO_POINT_MAG = 22.5
+_MOST_MASKED = 0.5  # share of a stack's pixels
+# Remarks, and what Pan-STARRS says of its camera and of the images in a stack.
+_NOT_COORDINATES = re.compile(r"|COMMENT|HISTORY|(FPA|CHIP|CELL)\..*|(INP|SCL|ZPT|EXP|AIR)_\d{4}")
 _UNREADABLE = (OSError, EOFError, ValueError, zlib.error)  # what bz2, gzip, zlib and astropy raise on bad bytes
 _FETCH_AGAIN = "fetch or copy the file again"
 
@@ -47,6 +57,10 @@ class Frame:
 def read_frame(path: Path, *, band: str, run: int | None = None, camcol: int | None = None) -> Frame:
     """Read and check one frame; the first HDU that holds data must be an image.
 
+    A stack of Pan-STARRS (BSOFTEN and BOFFSET in its header, or no BUNIT and FPA.TELESCOPE PS1) is turned from counts
+    into nanomaggies. It masks pixels with NaN, few of them in most cutouts, often none near the object: they become
+    0 nmgy, the level of its subtracted sky. Any other frame must be finite.
+
     Args:
         path: ``.fits``, ``.fits.bz2`` or ``.fits.gz``.
         band: the filter the file must hold, where its header says.
@@ -55,15 +69,17 @@ def read_frame(path: Path, *, band: str, run: int | None = None, camcol: int | N
 
     Raises:
         DataError: unreadable or cut short, not FITS, no image, wrong unit, another band, run or camcol than
-            expected, no sky coordinates, or a pixel that is not finite (names the first).
+            expected, no sky coordinates, a pixel that is not finite (names the first), a stack without its exposure
+            time or with more than half of its pixels masked.
     """
     hdu = _first_image(path, _decompressed(path))
-    _check_identity(path, hdu.header, {"FILTER": band, "RUN": run, "CAMCOL": camcol})
+    _check_identity(path, hdu.header, band=band, run=run, camcol=camcol)
+    is_stack = _is_stack(hdu.header)
     unit = str(hdu.header.get("BUNIT", "")).strip()
-    if unit not in _UNITS:
+    if not is_stack and unit not in _UNITS:
         raise DataError(path, f"BUNIT is {unit!r}", f"convert the pixels to nanomaggies and set BUNIT to {_UNITS[0]!r}")
     try:
-        flux_nmgy = hdu.data.astype(np.float32)
+        flux_nmgy = _stack_flux(path, hdu) if is_stack else hdu.data.astype(np.float32)
     except (TypeError, ValueError, AttributeError) as error:
         raise DataError(path, f"is cut short: its pixels cannot be read ({error})", _FETCH_AGAIN) from error
     _check_finite(path, flux_nmgy)
@@ -84,6 +100,12 @@ def read_header(path: Path) -> fits.Header:
         raise DataError(path, f"is not a readable FITS file ({_reason(error)})", _FETCH_AGAIN) from error
 
 
+def filter_name(header: fits.Header) -> str:
+    """Band that a header names, "" where it names none; Pan-STARRS says ``r.00000`` under a key of its own."""
+    name = header.get("FILTER", header.get("FPA.FILTER", ""))
+    return re.sub(r"\.0+$", "", str(name).strip())
+
+
 def celestial_wcs(path: Path, header: fits.Header) -> WCS:
     """Build the two-axis world coordinates of a frame's header.
 
@@ -93,7 +115,9 @@ def celestial_wcs(path: Path, header: fits.Header) -> WCS:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FITSFixedWarning)  # SDSS writes RADECSYS, the old name of RADESYS
         try:
-            wcs = WCS(header, fix=False)
+            # Of the hundreds of cards of a stack astropy would verify each, several times: 5 ms instead of 1.
+            cards = [card for card in header.cards if not _NOT_COORDINATES.fullmatch(card.keyword)]
+            wcs = WCS(fits.Header(cards), fix=False)
         except Exception as error:  # wcslib has a dozen kinds, all of them "this header is no use"
             raise DataError(path, f"its sky coordinates cannot be read ({_reason(error)})", "solve its WCS") from error
     if wcs.naxis != 2 or not wcs.has_celestial:
@@ -143,12 +167,48 @@ def _first_image(path: Path, content: bytes) -> Any:
     return hdu
 
 
-def _check_identity(path: Path, header: fits.Header, expected: dict[str, str | int | None]) -> None:
+def _check_identity(path: Path, header: fits.Header, *, band: str, run: int | None, camcol: int | None) -> None:
     """Compare what the header says of itself with what the file's name and place promise."""
-    for key, wanted in expected.items():
-        found = header.get(key)
+    says = {"FILTER": filter_name(header) or None, "RUN": header.get("RUN"), "CAMCOL": header.get("CAMCOL")}
+    for (key, found), wanted in zip(says.items(), (band, run, camcol), strict=True):
         if wanted is not None and found is not None and str(found).strip() != str(wanted):
             raise DataError(path, f"its header says {key} {found}, not {wanted}", "give the file its right name")
+
+
+def _is_stack(header: fits.Header) -> bool:
+    return all(key in header for key in _ASINH_KEYS) or (
+        "BUNIT" not in header and str(header.get("FPA.TELESCOPE", "")).strip() == "PS1"
+    )
+
+
+def _stack_flux(path: Path, hdu: Any) -> FluxArray:
+    """Turn a stack's pixels into nanomaggies, masked ones into 0."""
+    counts = hdu.data.astype(np.float64)
+    if all(key in hdu.header for key in _ASINH_KEYS):
+        softening, offset = (_number(path, hdu.header, key) for key in _ASINH_KEYS)
+        with np.errstate(over="ignore"):  # what overflows is refused as not finite
+            counts = offset + softening * 2 * np.sinh(counts * (np.log(10) / 2.5))
+    masked = np.isnan(counts)
+    if np.count_nonzero(masked) > _MOST_MASKED * counts.size:
+        problem = f"{np.count_nonzero(masked)} of its {counts.size} pixels are masked (NaN)"
+        raise DataError(path, problem, "drop the object, or set on_bad_file: skip in params.yaml")
+    counts[masked] = 0
+    exposure_s = _number(path, hdu.header, "EXPTIME")
+    if exposure_s <= 0:
+        raise DataError(path, f"EXPTIME is {exposure_s}", _FETCH_AGAIN)
+    nmgy_per_count = 10 ** (-0.4 * (_STACK_ZERO_POINT_MAG - _NANOMAGGY_ZERO_POINT_MAG)) / exposure_s
+    with np.errstate(over="ignore"):
+        return (counts * nmgy_per_count).astype(np.float32)
+
+
+def _number(path: Path, header: fits.Header, key: str) -> float:
+    try:
+        number = float(header[key])
+    except (KeyError, TypeError, ValueError):
+        number = float("nan")
+    if not np.isfinite(number):
+        raise DataError(path, f"its header has no number {key} ({header.get(key)!r})", _FETCH_AGAIN)
+    return number
 
 
 def _check_finite(path: Path, flux_nmgy: FluxArray) -> None:

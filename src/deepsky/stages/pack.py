@@ -15,7 +15,7 @@ from deepsky.catalogue.tables import read_objects
 from deepsky.datasets.packed import DatasetCard, create_images, write_rows
 from deepsky.errors import ConfigError, DataError
 from deepsky.files import whole_folder
-from deepsky.imaging.badfiles import BadFiles, OnBadFile, keep_images, reserve_space
+from deepsky.imaging.badfiles import BadFiles, OnBadFile, keep_images, read_missing, reserve_space
 from deepsky.imaging.pictures import PICTURE_SUFFIXES, Picture, fit_picture, read_picture
 
 _CARRIED = {"run": "run", "camcol": "camcol", "field": "field", "ra": "ra_deg", "dec": "dec_deg"}
@@ -53,6 +53,8 @@ class ImagesParams:
 def run(name: str, params: ImagesParams, on_bad_file: OnBadFile, *, folder: Path, labels: Path, out: Path) -> None:
     """Pack the images that a label table names, in its order; images that it does not name are left alone.
 
+    Images that the folder's missing.csv lists are left out: the archive has none.
+
     Args:
         name: of the dataset, for the progress bar.
         params: which columns and what size.
@@ -62,13 +64,15 @@ def run(name: str, params: ImagesParams, on_bad_file: OnBadFile, *, folder: Path
         out: the packed dataset to write.
 
     Raises:
-        DataError: a bad label table; an absent or bad image under ``stop``; nothing left under ``skip``.
+        DataError: a bad label table or missing.csv; an absent or bad image under ``stop``; nothing left under ``skip``.
         ConfigError: ``group_column`` is not in the table.
     """
     bad = BadFiles(on_bad_file)
     rows = read_objects(labels, id_column=params.id_column, label_column=params.label_column, classes=params.classes)
     rows = _carry_over(rows, params, labels)
     rows["path"] = _find_images(rows["id"], folder)
+    rows = _without_missing(rows, name, bad, folder)
+    bad.refuse_if_nothing_left(len(rows), labels)
     _meet_absent(rows, bad, folder, labels)
     rows = rows[rows["path"].notna()].reset_index(drop=True)
     bad.refuse_if_nothing_left(len(rows), labels)
@@ -107,6 +111,13 @@ def _find_images(ids: pd.Series, folder: Path) -> list[Path | None]:
                 raise DataError(path, f"is a second image of id {path.stem}, beside {found[path.stem]}", "keep one")
             found[path.stem] = path
     return [found.get(identity) for identity in ids]
+
+
+def _without_missing(rows: pd.DataFrame, name: str, bad: BadFiles, folder: Path) -> pd.DataFrame:
+    missing = {path.stem: (str(path), reason) for path, reason in read_missing(folder).items()}
+    lost = rows["path"].isna() & rows["id"].isin(missing)
+    bad.leave_out([missing[identity] for identity in rows.loc[lost, "id"]], name)
+    return rows[~lost]
 
 
 def _meet_absent(rows: pd.DataFrame, bad: BadFiles, folder: Path, labels: Path) -> None:

@@ -17,7 +17,7 @@ from deepsky.catalogue.tables import check_numbers, read_objects
 from deepsky.datasets.packed import DatasetCard, create_images, write_rows
 from deepsky.errors import DataError
 from deepsky.files import whole_folder
-from deepsky.imaging.badfiles import BadFiles, OnBadFile, keep_images, reserve_space
+from deepsky.imaging.badfiles import BadFiles, OnBadFile, keep_images, read_missing, reserve_space
 from deepsky.imaging.composite import lupton_rgb, plot_composite
 from deepsky.imaging.cutouts import cut_objects, inside, sky_positions
 from deepsky.imaging.fields import FIELD_COLUMNS, SkyField, assign_fields, find_fields, read_field
@@ -109,7 +109,8 @@ def run(
 ) -> None:
     """Render a folder of frames.
 
-    Fields without a catalogued object are not read. All three datasets hold the same objects, in the catalogue's
+    Fields without a catalogued object are not read. Objects of a field of which the archive lacks a band (the folder's
+    missing.csv) are left out. All three datasets hold the same objects, in the catalogue's
     order.
 
     Args:
@@ -122,14 +123,17 @@ def run(
         packed: folder that gets the three packed datasets.
 
     Raises:
-        DataError: a bad catalogue; a bad frame or misplaced object under ``stop``; nothing left under ``skip``.
+        DataError: a bad catalogue or missing.csv; a bad frame or misplaced object under ``stop``; nothing left under
+            ``skip``.
     """
     bad = BadFiles(on_bad_file)
     objects = _read_catalogue(catalogue, params)
-    fields = find_fields(folder, params.bands)
+    fields = find_fields(folder, params.bands, read_missing(folder))
     objects["image"] = assign_fields(
         objects, fields, position=params.position, position_band=params.position_band, catalogue=catalogue
     )
+    objects = _without_missing(objects, fields, name, bad)
+    bad.refuse_if_nothing_left(len(objects), catalogue)
     for _, lost in objects[objects["image"] < 0].iterrows():
         bad.meet(_no_field(lost, catalogue, folder))
     objects = objects[objects["image"] >= 0].reset_index(drop=True)
@@ -154,6 +158,18 @@ def _read_catalogue(catalogue: Path, params: FramesParams) -> pd.DataFrame:
     return objects
 
 
+def _without_missing(objects: pd.DataFrame, fields: list[SkyField], name: str, bad: BadFiles) -> pd.DataFrame:
+    """Leave out the objects of fields of which the archive lacks a band."""
+    lacking = [number for number, field in enumerate(fields) if field.missing]
+    lost = objects["image"].isin(lacking)
+    entries = []
+    for identity, number in zip(objects.loc[lost, "id"], objects.loc[lost, "image"], strict=True):
+        file, reason = next(iter(fields[number].missing.values()))
+        entries.append((file, f"object {identity}: {reason}"))
+    bad.leave_out(entries, name)
+    return objects[~lost]
+
+
 def _no_field(lost: pd.Series, catalogue: Path, folder: Path) -> DataError:
     place = "-".join(str(lost[column]) for column in FIELD_COLUMNS if column in lost.index)
     of_field = f" of its field {place}" if place else ""
@@ -171,6 +187,7 @@ def _tasks(
 ) -> list[_Task]:
     """Give every field that holds objects a task, numbered in the order of the fields' names."""
     columns = ["id", "label", *(("ra", "dec") if params.position == "radec" else ("x", "y"))]
+    columns += [column for column in FIELD_COLUMNS if column in objects.columns]
     groups = objects.groupby("image", sort=True)[columns]
     return [
         _Task(fields[cast(int, number)], image, group, params, catalogue, png, packed)
@@ -325,6 +342,6 @@ def _finish(
 
 
 def _identified(rows: pd.DataFrame, field: SkyField, image: int) -> pd.DataFrame:
+    """Add run, camcol and field as the frame says; where it does not, the catalogue's stay for the splits."""
     sdss = dict(zip(FIELD_COLUMNS, field.sdss, strict=True)) if field.sdss else {}
-    columns = {column: pd.array([sdss.get(column)] * len(rows), dtype="Int64") for column in FIELD_COLUMNS}
-    return rows.assign(image=image, group=field.name, **columns)
+    return rows.assign(image=image, group=field.name, **sdss)

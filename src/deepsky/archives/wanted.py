@@ -1,0 +1,140 @@
+"""Which files a catalogue's objects need: each distinct field's frames once, and each object's cutouts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from deepsky.archives.addresses import (
+    Release,
+    frame_path,
+    frame_url,
+    panstarrs_fits_url,
+    panstarrs_jpeg_url,
+    psfield_path,
+    psfield_url,
+    sdss_jpeg_url,
+)
+
+FOLDERS = ("frames", "sdss_jpg", "stsci_jpg", "stsci_fits")
+SDSS_BANDS = ("u", "g", "r", "i", "z")
+PANSTARRS_FILTERS = ("y", "z", "i", "r", "g")  # from red to blue: a colour picture takes first, middle and last
+Kind = Literal["frame", "psfield", "jpeg", "fits_cutout"]
+Stacks = Mapping[str, str]  # filter -> the service's file name of the stack that covers a place
+
+
+@dataclass(frozen=True)
+class ArchiveParams:
+    """What to fetch of each object, section ``archive`` of params.yaml.
+
+    Attributes:
+        release: of SDSS, for the catalogue, the frames and the cutouts.
+        bands: of the frames; none leaves frames out.
+        psf_fields: whether to fetch each field's point-spread functions as well.
+        sdss_jpg: whether to fetch SDSS colour cutouts.
+        stsci_jpg: whether to fetch Pan-STARRS colour cutouts.
+        stsci_fits: the filters of Pan-STARRS FITS cutouts.
+        cutout_px: side of every cutout, the services' pixels.
+        sdss_scale_arcsec: arcsec per pixel of SDSS cutouts (Pan-STARRS' are 0.25).
+        missing: what to do when an archive has no such file: ``skip`` leaves the object out of that dataset.
+    """
+
+    release: Release
+    bands: tuple[str, ...]
+    psf_fields: bool
+    sdss_jpg: bool
+    stsci_jpg: bool
+    stsci_fits: tuple[str, ...]
+    cutout_px: int
+    sdss_scale_arcsec: float
+    missing: Literal["skip", "stop"]
+
+    def __post_init__(self) -> None:
+        for key, known in (("bands", SDSS_BANDS), ("stsci_fits", PANSTARRS_FILTERS)):
+            names = getattr(self, key)
+            unknown = [name for name in names if name not in known]
+            if unknown:
+                raise ValueError(f"{key}: band {unknown[0]!r} is unknown, the survey has {', '.join(known)}")
+            if len(set(names)) < len(names):
+                raise ValueError(f"{key} names a band twice")
+        if not 10 <= self.cutout_px <= 2048:
+            raise ValueError(f"cutout_px is {self.cutout_px}, but the services draw 10..2048 px")
+        if not 0.01 <= self.sdss_scale_arcsec <= 60:
+            raise ValueError(f"sdss_scale_arcsec is {self.sdss_scale_arcsec}, but must be 0.01..60")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One file to fetch.
+
+    Attributes:
+        path: where to, below the folder of raw files; its first part is one of FOLDERS.
+        url: where from, in the service's documented form.
+        kind: what the content must be.
+        place: run, camcol, field and band of a frame (band "" of a psField); ra and dec in degrees of a cutout.
+    """
+
+    path: str
+    url: str
+    kind: Kind
+    place: tuple[int, int, int, str] | tuple[float, float]
+
+    @property
+    def folder(self) -> str:
+        """Which of FOLDERS, and so which service."""
+        return self.path.partition("/")[0]
+
+
+def sdss_files(objects: pd.DataFrame, params: ArchiveParams) -> list[Wanted]:
+    """List the SDSS files of some objects.
+
+    Args:
+        objects: id (str), ra, dec (degrees), run, rerun, camcol, field; one row per object.
+        params: what is wanted.
+    """
+    wanted = []
+    fields = objects[["rerun", "run", "camcol", "field"]].drop_duplicates().sort_values(["run", "camcol", "field"])
+    for rerun, run, camcol, field in fields.to_numpy(int).tolist():
+        for band in params.bands:
+            url = frame_url(params.release, rerun, run, camcol, field, band)
+            place = (run, camcol, field, band)
+            wanted.append(Wanted(f"frames/{frame_path(*place)}", url, "frame", place))
+        if params.psf_fields:
+            url = psfield_url(params.release, rerun, run, camcol, field)
+            path = f"frames/{psfield_path(run, camcol, field)}"
+            wanted.append(Wanted(path, url, "psfield", (run, camcol, field, "")))
+    if params.sdss_jpg:
+        scale, side = params.sdss_scale_arcsec, params.cutout_px
+        for name, *place_deg in objects[["id", "ra", "dec"]].itertuples(index=False):
+            ra_deg, dec_deg = map(float, place_deg)
+            url = sdss_jpeg_url(params.release, ra_deg, dec_deg, scale=scale, width=side, height=side)
+            wanted.append(Wanted(f"sdss_jpg/{name}.jpg", url, "jpeg", (ra_deg, dec_deg)))
+    return wanted
+
+
+def panstarrs_files(objects: pd.DataFrame, stacks: Mapping[str, Stacks], params: ArchiveParams) -> list[Wanted]:
+    """List the Pan-STARRS files of some objects.
+
+    Args:
+        objects: id (str), ra, dec (degrees); one row per object.
+        stacks: of each object that the survey covers, by id: the stacks' file names by filter.
+        params: what is wanted.
+
+    Returns:
+        Files of the covered objects; a colour picture needs three filters and is left out with fewer.
+    """
+    wanted, side = [], params.cutout_px
+    for name, *place_deg in objects[["id", "ra", "dec"]].itertuples(index=False):
+        ra_deg, dec_deg = place = (float(place_deg[0]), float(place_deg[1]))
+        own = stacks.get(name, {})
+        names = [own[filter_] for filter_ in PANSTARRS_FILTERS if filter_ in own]
+        if params.stsci_jpg and len(names) >= 3:
+            red, green, blue = names[0], names[len(names) // 2], names[-1]
+            url = panstarrs_jpeg_url(ra_deg, dec_deg, size=side, red=red, green=green, blue=blue)
+            wanted.append(Wanted(f"stsci_jpg/{name}.jpg", url, "jpeg", place))
+        for filter_ in params.stsci_fits:
+            if filter_ in own:
+                url = panstarrs_fits_url(ra_deg, dec_deg, size=side, stack=own[filter_])
+                wanted.append(Wanted(f"stsci_fits/{name}-{filter_}.fits", url, "fits_cutout", place))
+    return wanted
