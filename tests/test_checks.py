@@ -90,6 +90,22 @@ def test_a_blank_cutout_lies_outside_the_footprint(value: float, tmp_path: Path)
     assert caught.value.sort == "missing"
 
 
+@pytest.mark.parametrize(
+    ("card", "spoilt"),
+    [
+        (b"NAXIS1  =                   50", b"NAXIS1  =                -2880"),
+        (b"BITPIX  =                  -64", b"BITPIX  =                   77"),
+        (b"NAXIS   =                    2", b"NAXIS   =                  'a'"),
+    ],
+)
+def test_an_odd_header_is_refused_like_any_bad_file(card: bytes, spoilt: bytes, tmp_path: Path) -> None:
+    content = fits_content(tmp_path, np.arange(2500.0).reshape(50, 50))
+    assert content.count(card) == 1
+    with pytest.raises(Failed) as caught:
+        check(content.replace(card, spoilt), "fits_cutout", tmp_path / "file")
+    assert caught.value.sort == "retry"
+
+
 def test_a_psfield_of_another_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Failed, match="another file: RUN 94, not 752"):
         check(fits_content(tmp_path, np.ones((5, 5)), 6, RUN=94, CAMCOL=1), "psfield", tmp_path / "file")

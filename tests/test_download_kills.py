@@ -87,7 +87,7 @@ def test_killed_between_the_last_event_and_the_name(files: dict[str, bytes], tmp
         fetch(server.url, tmp_path)
         n_requests = len(server.requests)
         shutil.move(tmp_path / "manifest.csv", tmp_path / "all.csv")
-        events = [f"{line},complete," for line in (tmp_path / "all.csv").read_text().splitlines()[1:]]
+        events = [f"{line},complete" for line in (tmp_path / "all.csv").read_text().splitlines()[1:]]
         (tmp_path / UNFINISHED).write_text("\n".join(events) + "\n")
         for each in WANTED[:20]:
             (tmp_path / ".parts" / each.path).parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ def test_a_torn_journal_costs_the_torn_line_only(n_lost: int, files: dict[str, b
         n_requests = len(server.requests)
         lines = (tmp_path / "manifest.csv").read_text().splitlines()[1:]
         (tmp_path / "manifest.csv").unlink()
-        journal = "".join(f"{line},complete,\n" for line in lines)
+        journal = "".join(f"{line},complete\n" for line in lines)
         (tmp_path / UNFINISHED).write_text(journal[:-n_lost])
         fetch(server.url, tmp_path)
         n_torn = 2 if n_lost > len(lines[-1]) else 1

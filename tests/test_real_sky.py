@@ -88,6 +88,7 @@ def sky(real_data, tmp_path_factory):
         workspace = make_workspace(tmp_path_factory.mktemp("real_sky"))
         shrink(workspace)
         workspace.edit_params(
+            backbones={},
             catalogue__survey="sdss",
             download__mirror=server.url,
             download__requests_per_s=None,

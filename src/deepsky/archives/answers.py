@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 from typing import Literal
 
 import requests
-from urllib3.exceptions import HTTPError, NewConnectionError
+from urllib3.exceptions import HTTPError
 
 LONGEST_RETRY_AFTER_S = 300.0
 Sort = Literal["retry", "missing", "refused", "connection"]
@@ -77,19 +77,11 @@ def _retry_after_s(text: str) -> float:
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_S)
 
 
-def sort_of(error: Exception) -> Sort:
-    """Tell servers that were never reached from answers that broke off."""
-    if isinstance(error, requests.exceptions.ProxyError | requests.exceptions.SSLError | requests.ConnectTimeout):
-        return "connection"
-    if isinstance(error, requests.ConnectionError):
-        reason = getattr(error.args[0] if error.args else None, "reason", None)
-        return "connection" if isinstance(reason, NewConnectionError) else "retry"
-    broken_off = (
-        HTTPError
-        | requests.Timeout
-        | requests.exceptions.ChunkedEncodingError
-        | requests.exceptions.ContentDecodingError
-    )
+def sort_of(error: Exception, *, answered: bool) -> Sort:
+    """Tell servers that do not answer from answers that broke off."""
+    if isinstance(error, requests.ConnectionError | requests.Timeout):  # of proxies and TLS too
+        return "retry" if answered else "connection"
+    broken_off = HTTPError | requests.exceptions.ChunkedEncodingError | requests.exceptions.ContentDecodingError
     return "retry" if isinstance(error, broken_off) else "refused"
 
 

@@ -24,6 +24,7 @@ from deepsky.errors import DataError
 
 UNREACHABLE_AFTER = 10  # files in a row
 LACKING_AFTER = 20  # first files
+LEAVING_S = 2.0
 CHECKERS = 2  # threads beyond the connections: files are checked while these go on
 Result = tuple[Wanted, BaseException | None]
 
@@ -68,6 +69,8 @@ def fetch_all(
         with Journal(out, trust_missing=retry_failed) as journal:
             for name in FOLDERS:
                 (out / name).mkdir(parents=True, exist_ok=True)
+                if (out / name).stat().st_dev != out.stat().st_dev:  # files get their names by rename
+                    raise DataError(out / name, f"is on another disk than {out}", f"link {out} as a whole instead")
             lacking = sort_out(out, wanted, journal)
             todo = _listed(lacking, out) if retry_failed else lacking
             fetch = _Fetch(client, journal, out)
@@ -115,17 +118,21 @@ class _Fetch:
         """
         if not todo:
             return []
-        hosts: dict[str, deque[Wanted]] = {}
+        hosts, threads = dict[str, deque[Wanted]](), list[threading.Thread]()
         for each in todo:
             hosts.setdefault(_host(each), deque()).append(each)
         try:
             for waiting in hosts.values():
                 for _ in range(min(self._client.params.connections + CHECKERS, len(waiting))):
                     # Daemons: Ctrl-C must not wait for a server that stalls.
-                    threading.Thread(target=self._work, args=(waiting,), daemon=True).start()
+                    threads.append(threading.Thread(target=self._work, args=(waiting,), daemon=True))
+                    threads[-1].start()
             return self._collect(len(todo))
         finally:
             self._client.leave()
+            until_s = time.monotonic() + LEAVING_S
+            for thread in threads:  # one that the interpreter's end meets in native code aborts it
+                thread.join(max(0.0, until_s - time.monotonic()))
 
     def _collect(self, n_files: int) -> list[Absent]:
         failures, in_a_row, in_all = list[Absent](), dict[str, int](), dict[str, int]()
@@ -145,14 +152,19 @@ class _Fetch:
                 in_all[host] = in_all.get(host, 0) + 1
                 if in_all[host] == LACKING_AFTER and self._lacks_all(host, LACKING_AFTER):
                     problem = f"has none of the first {LACKING_AFTER} files asked for"
-                    raise DataError(host, problem, "correct download.mirror or archive.release, or the catalogue")
+                    remedy = "correct download.mirror, archive.release or the catalogue"
+                    raise DataError(self._asked(host), problem, remedy)
                 if error:
                     failures.append(Absent(each.path, each.url, error.reason))
                 if error and in_a_row[host] >= UNREACHABLE_AFTER:
                     problem = f"{UNREACHABLE_AFTER} files in a row failed, the last: {error.reason}"
-                    remedy = "check the network and HTTPS_PROXY, or wait; then run again: what has come is kept"
-                    raise DataError(host, problem, remedy) from error
+                    remedy = "check the network, HTTPS_PROXY and download.mirror; run again: what has come is kept"
+                    raise DataError(self._asked(host), problem, remedy) from error
         return sorted(failures, key=lambda row: row.path)
+
+    def _asked(self, host: str) -> str:
+        mirror = self._client.params.mirror
+        return f"{mirror} for {host}" if mirror else host
 
     def _lacks_all(self, host: str, n_files: int) -> bool:
         """Say whether all of the first files of a host are missing: that is an address gone wrong, not a gap."""

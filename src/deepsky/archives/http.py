@@ -288,15 +288,18 @@ class Client:
         spacing_s = 1 / min(rates) if rates and not address.startswith("file:") else 0.0
         with gate.slots:
             gate.wait(spacing_s, self._leaving)
+            answered = False
             try:
                 with session.request(
                     method, address, headers=headers, data=data, files=files, stream=True, timeout=timeout_s
                 ) as response:
+                    answered = True
                     if response.status_code not in (200, 206) or (response.status_code == 206 and not headers):
                         raise refusal(response)
                     yield response
-            except (requests.RequestException, HTTPError) as error:
-                raise Failed(sort_of(error), f"cannot be downloaded ({reason_of(error)})") from error
+            except (requests.RequestException, HTTPError, ValueError) as error:  # ValueError: of a redirect's address
+                said = f"cannot be downloaded ({reason_of(error)})"
+                raise Failed(sort_of(error, answered=answered), said) from error
 
     def _address(self, url: str) -> str:
         """Where to ask for ``url``: there, or at the mirror."""
@@ -310,7 +313,8 @@ class Client:
         if not hasattr(self._thread, "session"):
             self._thread.session = requests.Session()
             self._thread.session.headers.update(self._headers)
-            self._thread.session.mount("file://", FileAdapter())
+            if self._mirror.startswith("file:"):  # else a redirect could read this machine's files
+                self._thread.session.mount("file://", FileAdapter())
             for scheme in ("http://", "https://"):
                 self._thread.session.mount(scheme, self._adapter)
         session: requests.Session = self._thread.session

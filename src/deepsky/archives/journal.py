@@ -1,8 +1,8 @@
 """What is known about the files of a fetch, written down so that ``kill -9`` at any moment loses nothing.
 
 manifest.part.csv gets one line per event, each with one write and before what it tells of is done: a file begun (with
-the version whose bytes follow), a file complete (before it gets its name), a file that the archive does not have. At
-the end manifest.csv holds every file, sorted. Nothing is synced to the disk: after a loss of power the sizes tell.
+the version whose bytes follow), a file complete (before it gets its name). At the end manifest.csv holds every file,
+sorted. Nothing is synced to the disk: after a loss of power the sizes tell.
 """
 
 import csv
@@ -43,7 +43,7 @@ SIMULATED = ".source.json"  # in a folder that the simulated survey has drawn: t
 ASIDE = ".aside"
 # What ``whole_file`` names its temporary files.
 _TEMPORARY = re.compile(r"\..*\.[a-z0-9_]{8}(\.[^.]*)?")
-_EVENT_COLUMNS = (*COLUMNS, "event", "reason")
+_EVENT_COLUMNS = (*COLUMNS, "event")
 
 
 class Journal:
@@ -99,22 +99,21 @@ class Journal:
         """Note whose bytes the empty part will get."""
         size = "" if version.bytes is None else version.bytes
         with self._lock:
-            self._note((wanted.path, wanted.url, size, "", "", version.etag, version.last_modified, "", "begun", ""))
+            self._note((wanted.path, wanted.url, size, "", "", version.etag, version.last_modified, "", "begun"))
             self._begun[wanted.path] = (wanted.url, version)
             self.receipts.pop(wanted.path, None)
 
     def arrived(self, receipt: Receipt, held: Path) -> None:
         """Note a complete and checked file, then give it its name; ``held`` is where it lies."""
         with self._lock:
-            self._note((*astuple(receipt), "complete", ""))
+            self._note((*astuple(receipt), "complete"))
             self.receipts[receipt.path] = receipt
             self._begun.pop(receipt.path, None)
             held.replace(self._out / receipt.path)
 
     def lacks(self, absent: Absent) -> None:
-        """Note a file that the archive does not have."""
+        """Note a file that the archive does not have; not for the next run, which may ask at another address."""
         with self._lock:
-            self._note((absent.path, absent.url, "", "", "", "", "", "", "missing", absent.reason))
             self.missing[absent.path] = absent
             self._begun.pop(absent.path, None)
 
@@ -134,7 +133,7 @@ class Journal:
         self.close()
         rest = [
             (each.path, each.url, "" if version.bytes is None else version.bytes, "", "",
-             version.etag, version.last_modified, "", "begun", "")
+             version.etag, version.last_modified, "", "begun")
             for each in failures
             for url, version in [self._begun.get(each.path, ("", Version()))]
             if url == each.url
@@ -173,18 +172,16 @@ class Journal:
                 row = next(csv.reader([line]), [])
             except csv.Error:
                 continue
-            if len(row) != len(_EVENT_COLUMNS) or (row[2] and not row[2].isdecimal()):
+            if len(row) != len(_EVENT_COLUMNS) or not re.fullmatch(r"[0-9]{0,18}", row[2]):
                 continue
-            *known, event, reason = row
+            *known, event = row
             path, url, size, _, _, etag, last_modified, _ = known
-            for state in (self._begun, self.missing, self.receipts):
+            for state in (self._begun, self.receipts):
                 state.pop(path, None)
             if event == "begun":
                 self._begun[path] = (url, Version(etag, last_modified, int(size) if size else None))
             elif event == "complete":
                 self.receipts[path] = receipt_of(known)
-            elif event == "missing":
-                self.missing[path] = Absent(path, url, reason)
 
 
 @contextmanager
@@ -251,10 +248,10 @@ def _files(out: Path) -> Iterator[tuple[str, int]]:
         with os.scandir(out / name) as entries:
             for entry in entries:
                 path = f"{name}/{entry.name}"
-                if entry.is_dir(follow_symlinks=False):
+                if entry.is_dir():  # or a link to one; DVC may have made links of files
                     folders.append(path)
-                elif entry.name != MISSING and not _TEMPORARY.fullmatch(entry.name):
-                    yield path, entry.stat(follow_symlinks=False).st_size
+                elif entry.is_file() and entry.name != MISSING and not _TEMPORARY.fullmatch(entry.name):
+                    yield path, entry.stat().st_size
 
 
 def _counts(url: str, size: int | None, receipt: Receipt | None) -> bool:
@@ -280,7 +277,7 @@ def _put(out: Path, paths: Sequence[str], journal: Journal) -> None:
     taken, moves = {row.path for row in rows.values()}, []
     for path in paths:
         receipt, name = journal.receipts.get(path), path
-        if receipt and receipt.bytes == (out / path).lstat().st_size:
+        if receipt and receipt.bytes == (out / path).stat().st_size:
             known = rows.get(receipt.url)
             name = known.path if known else _free(out, path, taken)
             rows[receipt.url] = replace(receipt, path=name)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -10,7 +11,7 @@ from deepsky.errors import DataError
 from deepsky.files import whole_file
 
 MANIFEST, MISSING, FAILURES = "manifest.csv", "missing.csv", "failures.csv"
-_REMEDY = "restore it, or delete it: its files are then set aside and fetched again"
+_REMEDY = "restore it, or delete it: the next fetch writes it anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def read_manifest(path: Path) -> dict[str, Receipt]:
     """
     rows = _read(path, COLUMNS)
     for number, row in enumerate(rows, start=2):
-        if not row[2].isdecimal():
+        if not re.fullmatch(r"[0-9]{1,18}", row[2]):
             raise DataError(f"{path}: line {number}", f"{row[2]!r} is no size in bytes", _REMEDY)
     return {row[0]: receipt_of(row) for row in rows if not row[1].startswith("simulated:")}
 
