@@ -42,10 +42,11 @@ WANTED = [
     Wanted("sdss_jpg/2.jpg", f"{HOST}/jpg?ra=3&dec=4", "jpeg", (3.0, 4.0)),
 ]
 CHILD = """
-import resource, sys
+import resource, signal, sys
 from tests.test_downloader import PARAMS, WANTED, fetch, replace
 from deepsky.errors import DataError
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
 url, out, limit = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
