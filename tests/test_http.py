@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from deepsky.archives.answers import Failed, Left
-from deepsky.archives.http import Client, DownloadParams, HTTPAnswer, Version
+from deepsky.archives.answers import Failed, Left, Version
+from deepsky.archives.http import Client, DownloadParams, HTTPAnswer
 from deepsky.errors import ConfigError, DataError
 from tests.archive_server import LAST_MODIFIED, ArchiveServer, Fault
 

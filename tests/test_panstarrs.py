@@ -73,7 +73,9 @@ def sky(n, seed=3):
 
 
 def find(server, objects, cache, filters=ALL):
-    return find_stacks(objects, filters, Client(replace(PARAMS, mirror=server.url)), cache)
+    """Stacks, and the ids outside of the footprint."""
+    stacks = find_stacks(objects, filters, Client(replace(PARAMS, mirror=server.url)), cache)
+    return stacks, [name for name in objects["id"] if name not in stacks]
 
 
 def served(page):
@@ -201,8 +203,8 @@ def test_folder_as_mirror(tmp_path):
         table = "\n".join([HEADER, *(row(ra, dec, filter_) for filter_ in ALL)])
         (tmp_path / f"mirror{LISTS}?{query}").write_text(table)
     client = Client(replace(PARAMS, mirror=(tmp_path / "mirror").as_uri()))
-    stacks, outside = find_stacks(objects, ("g", "i"), client, tmp_path / "cache.csv")
-    assert outside == []
+    stacks = find_stacks(objects, ("g", "i"), client, tmp_path / "cache.csv")
+    assert list(stacks) == objects["id"].tolist()
     assert_own(objects, stacks, ("g", "i"))
 
 
@@ -303,7 +305,7 @@ WANTED = ArchiveParams("dr17", (), False, False, True, ("g", "z"), 240, 0.4, "sk
 def test_colour_pictures_take_first_middle_and_last(filters, colours):
     objects = pd.DataFrame({"id": ["a"], "ra": [27.952], "dec": [0.2635]})
     stacks = {"a": {filter_: f"/s/{filter_}.fits" for filter_ in filters}}
-    files = {wanted.path: wanted.url for wanted in panstarrs_files(objects, stacks, WANTED)}
+    files = {wanted.path: wanted.url for wanted in panstarrs_files(objects, stacks, WANTED)[0]}
     cutout = "https://ps1images.stsci.edu/cgi-bin/fitscut.cgi?ra=27.952&dec=0.2635&size=240&format="
     expected = {f"stsci_fits/a-{each}.fits": f"{cutout}fits&red=/s/{each}.fits" for each in "gz" if each in filters}
     if colours:
@@ -312,6 +314,8 @@ def test_colour_pictures_take_first_middle_and_last(filters, colours):
     assert files == expected
 
 
-def test_uncovered_objects_have_no_files():
+def test_uncovered_objects_have_no_files_and_are_told():
     objects = pd.DataFrame({"id": ["a"], "ra": [27.952], "dec": [0.2635]})
-    assert panstarrs_files(objects, {}, WANTED) == []
+    wanted, absent = panstarrs_files(objects, {}, WANTED)
+    assert wanted == []
+    assert [row.path for row in absent] == ["stsci_jpg/a.jpg", "stsci_fits/a-g.fits", "stsci_fits/a-z.fits"]

@@ -1,7 +1,9 @@
 """What a server's answer, or its silence, means for the next try, and when a host may be asked again."""
 
+import re
 import threading
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
@@ -22,8 +24,26 @@ class Failed(Exception):
         self.sort, self.reason, self.status, self.body, self.wait_s = sort, reason, status, body, wait_s
 
 
+class OtherPart(Failed):
+    """A server answered a Range with something else than the rest of our file."""
+
+
 class Left(Exception):
     """The fetch was called off while this thread waited or read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What a server says about a file's content: validators ("" for none), and bytes in all (None: not said)."""
+
+    etag: str = ""
+    last_modified: str = ""
+    bytes: int | None = None
+
+    @property
+    def validator(self) -> str:
+        """What If-Range may compare; a weak ETag does not promise equal bytes."""
+        return self.etag if self.etag.startswith('"') else self.last_modified
 
 
 class Gate:
@@ -94,3 +114,26 @@ def reason_of(error: Exception) -> str:
         cause = deeper
     proxy = "proxy: " if isinstance(error, requests.exceptions.ProxyError) else ""
     return f"{proxy}{type(cause).__name__}: {cause}"
+
+
+def version_of(response: requests.Response) -> Version:
+    """Read which version of a file an answer brings."""
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        return Version()  # its length and validators are of the encoded form; urllib3 compares the raw length
+    length = response.headers.get("Content-Length", "")
+    return Version(
+        response.headers.get("ETag", ""),
+        response.headers.get("Last-Modified", ""),
+        int(length) if length.isdecimal() else None,
+    )
+
+
+def resumed_version(response: requests.Response, known: Version, have: int, now: Version) -> Version:
+    """Check that a 206 is the rest of what we have; return the version with its length."""
+    span = response.headers.get("Content-Range", "")
+    parsed = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", span)
+    n_bytes = int(parsed[2]) if parsed and parsed[2] != "*" else known.bytes
+    same = all(not new or new == old for new, old in ((now.etag, known.etag), (now.last_modified, known.last_modified)))
+    if parsed is None or int(parsed[1]) != have or not same or known.bytes not in (None, n_bytes):
+        raise OtherPart("retry", f"answers with another part ({span or 'no Content-Range'}) than asked")
+    return Version(known.etag, known.last_modified, n_bytes)

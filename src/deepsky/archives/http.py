@@ -2,7 +2,6 @@
 
 import hashlib
 import random
-import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,18 @@ from requests_file import FileAdapter
 from urllib3.exceptions import HTTPError
 from urllib3.response import HTTPResponse
 
-from deepsky.archives.answers import Failed, Gate, Left, reason_of, refusal, sort_of
+from deepsky.archives.answers import (
+    Failed,
+    Gate,
+    Left,
+    OtherPart,
+    Version,
+    reason_of,
+    refusal,
+    resumed_version,
+    sort_of,
+    version_of,
+)
 from deepsky.errors import ConfigError, DataError
 from deepsky.files import whole_file
 
@@ -79,20 +89,6 @@ class HTTPAnswer(DataError):
 
     def __reduce__(self) -> tuple[type, tuple[str, int, str]]:  # type: ignore[override]
         return type(self), (self.where, self.status, self.body)
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """What a server says about a file's content: validators ("" for none), and bytes in all (None: not said)."""
-
-    etag: str = ""
-    last_modified: str = ""
-    bytes: int | None = None
-
-    @property
-    def validator(self) -> str:
-        """What If-Range may compare; a weak ETag does not promise equal bytes."""
-        return self.etag if self.etag.startswith('"') else self.last_modified
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,9 +229,9 @@ class Client:
         headers = {"Range": f"bytes={have}-", "If-Range": known.validator} if known and resume else {}
         try:
             with self._answer(url, headers=headers) as response:
-                version = _version(response)
+                version = version_of(response)
                 if known and response.status_code == 206:
-                    version, found = _resumed(response, known, have, version), _hash_of(part, algorithm)
+                    version, found = resumed_version(response, known, have, version), _hash_of(part, algorithm)
                 else:
                     part.write_bytes(b"")  # before the new version is known: old bytes must never pass for it
                     begin(version)
@@ -244,7 +240,7 @@ class Client:
         except Failed as failed:
             if failed.status == 416 and known and failed.body == f"bytes */{have}":
                 return Arrival(_hash_of(part, algorithm).hexdigest(), have, known, spliced=True)
-            if failed.status == 416 or isinstance(failed, _OtherPart):
+            if failed.status == 416 or isinstance(failed, OtherPart):
                 part.unlink(missing_ok=True)
             raise
         if version.bytes is not None and n_bytes != version.bytes:
@@ -354,32 +350,6 @@ def download(
             problem = f"has the hash {found}, not {digest}"
             raise DataError(url, problem, "the file is not the official one: check the address")
     return found
-
-
-class _OtherPart(Failed):
-    """A server answered a Range with something else than the rest of our file."""
-
-
-def _resumed(response: requests.Response, known: Version, have: int, now: Version) -> Version:
-    """Check that a 206 is the rest of what we have; return the version with its length."""
-    span = response.headers.get("Content-Range", "")
-    parsed = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", span)
-    n_bytes = int(parsed[2]) if parsed and parsed[2] != "*" else known.bytes
-    same = all(not new or new == old for new, old in ((now.etag, known.etag), (now.last_modified, known.last_modified)))
-    if parsed is None or int(parsed[1]) != have or not same or known.bytes not in (None, n_bytes):
-        raise _OtherPart("retry", f"answers with another part ({span or 'no Content-Range'}) than asked")
-    return Version(known.etag, known.last_modified, n_bytes)
-
-
-def _version(response: requests.Response) -> Version:
-    if response.headers.get("Content-Encoding", "identity") != "identity":
-        return Version()  # its length and validators are of the encoded form; urllib3 compares the raw length
-    length = response.headers.get("Content-Length", "")
-    return Version(
-        response.headers.get("ETag", ""),
-        response.headers.get("Last-Modified", ""),
-        int(length) if length.isdecimal() else None,
-    )
 
 
 def _chunks(response: requests.Response) -> Iterator[bytes]:

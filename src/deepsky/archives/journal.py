@@ -18,8 +18,7 @@ from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Self
 
-from deepsky.archives.answers import Left
-from deepsky.archives.http import Version
+from deepsky.archives.answers import Left, Version
 from deepsky.archives.manifest import (
     COLUMNS,
     FAILURES,

@@ -29,7 +29,7 @@ Place = tuple[float, float]  # ra, dec in degrees
 
 def find_stacks(
     objects: pd.DataFrame, filters: Iterable[str], client: Client, cache: Path
-) -> tuple[dict[str, dict[str, str]], list[str]]:
+) -> dict[str, dict[str, str]]:
     """Find the stacks that cover each object.
 
     Args:
@@ -40,7 +40,7 @@ def find_stacks(
 
     Returns:
         By id, each covered object's stacks: the service's file name by filter (empty where only other filters saw the
-        object); and the ids of the objects outside the survey's footprint.
+        object). Objects outside the survey's footprint have no entry.
 
     Raises:
         DataError: the service does not answer, or answers no table of files; the cache is broken.
@@ -53,8 +53,7 @@ def find_stacks(
     _ask_all(unknown, client, cache, known)
     covered = {name: known[place] for name, place in zip(ids, places, strict=True) if known.get(place)}
     wanted = tuple(filters)
-    stacks = {name: {key: own[key] for key in wanted if key in own} for name, own in covered.items()}
-    return stacks, [name for name in ids if name not in covered]
+    return {name: {key: own[key] for key in wanted if key in own} for name, own in covered.items()}
 
 
 def _ask_all(places: Sequence[Place], client: Client, cache: Path, known: dict[Place, Stacks]) -> None:

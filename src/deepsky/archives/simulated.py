@@ -16,6 +16,7 @@ from deepsky.archives.simulated_jpegs import (
 from deepsky.archives.simulated_light import SDSS_SEEING_ARCSEC, Seeing, draw_light, draw_seeing
 from deepsky.catalogue.simulated import CatalogueParams, draw_sky
 from deepsky.catalogue.simulated_fields import BANDS, FRAME_SHAPE, Field, frame_wcs, plan_fields
+from deepsky.catalogue.sky import unit_vectors
 from deepsky.errors import DataError
 
 PANSTARRS_PIXEL_ARCSEC = 0.25
@@ -36,7 +37,7 @@ class SimulatedArchive:
         self.fields = {field.key: field for field in plan_fields(params.n_fields, params.seed)}
         sky = draw_sky(params)
         self._groups = {int(group): sources for group, sources in sky.groupby("group")}
-        self._centres = _unit_vectors(
+        self._centres = unit_vectors(
             np.array([field.ra_deg for field in self.fields.values()]),
             np.array([field.dec_deg for field in self.fields.values()]),
         )
@@ -115,15 +116,9 @@ class SimulatedArchive:
         return self.fields[run, camcol, field]
 
     def _nearest(self, ra_deg: float, dec_deg: float) -> Field:
-        cosine = self._centres @ _unit_vectors(np.array([ra_deg]), np.array([dec_deg]))[0]
+        cosine = self._centres @ unit_vectors(np.array([ra_deg]), np.array([dec_deg]))[0]
         return list(self.fields.values())[int(cosine.argmax())]
 
     def _rng_at(self, purpose: int, ra_deg: float, dec_deg: float) -> np.random.Generator:
         place = (round((ra_deg % 360) * 1e7), round((dec_deg + 90) * 1e7))
         return np.random.default_rng([self._seed, purpose, *place])
-
-
-def _unit_vectors(ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
-    """(n, 3) vectors towards the positions."""
-    ra, dec = np.radians(ra_deg), np.radians(dec_deg)
-    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)

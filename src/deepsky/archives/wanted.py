@@ -7,6 +7,7 @@ from typing import Literal
 import pandas as pd
 
 from deepsky.archives.addresses import (
+    PANSTARRS_LISTS,
     Release,
     frame_path,
     frame_url,
@@ -16,6 +17,7 @@ from deepsky.archives.addresses import (
     psfield_url,
     sdss_jpeg_url,
 )
+from deepsky.archives.manifest import Absent
 
 FOLDERS = ("frames", "sdss_jpg", "stsci_jpg", "stsci_fits")
 SDSS_BANDS = ("u", "g", "r", "i", "z")
@@ -113,7 +115,9 @@ def sdss_files(objects: pd.DataFrame, params: ArchiveParams) -> list[Wanted]:
     return wanted
 
 
-def panstarrs_files(objects: pd.DataFrame, stacks: Mapping[str, Stacks], params: ArchiveParams) -> list[Wanted]:
+def panstarrs_files(
+    objects: pd.DataFrame, stacks: Mapping[str, Stacks], params: ArchiveParams
+) -> tuple[list[Wanted], list[Absent]]:
     """List the Pan-STARRS files of some objects.
 
     Args:
@@ -122,19 +126,25 @@ def panstarrs_files(objects: pd.DataFrame, stacks: Mapping[str, Stacks], params:
         params: what is wanted.
 
     Returns:
-        Files of the covered objects; a colour picture needs three filters and is left out with fewer.
+        The files that can be had, and those that no stack covers; a colour picture needs three filters.
     """
-    wanted, side = [], params.cutout_px
+    wanted, absent, side = list[Wanted](), list[Absent](), params.cutout_px
     for name, *place_deg in objects[["id", "ra", "dec"]].itertuples(index=False):
         ra_deg, dec_deg = place = (float(place_deg[0]), float(place_deg[1]))
         own = stacks.get(name, {})
         names = [own[filter_] for filter_ in PANSTARRS_FILTERS if filter_ in own]
-        if params.stsci_jpg and len(names) >= 3:
+        path = f"stsci_jpg/{name}.jpg"
+        if params.stsci_jpg and len(names) < 3:
+            absent.append(Absent(path, PANSTARRS_LISTS, "no stack covers it in three filters"))
+        elif params.stsci_jpg:
             red, green, blue = names[0], names[len(names) // 2], names[-1]
             url = panstarrs_jpeg_url(ra_deg, dec_deg, size=side, red=red, green=green, blue=blue)
-            wanted.append(Wanted(f"stsci_jpg/{name}.jpg", url, "jpeg", place))
+            wanted.append(Wanted(path, url, "jpeg", place))
         for filter_ in params.stsci_fits:
-            if filter_ in own:
+            path = f"stsci_fits/{name}-{filter_}.fits"
+            if filter_ not in own:
+                absent.append(Absent(path, PANSTARRS_LISTS, f"no stack covers it in {filter_}"))
+            else:
                 url = panstarrs_fits_url(ra_deg, dec_deg, size=side, stack=own[filter_])
-                wanted.append(Wanted(f"stsci_fits/{name}-{filter_}.fits", url, "fits_cutout", place))
-    return wanted
+                wanted.append(Wanted(path, url, "fits_cutout", place))
+    return wanted, absent

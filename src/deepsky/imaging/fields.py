@@ -23,6 +23,7 @@ import pandas as pd
 from astropy.wcs import WCS
 from scipy.spatial import KDTree
 
+from deepsky.catalogue.sky import unit_vectors
 from deepsky.errors import DataError
 from deepsky.imaging.frames import FRAME_SUFFIXES, Frame, celestial_wcs, filter_name, read_frame, read_header
 
@@ -221,7 +222,7 @@ def _stem(path: Path) -> str:
 def _containing_fields(objects: pd.DataFrame, fields: Sequence[SkyField], position_band: str) -> npt.NDArray[np.int64]:
     """Index of each object's own cutout, else of the field that holds it farthest from its edges, -1 for none."""
     ra_deg, dec_deg = objects["ra"].to_numpy(float), objects["dec"].to_numpy(float)
-    sky = KDTree(_unit_vectors(ra_deg, dec_deg))
+    sky = KDTree(unit_vectors(ra_deg, dec_deg))
     row_of = {name: row for row, name in enumerate(objects["id"])}
     chosen = np.full(len(objects), -1, np.int64)
     deepest_px = np.full(len(objects), -np.inf)
@@ -252,16 +253,11 @@ def _near(wcs: WCS, shape: tuple[int, int], sky: KDTree) -> npt.NDArray[np.int64
     left, right, bottom, top = -margin_px, width - 1 + margin_px, -margin_px, height - 1 + margin_px
     x_px = np.array([(width - 1) / 2, left, left, right, right])
     y_px = np.array([(height - 1) / 2, bottom, top, bottom, top])
-    centre, *corners = _unit_vectors(*wcs.all_pix2world(x_px, y_px, 0))
+    centre, *corners = unit_vectors(*wcs.all_pix2world(x_px, y_px, 0))
     radius = np.linalg.norm(np.array(corners) - centre, axis=1).max()
     if not radius < _WIDE_CHORD:  # NaN too: a corner is off the sky
         return np.arange(sky.n)
     return np.array(sorted(sky.query_ball_point(centre, radius * 1.05)), np.int64)  # 5 %: distortions
-
-
-def _unit_vectors(ra_deg: npt.NDArray[np.float64], dec_deg: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    ra, dec = np.radians(ra_deg), np.radians(dec_deg)
-    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
 
 
 def edge_distance(

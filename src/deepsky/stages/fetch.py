@@ -5,21 +5,19 @@ on from there and ends with the same bytes. Simulated files are drawn again at w
 downloaded ones are precious and never deleted (``archives/journal.py``).
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import click
 import pandas as pd
 
-from deepsky.archives.addresses import PANSTARRS_LISTS
 from deepsky.archives.downloader import fetch_all
 from deepsky.archives.http import Client, DownloadParams
 from deepsky.archives.journal import only_one
 from deepsky.archives.manifest import Absent
 from deepsky.archives.panstarrs import find_stacks
 from deepsky.archives.simulated_files import draw_all, drop_simulated
-from deepsky.archives.wanted import PANSTARRS_FILTERS, ArchiveParams, Wanted, panstarrs_files, sdss_files
+from deepsky.archives.wanted import PANSTARRS_FILTERS, ArchiveParams, panstarrs_files, sdss_files
 from deepsky.catalogue.simulated import CatalogueParams
 from deepsky.catalogue.tables import check_numbers, read_objects
 from deepsky.errors import ConfigError
@@ -59,7 +57,7 @@ def run(
             _download(objects, archive, download, out, on_failure=on_bad_file, retry_failed=retry_failed)
             return
         stacks = {name: {filter_: filter_ for filter_ in "yig"} for name in objects["id"]}
-        wanted = [*sdss_files(objects, archive), *panstarrs_files(objects, stacks, archive)]
+        wanted = [*sdss_files(objects, archive), *panstarrs_files(objects, stacks, archive)[0]]
         draw_all(wanted, params, archive, out)
 
 
@@ -76,9 +74,8 @@ def _download(
     wanted, absent = sdss_files(objects, archive), list[Absent]()
     if archive.stsci_jpg or archive.stsci_fits:
         filters = PANSTARRS_FILTERS if archive.stsci_jpg else archive.stsci_fits
-        stacks, _ = find_stacks(objects, filters, Client(download), out / ".panstarrs.csv")
-        found = panstarrs_files(objects, stacks, archive)
-        absent = _uncovered(objects, archive, found)
+        stacks = find_stacks(objects, filters, Client(download), out / ".panstarrs.csv")
+        found, absent = panstarrs_files(objects, stacks, archive)
         wanted += found
     outcome = fetch_all(
         wanted,
@@ -94,12 +91,3 @@ def _download(
         f"{len(wanted) + len(absent) - outcome.n_fetched - outcome.n_missing - outcome.n_failed} there before, "
         f"{outcome.n_missing} not in the archives, {outcome.n_failed} failed"
     )
-
-
-def _uncovered(objects: pd.DataFrame, archive: ArchiveParams, found: Sequence[Wanted]) -> list[Absent]:
-    """List the Pan-STARRS files of objects that no stack covers."""
-    names = [f"stsci_jpg/{name}.jpg" for name in objects["id"] if archive.stsci_jpg]
-    names += [f"stsci_fits/{name}-{filter_}.fits" for name in objects["id"] for filter_ in archive.stsci_fits]
-    covered = {wanted.path for wanted in found}
-    reason = "no stack covers the place in that filter, or fewer than three for a colour picture"
-    return [Absent(name, PANSTARRS_LISTS, reason) for name in names if name not in covered]
