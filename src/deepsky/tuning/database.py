@@ -218,8 +218,8 @@ def _connect(url: str, heartbeat_s: int | None, options: Mapping[str, Any]) -> W
 
 def _connect_sqlite(path: Path) -> sqlite3.Connection:
     """Connect so that a commit need not wait for the disk: a power failure may cost the last trials, never the file."""
-    connection = sqlite3.connect(path, timeout=_SQLITE_WAIT_S, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode=WAL")
+    # A transaction that is locked from its first statement on never finds that another worker wrote after its read.
+    connection = sqlite3.connect(path, timeout=_SQLITE_WAIT_S, check_same_thread=False, isolation_level="IMMEDIATE")
     connection.execute("PRAGMA synchronous=NORMAL")
     return connection
 
@@ -238,6 +238,9 @@ def _check_or_create(path: Path, url: str, create: bool) -> None:
             problem = "is a database of something else"
             raise StudyError(shown_uri(url), problem, "name another under tune.storage in params.yaml")
         if create:
+            # The switch syncs under an exclusive lock, which a busy disk may hold for longer than a worker waits: so
+            # it happens in here, one worker at a time. It lasts; a file that has switched is only asked.
+            connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("ROLLBACK")
     finally:
