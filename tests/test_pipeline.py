@@ -17,7 +17,9 @@ import pytest
 
 from tests.workspace import Workspace, make_workspace, shrink
 
-RUNS = [(d, n) for d in ("sdss_frames", "sdss_cutouts") for n in ("mobilenet", "cnn_small")]
+MATRIX = [(d, n) for d in ("sdss_frames", "sdss_cutouts") for n in ("mobilenet", "cnn_small")]
+RECIPES = [("galaxy_zoo1", "zoo_frozen"), ("galaxy_zoo1", "zoo1_fine_tune"), ("galaxy_zoo", "zoo_fractions")]
+RUNS = MATRIX + RECIPES
 
 
 @pytest.fixture(scope="module")

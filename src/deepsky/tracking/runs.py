@@ -85,7 +85,7 @@ class Run:
                 self._client.log_batch(self.run_id, params=items[first : first + _MAX_PARAMS_PER_CALL])
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
-        """Copy a file, or all files of a folder, into the run's artifacts below ``folder``.
+        """Copy a file, or all that a folder holds, into the run's artifacts below ``folder``.
 
         Raises:
             TrackingError: the store refuses.
@@ -185,8 +185,7 @@ def restored_run(
     run = _create(experiment, facts["dataset"], facts["network"], params, tags, recorded_lineage(trained))
     try:
         run.log_history(history)
-        for file in sorted(path for path in trained.iterdir() if path.is_file()):
-            run.log_artifact(file)
+        run.log_artifact(trained)
         run.finish_key(run_key(trained))
     except BaseException:
         _close_quietly(run, "FAILED")
