@@ -1,18 +1,30 @@
 import hashlib
+import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import get_args
 
 import keras
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from ruamel.yaml import YAML
 
 from deepsky.archives.http import DownloadParams
-from deepsky.commands.add import add_collection
+from deepsky.cli import cli
+from deepsky.commands.add import add_collection, add_images
 from deepsky.config import read_section
 from deepsky.datasets import galaxy10
 from deepsky.datasets.collection import CollectionParams
+from deepsky.datasets.packed import open_packed
+from deepsky.datasets.registry import COLLECTIONS
 from deepsky.errors import ConfigError, DataError
+from deepsky.splits import GroupBy
 from tests.archive_server import ArchiveServer, Fault
+from tests.conftest import ROOT
+from tests.galaxy_zoo_files import write_challenge, write_jpeg
+from tests.test_galaxy10 import contents
 from tests.test_galaxy10 import write as write_galaxy10
 from tests.test_warm_ups import arrays, write_npz
 
@@ -45,6 +57,11 @@ def add(name, kind, source=None, download=ONCE, group_by=None, **changes):
     add_collection(name, kind, source, download, group_by=group_by, **OPTIONS | changes)
 
 
+def dvc(*arguments):
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where the stages find deepsky
+    subprocess.run([sys.executable, "-m", "dvc", *arguments], env=os.environ | {"PATH": path}, check=True)
+
+
 def entry(name):
     return read_section(f"collections.{name}", CollectionParams)
 
@@ -62,7 +79,8 @@ def test_a_file_is_copied_and_entered(project, tmp_path, capsys):
     text = (project / "params.yaml").read_text()
     assert "# a comment" in text
     assert "crop_px" not in text  # what is not asked for is not written
-    assert "added collections digits -> digits; the next `make repro` includes it" in capsys.readouterr().out
+    told = "added collections digits; the next `make repro` packs and splits it; add an entry under recipes in params"
+    assert told in capsys.readouterr().out
 
 
 def test_every_option_is_entered_and_data_of_the_project_stay_where_they_are(project):
@@ -76,7 +94,7 @@ def test_every_option_is_entered_and_data_of_the_project_stay_where_they_are(pro
 
 
 def test_it_is_versioned_in_a_dvc_project(project, tmp_path):
-    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet", "--no-scm"], check=True)
+    dvc("init", "--quiet", "--no-scm")
     add("digits", "mnist", write_npz(tmp_path / "digits.npz"))
     assert (project / "data/external/digits/digits.npz.dvc").exists()
 
@@ -87,7 +105,7 @@ def test_what_would_fail_later_is_refused_and_leaves_nothing(project, tmp_path):
         (ConfigError, "'stand_in' exists already", ("stand_in", "mnist", digits)),
         (ConfigError, "is not of the form my_data_1", ("Bad Name", "mnist", digits)),
         (ConfigError, "format: 'mnits' is unknown; choose one of", ("bad", "mnits", digits)),
-        (DataError, "has the SHA-256 .*, or set sha256: any", ("bad", "galaxy10", galaxies)),
+        (DataError, "has the SHA-256 .*, or --sha256 any", ("bad", "galaxy10", galaxies)),
         (DataError, "is not a whole .npz", ("bad", "mnist", galaxies)),
     ):
         with pytest.raises(error, match=message) as caught:
@@ -104,6 +122,74 @@ def test_what_would_fail_later_is_refused_and_leaves_nothing(project, tmp_path):
     with pytest.raises(DataError, match="the given test part: lacks the class 9"):
         add("bad", "mnist", write_npz(tmp_path / "few.npz", n_test=9))
     assert_nothing_changed(project)
+
+
+def test_nothing_to_learn_from_is_refused(project, tmp_path):
+    empty = write_galaxy10(tmp_path / "empty.h5", chunks=None, **contents(0))
+    zoo = write_challenge(tmp_path / "zoo", [1, 2], ["none", "none"])
+    one_class = write_challenge(tmp_path / "round", range(1, 9), ["round"] * 8)
+    half = write_npz(tmp_path / "half.npz", y_train=np.full(40, 3), y_test=np.full(20, 3))
+    for message, kind, source, options in (
+        (r"holds no object to learn from \(it is empty\)", "galaxy10", empty, {"sha256": "any"}),
+        (r"holds no object .*\(it is empty\)", "mnist", write_npz(tmp_path / "0.npz", n_train=0, n_test=0), {}),
+        (r"holds no object .*\(2 galaxies of no clean class\)", "galaxy_zoo_challenge", zoo, {}),
+        (r"every object \(8\) is of the class 'round'", "galaxy_zoo_challenge", one_class, {}),
+        (r"every object \(60\) is of the class '3'", "mnist", half, {}),
+    ):
+        with pytest.raises(DataError, match=message) as caught:
+            add("bad", kind, source, **options)
+        assert str(caught.value).startswith(f"{source}: ")
+        assert "\n" not in str(caught.value)
+    assert_nothing_changed(project)
+    add("votes", "galaxy_zoo_challenge", one_class, target="fractions")  # one class there is to be
+
+
+def test_every_picture_is_looked_at(project, tmp_path):
+    zoo = write_challenge(tmp_path / "zoo", range(1, 17), ["round", "spiral"] * 8)
+    with pytest.raises(DataError, match=r"images_training_rev1/\d+.jpg: is 40 x 40 px, less than crop_px 41"):
+        add("bad", "galaxy_zoo_challenge", zoo, crop_px=41)
+    with pytest.raises(ConfigError, match="crop_px 29: is larger than the images"):
+        add("bad", "mnist", write_npz(tmp_path / "digits.npz"), crop_px=29)
+    last = zoo / "images_training_rev1/16.jpg"
+    whole = last.read_bytes()
+    last.write_bytes(whole[:-20])
+    with pytest.raises(DataError, match=r"16.jpg: is cut short"):
+        add("bad", "galaxy_zoo_challenge", zoo)
+    assert_nothing_changed(project)
+    last.write_bytes(whole)
+    add("good", "galaxy_zoo_challenge", zoo)
+
+
+def test_images_are_looked_for_as_they_are_packed(project, tmp_path):
+    folder, labels = tmp_path / "pictures", tmp_path / "labels.csv"
+    for name in ("a", "b"):
+        write_jpeg(folder / f"{name}.jpg", 9)
+    labels.write_text("id,class\na,x\nb,y\nc,x\n")
+    columns = {"id_column": "id", "label_column": "class", "size_px": 16, "crop_px": None, "group_column": None}
+    (folder / "c.jpg").mkdir()  # a folder is no picture
+    with pytest.raises(DataError, match=r"names 1 of 3 images that are not in .*pictures, first 'c'"):
+        add_images("mine", folder, labels, **columns)
+    write_jpeg(folder / "more/a.png", 9)
+    with pytest.raises(DataError, match=r"a.png: is a second image of id a"):
+        add_images("mine", folder, labels, **columns)
+    assert_nothing_changed(project)
+
+
+def test_what_a_stage_writes_is_entered_as_it_is_and_packed_from_a_path_with_a_space(project, tmp_path):
+    write_npz(tmp_path / "made.npz")
+    make = {"cmd": f"cp '{tmp_path}/made.npz' 'data/raw/my digits.npz'", "outs": ["data/raw/my digits.npz"]}
+    pack = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]["pack_collection"]
+    pack["do"]["deps"] = ["${item.source}"]  # the source files are not here
+    YAML().dump({"stages": {"make": make, "pack_collection": pack}}, project / "dvc.yaml")
+    (project / "params.yaml").write_text(f"on_bad_file: stop\n{PARAMS}")
+    (project / "data/raw").mkdir(parents=True)
+    dvc("init", "--quiet", "--no-scm")
+    dvc("repro", "--quiet", "make")
+    add("digits", "mnist", project / "data/raw/my digits.npz")
+    assert entry("digits").source == "data/raw/my digits.npz"
+    assert not list(project.rglob("*.npz.dvc"))
+    dvc("repro", "--quiet", "pack_collection@digits")
+    assert len(open_packed(project / "data/packed/digits").rows) == 60
 
 
 @pytest.mark.parametrize(
@@ -165,6 +251,17 @@ def test_a_download_of_another_hash_is_refused(project, tmp_path, monkeypatch):
     assert_nothing_changed(project)
 
 
+def test_a_broken_download_is_replaced(project, tmp_path, monkeypatch, capsys):
+    content = published(tmp_path, monkeypatch)
+    target = project / "data/external/decals/Galaxy10_DECals.h5"
+    target.parent.mkdir(parents=True)
+    target.write_bytes(content[:-9])
+    with ArchiveServer({H5: content}) as server:
+        add("decals", "galaxy10", download=mirrored(server))
+    assert "Galaxy10_DECals.h5: is not the release; downloading it again" in " ".join(capsys.readouterr().err.split())
+    assert target.read_bytes() == content
+
+
 def test_a_download_survives_a_failure_after_it(project, tmp_path, monkeypatch):
     content = published(tmp_path, monkeypatch)
     with ArchiveServer({H5: content}) as server:
@@ -194,3 +291,11 @@ def test_a_download_that_keras_gives_up_is_one_line(project, monkeypatch):
         add("digits", "mnist")
     assert "\n" not in str(caught.value)
     assert_nothing_changed(project)
+
+
+def test_help_lists_the_formats_and_what_may_stay_together():
+    text = " ".join(CliRunner().invoke(cli, ["add", "collection", "--help"]).output.split())
+    formats = list(COLLECTIONS)
+    assert f"FORMAT is {', '.join(formats[:-1])} or {formats[-1]}." in text
+    option = text[text.index("--group-by") :].split()[1]
+    assert set(option.split("|")) == set(get_args(GroupBy))

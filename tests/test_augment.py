@@ -214,6 +214,38 @@ def test_a_mirror_image_of_a_clockwise_spiral_teaches_anticlockwise() -> None:
     assert not np.allclose(np.array(loss(labels, seen)), np.array(loss(others, seen)))
 
 
+def sure_network(swaps: list[int], flip: bool) -> keras.Model:
+    """A learner of 1 x 1 pixels whose logits are 30 times the pixel's first channel, 0 and 0."""
+    pixels = keras.Input((2, 2, 1), name="pixels")
+    answer = keras.layers.Dense(3, activation="softmax", name="probabilities")
+    seen, mirrored = RandomView({"flip": flip}, seed=1, top=None, name="view")(pixels)
+    probabilities = answer(keras.layers.GlobalAveragePooling2D(name="average")(seen))
+    answer.set_weights([np.array([[30.0, 0, 0]], np.float32), np.zeros(3, np.float32)])
+    learner = keras.Model(pixels, MirrorBack(swaps, name="back")([probabilities, mirrored]))
+    learner.compile(keras.optimizers.SGD(1.0), keras.losses.CategoricalCrossentropy(), metrics=[], jit_compile=False)
+    return learner
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX takes every loss from clipped probabilities")
+@pytest.mark.parametrize("swaps", [[0, 1, 2], [1, 0, 2], [2, 1, 0]])
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_confident_wrong_answer_teaches_as_much_as_plain_cross_entropy(swaps: list[int], flip: bool) -> None:
+    pixels, label = np.ones((16, 2, 2, 1), np.float32), 1
+    learner = sure_network(swaps, flip)
+    _, mirrored = RandomView({"flip": flip}, seed=1, top=None)(pixels, training=True)
+    loss = learner.train_on_batch(pixels, np.eye(3, dtype=np.float32)[[label] * 16])
+    # By hand: the cross-entropy of softmax(30, 0, 0), where a mirror image has the other label.
+    is_mirrored = np.array(mirrored).astype(bool)
+    assert is_mirrored.any() == flip
+    labels = np.where(is_mirrored, swaps[label], label)
+    log_p = np.array([30.0, 0, 0]) - np.logaddexp.reduce([30.0, 0, 0])
+    assert float(loss) == pytest.approx(-log_p[labels].mean(), rel=1e-6)
+    slope = np.exp(log_p) - np.eye(3)[labels].mean(axis=0)
+    kernel, bias = learner.get_layer("probabilities").get_weights()
+    np.testing.assert_allclose(kernel[0], [30, 0, 0] - slope, atol=1e-5)
+    np.testing.assert_allclose(bias, -slope, atol=1e-5)
+
+
 def test_datasets_without_pairs_keep_their_answers() -> None:
     spirals = np.random.default_rng(3).uniform(0, 1, (20, 8, 8, 1)).astype(np.float32)
     tail = small_network()

@@ -154,6 +154,13 @@ def test_absent_images(tmp_path):
     assert_refused(source, "every object was skipped", "skip")
 
 
+def test_archives_as_they_are_served_are_to_be_unpacked(tmp_path):
+    source = write_challenge(tmp_path / "zoo", IDS, KINDS)
+    table = source / "training_solutions_rev1.csv"
+    table.rename(table.with_suffix(".zip"))
+    assert_refused(source, "holds neither .*; unpack training_solutions_rev1.zip there")
+
+
 def test_two_images_of_one_galaxy_are_refused(tmp_path):
     source = write_challenge(tmp_path / "zoo", IDS, KINDS)
     write_jpeg(source / "images_training_rev1/more/100008.png", 3)
@@ -297,11 +304,14 @@ def test_a_zip_is_read_from_many_threads_as_its_folder(tmp_path):
     for number in range(60):
         cv2.imwrite(str(folder / f"{number}.png"), rng.integers(0, 255, (24, 24, 3), np.uint8))
     with zipfile.ZipFile(tmp_path / "pictures.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in folder.iterdir():
+        for path in list(folder.iterdir()):
             archive.write(path, path.name)
         archive.writestr("__MACOSX/._1.png", b"not a picture")
+        archive.mkdir("folder.png")
+    (folder / "folder.png").mkdir()
+    (folder / "._1.png").write_bytes(b"not a picture")
     loose, packed = PictureFiles(folder), PictureFiles(tmp_path / "pictures.zip")
-    assert loose.names == packed.names
+    assert loose.names == packed.names == sorted(f"{number}.png" for number in range(60))
     for a, b in zip(in_threads(loose.read, loose.names * 3), in_threads(packed.read, packed.names * 3), strict=True):
         assert np.array_equal(a, b)
 
@@ -333,7 +343,7 @@ def test_threads_keep_the_order_and_run_a_bounded_number_ahead():
 
     results = in_threads(lambda number: (done.wait(0), number)[1], tasks())
     assert [next(results) for _ in range(500)] == list(range(500))
-    assert len(taken) < 500 + 100 * 64
+    assert len(taken) < 800  # on any number of cores
     results.close()
 
 

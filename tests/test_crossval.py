@@ -1,21 +1,25 @@
 """deepsky crossval: folds, what chooses, what is printed, kept and tracked."""
 
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
+from ruamel.yaml import YAML
 
 from deepsky.commands import crossval
 from deepsky.commands.recipe import find_recipe, job_maker
 from deepsky.datasets.packed import open_packed
 from deepsky.errors import ConfigError, DataError
 from deepsky.splits import cross_validation
-from tests.recipe_project import write_project, write_recipes
+from tests.recipe_project import know_tiny, write_project, write_recipes
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +32,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _inside(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    know_tiny(monkeypatch)
     write_recipes(project)
 
 
 def runs(project: Path) -> list:
     client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("deepsky-crossval")
-    assert experiment is not None
-    return client.search_runs([experiment.experiment_id])
+    return client.search_runs([experiment.experiment_id]) if experiment else []
 
 
 def test_every_row_is_tested_once_and_groups_stay_whole() -> None:
@@ -46,7 +50,6 @@ def test_every_row_is_tested_once_and_groups_stay_whole() -> None:
     splits = cross_validation(rows, 5, 1, 0.25)
     assert (np.sum([split == "test" for split in splits], axis=0) == 1).all()
     for split in splits:
-        assert (rows.groupby("group")["id"].count() > 1).all()
         assert (pd.Series(split).groupby(group).nunique() == 1).all()
         for part in ("train", "val", "test"):
             assert set(label[split == part]) == {"a", "b"}
@@ -83,38 +86,79 @@ def test_a_recipe_is_trained_in_folds_and_finished_folds_are_kept(
     for run in others:
         assert {"accuracy", "f1_macro", "seconds", "loss", "epoch_s"} <= set(run.data.metrics)
 
-    # Killed after its first fold and started again: only the second one is trained, and comes out the same.
-    Path("evaluation/crossval/net.csv").unlink()
-    command = [sys.executable, "-m", "deepsky", "crossval", "net", "--folds", "2"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline().startswith("fold 1 of 2")
-        process.kill()
-    assert list(pd.read_csv("evaluation/crossval/net.csv")["fold"]) == [1]
+    # A fold that is missing is trained again, and comes out the same; the others are left alone.
+    table[table["fold"] == 1].to_csv("evaluation/crossval/net.csv", index=False)
     crossval.run("net", 2, 1)
     again = capsys.readouterr().out.splitlines()
     assert [line.endswith(" (done before)") for line in again] == [True, False, False]
     same = pd.read_csv("evaluation/crossval/net.csv")
     assert same.drop(columns="seconds").equals(table.drop(columns="seconds"))
-    assert "RUNNING" not in {run.info.status for run in runs(project)}
+    assert same["seconds"].iloc[0] == table["seconds"].iloc[0]
     assert sum("mlflow.parentRunId" not in run.data.tags for run in runs(project)) == 1
 
 
-def test_best_weights_are_chosen_by_rows_of_the_other_folds_and_fractions_have_an_rmse(
-    project: Path, capsys: pytest.CaptureFixture[str]
+def test_a_signal_leaves_no_run_running_and_finished_folds(project: Path) -> None:
+    write_recipes(project, epochs=12)  # the second fold must not end before the signal comes
+    before = {run.info.run_id for run in runs(project)}
+
+    def statuses() -> dict[str, str]:
+        new = [run for run in runs(project) if run.info.run_id not in before]
+        return {run.data.tags.get("deepsky.fold", "parent"): run.info.status for run in new}
+
+    command = [sys.executable, "-m", "deepsky", "crossval", "net", "--folds", "2"]
+    between_folds, in_second_fold = {"parent", "1"}, {"parent", "1", "2"}
+    for number, code, begun in ((signal.SIGTERM, 143, between_folds), (signal.SIGINT, 1, in_second_fold)):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("fold 1 of 2")
+            while set(statuses()) < begun and process.poll() is None:
+                time.sleep(0.05)
+            process.send_signal(number)
+            assert process.wait() == code
+        assert statuses() == dict.fromkeys(begun, "KILLED") | {"1": "FINISHED"}
+        assert list(pd.read_csv("evaluation/crossval/net.csv")["fold"]) == [1]
+
+
+@pytest.mark.parametrize("store_refuses", [False, True])
+def test_an_error_fails_the_run_and_is_the_one_that_is_told(
+    store_refuses: bool, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_recipes(project, epochs=1)
+    def break_down(_plan: object, parent_id: str) -> None:
+        if store_refuses:
+            MlflowClient(f"sqlite:///{project / 'mlflow.db'}").delete_run(parent_id)
+        raise DataError("dataset", "is gone", "find it")
+
+    monkeypatch.setattr(crossval, "_train_missing", break_down)
+    with pytest.raises(DataError, match="dataset: is gone"):
+        crossval.run("net", 2, 5)
+    if not store_refuses:
+        assert [run.info.status for run in runs(project) if run.data.params.get("folds_seed") == "5"] == ["FAILED"]
+
+
+def test_folds_of_other_code_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [folder.name for folder in crossval.CODE] == ["datasets", "networks", "training"]
+    for folder in crossval.CODE:
+        shutil.copytree(folder, tmp_path / folder.name)
+    monkeypatch.setattr(crossval, "CODE", [tmp_path / folder.name for folder in crossval.CODE])
+    plan = crossval._plan("net", 2, 1)
+    assert crossval._plan("net", 2, 1).digest == plan.digest
+    with (tmp_path / "networks/heads.py").open("a") as file:
+        file.write("# another\n")
+    assert crossval._plan("net", 2, 1).digest != plan.digest
+
+
+def test_best_weights_are_chosen_by_rows_of_the_other_folds_and_fractions_have_an_rmse(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plain = crossval._plan("votes_net", 2, 1)
+    assert "val" not in np.concatenate(plain.splits)
+    write_recipes(Path(), epochs=1, keep="best")
+    assert crossval._plan("votes_net", 2, 1).digest != plain.digest  # another recipe of that name
     crossval.run("votes_net", 2, 1)
-    all_trained = pd.read_csv("evaluation/crossval/votes_net.csv")
     assert re.search(r"^votes_net: RMSE 0\.\d{4} \+- ", capsys.readouterr().out, re.MULTILINE)
-    assert all_trained["rmse"].between(0.01, 0.5).all()
-    write_recipes(project, epochs=1, keep="best")
-    crossval.run("votes_net", 2, 1)
-    assert "done before" not in capsys.readouterr().out  # another recipe of that name
-    some_held_back = pd.read_csv("evaluation/crossval/votes_net.csv")
-    assert set(some_held_back["digest"]).isdisjoint(all_trained["digest"])
-    assert (all_trained["n_train"] + all_trained["n_test"] == 32).all()
-    assert (some_held_back["n_train"] + some_held_back["n_test"] < 32).all()
+    table = pd.read_csv("evaluation/crossval/votes_net.csv")
+    assert table["rmse"].between(0.01, 0.5).all()
+    assert (table["n_train"] + table["n_test"] < 32).all()
 
 
 def test_a_frozen_backbone_sees_all_images_once(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,6 +178,12 @@ def test_a_pretrained_backbone_is_trained_on_any_split() -> None:
 def test_bad_input_is_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"recipe nett: is not in params.yaml; choose one of: heads, tuned, net, "):
         crossval.run("nett", 2, 1)
+    twice = YAML(typ="safe").load(Path("params.yaml"))
+    twice["recipes"]["fine_tune"]["net"] = twice["recipes"]["fine_tune"]["tuned"]
+    YAML(typ="safe").dump(twice, Path("params.yaml"))
+    with pytest.raises(ConfigError, match=r"recipe net: is in params\.yaml under fine_tune and from_scratch; give"):
+        find_recipe("net")
+    write_recipes(project)
     with pytest.raises(ConfigError, match="--folds 1: leaves nothing"):
         crossval.run("net", 1, 1)
     with pytest.raises(

@@ -63,7 +63,7 @@ def build_tiny(size_px: int) -> keras.Model:
 # What the real ones consist of, built in no time; the last normalisation belongs to the block before it.
 TINY = Backbone(build_tiny, tf_scaling, 16, r"(block\d)_", "tiny.h5", "tiny", "")
 TINY_TOP = {"block2_depthwise", "block2_bn", "block2_conv", "bn"}
-HEAD = {"hidden_1", "probabilities", "dropout_1"}
+HEAD = {"hidden_1", "probabilities", "dropout_0", "dropout_1"}
 
 
 def tiny_tail(weights_file: Path | None = None, **options) -> keras.Model:
@@ -196,6 +196,20 @@ def test_real_weights_give_the_features_of_the_frozen_backbone(real_weights: Cal
     )
     features = keras.Model(tail.inputs[0], tail.get_layer("average").output)
     np.testing.assert_allclose(features(images.astype(np.float32), training=True), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("hidden_units", [(), (8,)])
+def test_dropout_stands_before_each_layer_of_the_head(hidden_units: tuple[int, ...]) -> None:
+    images = some_batch()[0]
+    for dropout, alike in ((0.0, True), (0.5, False)):
+        tail = tiny_tail(hidden_units=hidden_units, dropout=dropout)
+        trained, used = (np.array(tail(images, training=training)) for training in (True, False))
+        assert np.array_equal(trained, used) == alike
+    pooled = keras.Model(tail.inputs[0], [tail.get_layer("average").output, tail.get_layer("dropout_0").output])
+    features, left = (np.array(one) for one in pooled(images, training=True))
+    assert 0.2 < (left == 0).mean() < 0.8
+    np.testing.assert_allclose(left[left != 0], 2 * features[left != 0], rtol=1e-6)
+    assert len([layer for layer in tail.get_layer("head").layers if "dropout" in layer.name]) == len(hidden_units)
 
 
 def test_pixels_too_small_for_the_network_are_refused() -> None:

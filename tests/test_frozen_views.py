@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from deepsky.training.image_batches import ImageExamples, TrainBatches
 from deepsky.training.saved import load_network
 from deepsky.training.view_features import ViewFeatures, read_views, write_views
 from deepsky.training.view_job import ViewBatches, as_image_recipe
-from tests.recipe_project import FROZEN, write_project
+from tests.recipe_project import FROZEN, know_tiny, write_project
 
 SPEED = FeaturesParams(batch_size=16)
 CARD = DatasetCard("uint8", ("r",), (), ("a", "b", "c"), None, 0)
@@ -35,13 +36,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _inside(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    know_tiny(monkeypatch)
 
 
 def paths(name: str) -> dict[str, Path]:
     return {
         "packed": Path(f"data/packed/{name}"),
         "split": Path(f"data/splits/{name}.csv"),
-        "weights": Path("models/pretrained/mobilenet"),
+        "weights": Path("models/pretrained/tiny"),
     }
 
 
@@ -52,14 +54,14 @@ def test_each_view_is_the_image_or_its_mirror_image_as_its_flag_says(project: Pa
     packed = replace(open_packed(Path("data/packed/toy")), images=lopsided)
     write_views(MIRRORED, SPEED, packed, weights, trained, tmp_path / "views")
     views = read_views(tmp_path / "views", 32)
-    assert views.views.shape == (3, 16, 1024)
+    assert views.views.shape == (3, 16, 6)
     assert 0.2 < views.mirrored.mean() < 0.8
     assert (views.mirrored[0] != views.mirrored[1]).any()
     # What the backbone makes of the images turned by hand, at another speed.
     turned = replace(packed, images=lopsided[:, :, ::-1])
     write_views(replace(MIRRORED, n_views=0), FeaturesParams(5), turned, weights, trained, tmp_path / "turned")
     mirror = read_views(tmp_path / "turned", 32)
-    assert mirror.views.shape == (0, 16, 1024)
+    assert mirror.views.shape == (0, 16, 6)
     wanted = np.where(views.mirrored[..., None], mirror.plain[trained], views.plain[trained])
     difference = np.abs(mirror.plain - views.plain).max()
     assert np.abs(views.views - wanted).max() < 0.02 * difference
@@ -74,10 +76,10 @@ def test_only_images_of_train_rows_get_views(project: Path, tmp_path: Path) -> N
     split = pd.read_csv("data/splits/toy.csv")["split"]
     views = read_views(tmp_path / "views", 32)
     assert list(views.viewed) == list(np.flatnonzero(split == "train"))
-    assert views.views.shape == (1, 16, 1024)
+    assert views.views.shape == (1, 16, 6)
 
 
-def view_batches(n_views: int, seed: int = 1) -> tuple[ViewBatches, np.ndarray, np.ndarray]:
+def view_batches(n_views: int, seed: int = 1, **changes: Any) -> tuple[ViewBatches, np.ndarray, np.ndarray]:
     """Batches over rows whose features say which image and view they are: image + 100 * view."""
     image, n = np.arange(24) // 2, 12
     viewed = np.array([i for i in range(n) if i != 5])
@@ -88,7 +90,7 @@ def view_batches(n_views: int, seed: int = 1) -> tuple[ViewBatches, np.ndarray, 
     mirrored = np.random.default_rng(3).random((n_views, len(viewed))) < 0.5
     views = ViewFeatures(plain, (viewed + numbers)[..., None], mirrored, viewed)
     examples = ImageExamples(plain, image, targets, split)
-    recipe = replace(RECIPE, seed=seed)
+    recipe = replace(RECIPE, seed=seed, **changes)
     return ViewBatches(examples, recipe, views, [1, 0, 2]), mirrored, viewed
 
 
@@ -97,14 +99,15 @@ def seen(batches: TrainBatches) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([part[0][:, 0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
-def test_an_epoch_draws_a_view_of_each_row_and_swaps_the_labels_of_mirror_images() -> None:
+def test_an_epoch_draws_the_plain_image_or_a_view_of_each_row_and_swaps_the_labels_of_mirror_images() -> None:
     batches, mirrored, viewed = view_batches(3)
     first, targets = seen(batches)
     image, view = (first % 100).astype(int), (first // 100).astype(int) - 1
     assert sorted(image) == sorted(list(viewed) * 2)  # every train row once, none of val
-    assert set(view) == {0, 1, 2}
+    assert set(view) == {-1, 0, 1, 2}  # -1: the plain image
     place = np.searchsorted(viewed, image)
-    label = np.where(mirrored[view, place], np.array([1, 0, 2])[image % 3], image % 3)
+    turned = (view >= 0) & mirrored[view, place]
+    label = np.where(turned, np.array([1, 0, 2])[image % 3], image % 3)
     assert list(targets.argmax(axis=1)) == list(label)
     assert (label != image % 3).any()
     batches.on_epoch_end()
@@ -116,6 +119,28 @@ def test_an_epoch_draws_a_view_of_each_row_and_swaps_the_labels_of_mirror_images
     assert not np.array_equal(seen(other)[0], first)
     for one in (batches, again, other):
         one.close()
+
+
+def test_the_plain_image_is_drawn_as_often_as_each_view() -> None:
+    batches, *_ = view_batches(3)
+    drawn = []
+    for _ in range(100):
+        drawn.append(seen(batches)[0] // 100)
+        batches.on_epoch_end()
+    batches.close()
+    shares = np.bincount(np.concatenate(drawn).astype(int)) / (100 * 22)
+    np.testing.assert_allclose(shares, 0.25, atol=0.04)
+
+
+def test_balanced_rows_weigh_what_their_own_class_does_whatever_is_drawn() -> None:
+    batches, *_ = view_batches(3, class_weights="balanced")
+    steps = [batches[step] for step in range(len(batches))]
+    batches.close()
+    image = np.concatenate([features[:, 0] for features, _, _ in steps]).astype(int) % 100
+    weights = np.concatenate([weight for _, _, weight in steps])
+    counts = np.bincount(image % 3)
+    np.testing.assert_allclose(weights, (len(image) / counts / 3)[image % 3], rtol=1e-5)
+    assert len(set(counts)) > 1
 
 
 def test_without_views_the_plain_images_are_learned_in_the_same_order() -> None:
@@ -161,9 +186,14 @@ def test_what_does_not_fit_is_one_line(project: Path, tmp_path: Path) -> None:
         read_views(tmp_path, 32)
     write_views(replace(FROZEN, n_views=1), SPEED, packed, paths("votes")["weights"] / "weights.h5", np.arange(4),
                 tmp_path / "few")  # fmt: skip
-    with pytest.raises(DataError, match=r"holds features \(32, 1024\) and \(1, 4, 1024\) for 31 images"):
+    with pytest.raises(DataError, match=r"holds features \(32, 6\) and \(1, 4, 6\) for 31 images"):
         read_views(tmp_path / "few", 31)
+    digits = replace(packed, card=replace(packed.card, refused=("mirror",)))
+    with pytest.raises(ConfigError, match="recipe of toy: flip true would mirror images"):
+        write_views(FROZEN, SPEED, digits, paths("votes")["weights"] / "weights.h5", np.arange(4), tmp_path / "digits")
     views, split = read_views(tmp_path / "few", 32), np.full(32, "train")
+    with pytest.raises(ConfigError, match="recipe of toy: flip true would mirror images"):
+        frozen.make_job("digits", FROZEN, {}, digits, split, views, paths("votes")["weights"])
     job = frozen.make_job(
         "votes", replace(FROZEN, dataset="votes"), {}, packed, split, views, paths("votes")["weights"]
     )

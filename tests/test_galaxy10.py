@@ -1,4 +1,5 @@
 import hashlib
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -8,7 +9,7 @@ from deepsky.datasets import galaxy10
 from deepsky.datasets.collection import CollectionParams
 from deepsky.datasets.galaxy10 import CLASSES
 from deepsky.datasets.packed import ROW_COLUMNS, open_packed
-from deepsky.errors import DataError
+from deepsky.errors import ConfigError, DataError
 from deepsky.splits import SplitParams, split_rows
 from deepsky.stages.pack_collection import run
 
@@ -117,6 +118,14 @@ def test_another_structure_is_refused_in_one_line(tmp_path, changes, message):
     assert str(caught.value).startswith(f"{source}: ")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "packed").exists()
+
+
+@pytest.mark.parametrize("on_bad_file", ["stop", "skip"])
+def test_a_crop_larger_than_the_images_is_a_wrong_parameter(tmp_path, on_bad_file):
+    source, params = write(tmp_path / "g.h5"), replace(PARAMS, crop_px=257)
+    with pytest.raises(ConfigError, match=r"^crop_px 257: is larger than the images of .*g.h5, 256 x 256 px; lower"):
+        run("galaxy10", params, on_bad_file, source=source, out=tmp_path / "packed")
+    assert len(galaxy10.read(source, replace(PARAMS, crop_px=256)).rows) == N
 
 
 def test_files_that_are_not_whole_are_refused_in_one_line(tmp_path):

@@ -154,6 +154,24 @@ def test_bad_parquet_is_refused(tmp_path):
     assert_refused(tmp_path / "e.parquet", "holds no parts")
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_each_part_has_the_same_columns(tmp_path, place):
+    path = spark(tmp_path / "solutions.parquet", table(), n_parts=2)
+    part = sorted(path.glob("part-*"))[place]
+    whole = pq.read_table(part)
+    for changed_part, message in (
+        (whole.drop_columns(["Class3.1"]), "lacks column Class3.1; take the file"),
+        (whole.append_column("weight", pa.array([1.0] * len(whole))), "has the unknown column weight; take out"),
+        (whole.rename_columns(["id", *whole.column_names[1:]]), "lacks column GalaxyID"),
+    ):
+        pq.write_table(changed_part, part)
+        with pytest.raises(DataError) as error:
+            read_solutions(path)
+        assert str(error.value).startswith(f"{part}: {message}")
+    pq.write_table(whole.select(whole.column_names[::-1]), part)  # their order is free
+    assert read_solutions(path).ids.tolist() == IDS
+
+
 def test_ragged_and_foreign_files_are_refused(tmp_path):
     path = write(tmp_path, table())
     path.write_text(path.read_text() + "1,2,3\n")

@@ -16,7 +16,7 @@ from deepsky.training.features import predict_slices
 from deepsky.training.fit import HISTORY_COLUMNS, PlainLosses, make_rate
 from deepsky.training.image_batches import ImageBatches, ImageExamples, InputWait, TrainBatches, balance, blend
 from deepsky.training.image_fit import FRACTION_COLUMNS, Phase, fit_images
-from deepsky.training.image_job import ImageJob, mixed_precision
+from deepsky.training.image_job import ImageJob
 from deepsky.training.job import read_split
 from deepsky.training.recipes import FromScratchParams
 from tests.toy_galaxies import write_galaxies
@@ -189,19 +189,59 @@ def test_the_learner_names_a_mirror_image_by_its_partner(tmp_path: Path) -> None
     np.testing.assert_allclose(learner.predict(images, verbose=0), job.whole().predict(images, verbose=0), atol=1e-6)
 
 
+def test_without_pairs_a_mirror_image_needs_no_turning_back(tmp_path: Path) -> None:
+    for mirrored in (False, True):
+        job = job_of(tmp_path / str(mirrored), replace(PARAMS, augment=AugmentParams(flip=True)), mirrored=mirrored)
+        names = [layer.name for layer in job.learner(job.tail).layers]
+        assert "view" in names
+        assert ("mirror_back" in names) == mirrored
+
+
+def test_images_that_must_not_be_changed_are_refused(tmp_path: Path) -> None:
+    job = job_of(tmp_path)
+    digits = replace(job.packed, card=replace(job.packed.card, refused=("mirror", "turn")))
+    mirror, turn = AugmentParams(flip=True), AugmentParams(rotation_deg=45.0)
+    for params in (replace(PARAMS, augment=mirror), replace(PARAMS, augment=turn), replace(PARAMS, test_views=4)):
+        with pytest.raises(ConfigError, match=r"recipe of toy: .* no longer show what their labels say; set"):
+            make_job("digits", params, {}, digits, job.split)
+    make_job("digits", replace(PARAMS, augment=AugmentParams(rotation_deg=15.0, shift=0.1)), {}, digits, job.split)
+
+
+class Sizes(keras.layers.Layer):
+    """Note how many images come at a time."""
+
+    def call(self, inputs: Any) -> Any:
+        self.seen = [*getattr(self, "seen", []), inputs.shape[0]]
+        return inputs
+
+
+def test_views_of_all_images_of_a_step_are_no_more_than_a_batch(tmp_path: Path) -> None:
+    job = job_of(tmp_path, replace(PARAMS, test_views=8, batch_size=20), n_rows=16)
+    sizes = Sizes(name="sizes")
+    job = replace(job, tail=keras.Model(job.tail.inputs[0], sizes(job.tail.outputs[0]), name="tail"))
+    whole = job.whole()
+    whole.run_eagerly = True
+    assert job.answers().shape == (16, 2)
+    assert {size for size in sizes.seen if size} == {16}  # 2 images, 8 views of each
+
+
 def test_mixed_precision_learns_in_16_bits_and_keeps_32(tmp_path: Path) -> None:
     job = job_of(tmp_path, replace(PARAMS, precision="mixed", epochs=1, augment=AugmentParams(flip=True)), n_rows=16)
     before = [weight.copy() for weight in job.tail.get_weights()]
-    history = job.fit([])
+    dtypes: dict[str, str] = {}
+
+    def look(model: keras.Model) -> None:
+        dtypes["view"] = model.get_layer("view").compute_dtype
+        dtypes.update({layer.name: layer.compute_dtype for layer in model.get_layer("cnn_small").layers})
+
+    watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: look(watch.model))
+    history = job.fit([watch])
     assert np.isfinite(history["loss"]).all()
     assert keras.config.dtype_policy().name == "float32"
     assert {layer.compute_dtype for layer in job.tail.layers} == {"float32"}
     assert any(not np.array_equal(old, new) for old, new in zip(before, job.tail.get_weights(), strict=True))
-    with mixed_precision(True):
-        learner = job.learner(job.build_tail())
-    dtypes = {layer.name: layer.compute_dtype for layer in learner.get_layer("cnn_small").layers}
     assert dtypes["conv_1"] in ("bfloat16", "float16")
-    assert dtypes["probabilities"] == learner.get_layer("view").compute_dtype == "float32"
+    assert dtypes["probabilities"] == dtypes["view"] == "float32"
 
 
 def test_one_cycle_rises_and_falls() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from deepsky.errors import ConfigError, DataError, WeightsError
 from deepsky.imaging.composite import lupton_rgb
-from deepsky.networks import BACKBONES, SCRATCH, choose
+from deepsky.networks import BACKBONES, SCRATCH, alexnet, choose
 from deepsky.networks.backbone import BackboneParams, build_features
 from deepsky.networks.folding import fold_normalisation
 from deepsky.networks.heads import build_head, join, softmax_answer
@@ -75,16 +75,23 @@ CASES = [
     *[("mobilenet", pixels) for pixels in SPECS],
     *[("cnn_small", pixels) for pixels in SPECS],
     *[(network, "flux" if network == "vgg16" else "gray") for network in KINDS if network != "mobilenet"],
-    *[(network, "flux" if "_1" in network else "rgb") for network in SCRATCH if network != "cnn_small"],
+    *[
+        (network, "flux" if "_1" in network else "rgb")
+        for network in SCRATCH
+        if network not in ("cnn_small", "resnet34")  # of the kind of resnet18
+    ],
 ]
 
 
 @pytest.mark.parametrize(("network", "pixels"), CASES)
-def test_saved_network_predicts_what_front_and_tail_predict(network: str, pixels: str, tmp_path: Path) -> None:
+def test_saved_network_predicts_what_front_and_tail_predict(
+    network: str, pixels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alexnet, "HIDDEN_UNITS", (64, 64))  # the 57 M weights of its own make a file of 230 MB
     spec = SPECS[pixels]
     images = some_images(spec)
     front, tail = front_and_tail(network, spec)
-    expected = tail.predict(front.predict(images, verbose=0), verbose=0)
+    expected = keras.ops.convert_to_numpy(tail(front(images)))
     save_network(tmp_path / "model.h5", join(front, tail, network), card_of(spec, network))
     loaded, card = load_network(tmp_path / "model.h5")
     probabilities = loaded.predict(images, verbose=0)
@@ -93,13 +100,14 @@ def test_saved_network_predicts_what_front_and_tail_predict(network: str, pixels
     np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=1e-5)
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
     assert len(np.unique(probabilities[:, 0])) == N_IMAGES, "the pixels must matter"
-    (tmp_path / "model.h5").unlink()  # AlexNet's is 230 MB
 
 
 @pytest.mark.parametrize("network", KINDS)
 def test_only_the_head_trains_and_no_layer_has_an_automatic_name(network: str) -> None:
-    first, tail = front_and_tail(network, SPECS["rgb"])
-    again, _ = front_and_tail(network, SPECS["rgb"])
+    params = BackboneParams(BACKBONES[network].min_size_px)
+    with keras.StatelessScope():  # without values of the weights, which only take time here
+        first, again = (build_features(BACKBONES[network], SPECS["rgb"], params, None) for _ in range(2))
+    tail = build_head(first.output_shape[1], softmax_answer(N_CLASSES), (8,), "relu")
     assert first.trainable_weights == []
     assert [w.path for w in first.weights] == [w.path for w in again.weights]
     assert first.get_config() == again.get_config()

@@ -79,6 +79,7 @@ def test_preparation_is_done_and_told(tmp_path):
         "denoise_strength": 3.0,
         "crop_px": 20,
         "mirrored": (("round", "spiral"),),
+        "refused": ("turn",),
     }
     packed = pack(write_images(tmp_path), ImagesParams(**{**vars(PARAMS), **entry}))
     assert packed.images.shape == (4, 16, 16, 1)
@@ -86,6 +87,7 @@ def test_preparation_is_done_and_told(tmp_path):
     card = packed.card
     assert (card.bands, card.crop_px, card.denoise, card.denoise_strength) == (("gray",), 20, "median", 3.0)
     assert (card.target, card.mirrored, card.n_dropped) == ("class", (("round", "spiral"),), {UNNAMED: 1})
+    assert card.refused == ("turn",)
     assert packed.fractions is None
 
 
@@ -259,6 +261,8 @@ def test_two_images_of_one_id_are_refused(tmp_path):
 
 def test_pictures_are_found(tmp_path):
     write_images(tmp_path)
+    (tmp_path / "images/folder.jpg").mkdir()
+    (tmp_path / "images/._a.jpg").write_bytes(b"what a Mac adds")
     found = find_pictures([tmp_path / "images/a.jpg", tmp_path / "images"])
     names = [path.name for path in found]
     assert names == ["a.jpg", "a.jpg", "c.tif", "d.jpeg", "b.png", "unlabelled.jpg"]

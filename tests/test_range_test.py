@@ -1,5 +1,6 @@
 """deepsky lr-range: the rates, the suggestion, and what is written and logged."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -9,11 +10,17 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from deepsky.commands import lr_range
+from deepsky.commands.recipe import find_recipe, job_maker
+from deepsky.datasets.packed import open_packed
 from deepsky.errors import ConfigError, DataError
+from deepsky.networks.augment import AugmentParams
+from deepsky.networks.finetune import base_of
 from deepsky.report.range_figure import range_figure
 from deepsky.training.image_batches import ImageExamples, TrainBatches
+from deepsky.training.job import read_split
 from deepsky.training.range_test import HIGHEST, LOWEST, raise_rate, suggest_rate
-from tests.recipe_project import SCRATCH, write_project
+from tests.recipe_project import SCRATCH, write_project, write_recipes
+from tests.test_finetune import TINY_TOP
 
 
 def curve(n_steps: int, steepest: float) -> pd.DataFrame:
@@ -81,6 +88,45 @@ def test_inputs_that_are_no_numbers_are_told() -> None:
     with pytest.raises(DataError, match="loss: is not finite at the lowest learning rate"):
         raise_rate(model, batches, 30)
     batches.close()
+
+
+def weights_of(learner: keras.Model) -> dict[str, np.ndarray]:
+    return {weight.path: keras.ops.convert_to_numpy(weight) for weight in learner.get_layer("tiny_tail").weights}
+
+
+class StartOfPhases(keras.callbacks.Callback):
+    """Remembers the weights with which each phase begins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = list[dict[str, np.ndarray]]()
+
+    def on_train_begin(self, logs: object = None) -> None:
+        self.weights.append(weights_of(self.model))
+
+
+def test_a_fine_tuning_is_tested_from_where_its_rate_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_project(tmp_path, monkeypatch)
+    write_recipes(tmp_path, keep="best", epochs=1)
+    recipe = find_recipe("tuned")
+    changes = {"precision": "mixed", "augment": AugmentParams(), "head_epochs": 3, "head_learning_rate": 0.1}
+    recipe = replace(recipe, params=replace(recipe.params, **changes))
+    packed = open_packed(recipe.packed)
+    split, rows = read_split(recipe.split, packed), packed.rows.copy()
+    rows.loc[split == "val", "label"] = "BLUE"  # so that val_loss gets worse, and the last weights are not the best
+    packed = replace(packed, rows=rows)
+    with job_maker(recipe, packed, np.arange(len(packed.images))) as make_job:
+        phases = StartOfPhases()
+        history = make_job(split).fit([phases])
+        learner, batches, params = lr_range._start(make_job(split))
+    batches.close()
+    assert history["val_loss"].iloc[:3].idxmin() != 2
+    head, whole = phases.weights
+    assert not np.array_equal(head["probabilities/bias"], whole["probabilities/bias"])
+    np.testing.assert_equal(weights_of(learner), whole)
+    assert params == recipe.params
+    assert {weight.path.split("/")[0] for weight in learner.trainable_weights} == {*TINY_TOP, "probabilities"}
+    assert base_of(learner.get_layer("tiny_tail")).get_layer("conv1").compute_dtype == "bfloat16"
 
 
 def test_the_command_writes_and_logs(

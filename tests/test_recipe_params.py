@@ -8,7 +8,14 @@ import pytest
 from deepsky.config import build
 from deepsky.datasets.packed import DatasetCard
 from deepsky.errors import ConfigError, DataError
-from deepsky.training.recipes import FineTuneParams, FromScratchParams, FrozenParams, answer_of, swaps_of
+from deepsky.training.recipes import (
+    FineTuneParams,
+    FromScratchParams,
+    FrozenParams,
+    answer_of,
+    check_views,
+    swaps_of,
+)
 
 FIT = {
     "seed": 1, "label_smoothing": 0.0, "optimizer": "adam", "learning_rate": 1e-3, "schedule": "one_cycle",
@@ -21,11 +28,11 @@ IMAGES = {
 }  # fmt: skip
 FINE_TUNE = {
     **IMAGES, "network": "mobilenet", "hidden_units": [16], "dropout": 0.1, "head_epochs": 1,
-    "head_learning_rate": 1e-3, "unfreeze": "all",
+    "head_learning_rate": 1e-3, "unfreeze": "all", "norm": "batch",
 }  # fmt: skip
 FROZEN = {
     **FIT, "network": "mobilenet", "n_views": 4, "hidden_units": [16], "activation": "relu", "dropout": 0.0,
-    "batch_norm": False, "l2": 0.0,
+    "batch_norm": False, "l2": 0.0, "class_weights": "none",
 }  # fmt: skip
 CARD = DatasetCard("uint8", ("r", "g", "b"), (), ("cw", "acw", "smooth"), None, 0, mirrored=(("cw", "acw"),))
 
@@ -59,6 +66,7 @@ def test_an_entry_is_read_key_by_key(entry: dict[str, Any], kind: type) -> None:
         ({"head_epochs": -1}, "head_epochs"),
         ({"head_learning_rate": 0}, "head_learning_rate"),
         ({"unfreeze": -1}, "unfreeze -1"),
+        ({"norm": "none"}, "norm: 'none' is unknown"),
         ({"unfreeze": "top"}, "unfreeze: 'top' does not fit; write all or"),
     ],
 )
@@ -71,6 +79,42 @@ def test_a_recipe_that_cannot_be_is_refused(change: dict[str, Any], message: str
 def test_frozen_views_are_bounded(n_views: int) -> None:
     with pytest.raises(ConfigError, match="n_views must lie between 0 and 64"):
         build({**FROZEN, "n_views": n_views}, FrozenParams, "recipes.x")
+
+
+@pytest.mark.parametrize(("change", "message"), [({"hidden_units": [0]}, "hidden_units"), ({"dropout": -1}, "dropout")])
+def test_the_head_of_a_network_from_scratch_is_bounded_too(change: dict[str, Any], message: str) -> None:
+    assert build(IMAGES, FromScratchParams, "recipes.x").hidden_units == ()
+    with pytest.raises(ConfigError, match=message):
+        build({**IMAGES, **change}, FromScratchParams, "recipes.x")
+
+
+@pytest.mark.parametrize(
+    ("refused", "augment", "test_views", "message"),
+    [
+        (("mirror",), {"flip": True}, 1, "flip true would mirror images .*; set flip: false"),
+        (("mirror",), {}, 2, "test_views 2 would mirror"),
+        (("mirror",), {}, 8, "test_views 8 would mirror"),
+        (("turn",), {"rotation_deg": 31}, 1, "rotation_deg 31 would turn images .*; set it to 30 or less"),
+        (("turn",), {}, 4, "test_views 4 would turn"),
+        (("mirror", "turn"), {"rotation_deg": 30, "shift": 0.1}, 1, None),
+        (("turn",), {"flip": True}, 2, None),
+        ((), {"flip": True, "rotation_deg": 180}, 8, None),
+    ],
+)
+def test_a_view_that_changes_what_an_image_shows_is_refused(
+    refused: tuple[str, ...], augment: dict[str, Any], test_views: int, message: str | None
+) -> None:
+    card = replace(CARD, refused=refused)
+    changed = {"augment": augment, "test_views": test_views}
+    recipes = [build({**IMAGES, **changed}, FromScratchParams, "recipes.x")]
+    if test_views == 1:  # the frozen way has no others
+        recipes.append(build({**FROZEN, "augment": augment}, FrozenParams, "recipes.x"))
+    for recipe in recipes:
+        if message is None:
+            check_views(recipe, card)
+        else:
+            with pytest.raises(ConfigError, match=f"recipe of toy: {message}"):
+                check_views(recipe, card)
 
 
 def test_the_answer_must_fit_the_target() -> None:

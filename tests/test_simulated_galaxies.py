@@ -1,3 +1,4 @@
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,15 +9,17 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from deepsky.archives.simulated_collections import GALAXY10_COUNTS, ZOO1_SHARES, write_galaxy10
+from deepsky.archives import simulated_collections
+from deepsky.archives.simulated_collections import GALAXY10_COUNTS, ZOO1_SHARES, write_galaxy10, write_galaxy_zoo
 from deepsky.archives.simulated_galaxies import draw_picture
 from deepsky.catalogue.decision_tree import COLUMNS, QUESTIONS, places, sums_wanted
 from deepsky.catalogue.objid import unpack_objid
 from deepsky.catalogue.simulated_shapes import Shape, draw_shapes, share_out
 from deepsky.catalogue.simulated_votes import draw_galaxies, vote_fractions
-from deepsky.datasets import COLLECTIONS, galaxy10, galaxy_zoo, galaxy_zoo1
+from deepsky.datasets import galaxy10, galaxy_zoo, galaxy_zoo1
 from deepsky.datasets.collection import CollectionParams
 from deepsky.datasets.packed import Target
+from deepsky.datasets.registry import COLLECTIONS
 from deepsky.stages.simulate import SimulateParams, run
 
 SMALLEST = SimulateParams(seed=11, n_galaxy_zoo=24, n_galaxy_zoo1=72, n_galaxy10=120)
@@ -221,6 +224,27 @@ def test_the_simulated_galaxy10_is_structured_as_the_real_one(simulated: Path, t
     assert elongations["Edge-on without Bulge"] < 0.35
     write_galaxy10(SMALLEST.n_galaxy10, SMALLEST.seed, tmp_path / "again.h5")
     assert (tmp_path / "again.h5").read_bytes() == path.read_bytes()
+
+
+def test_few_pictures_are_drawn_ahead_of_those_that_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn, lock = [0], threading.Lock()
+
+    def draw(shape: Shape, side_px: int, rng: np.random.Generator, *, zoom: float) -> npt.NDArray[np.uint8]:
+        with lock:
+            drawn[0] += 1
+        return np.zeros((side_px, side_px, 3), np.uint8)
+
+    def fail(picture: npt.NDArray[np.uint8]) -> bytes:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(simulated_collections, "draw_picture", draw)
+    monkeypatch.setattr(simulated_collections, "jpeg", fail)
+    with pytest.raises(OSError, match="the disk is full"):
+        write_galaxy_zoo(400, 1, tmp_path / "zoo")
+    assert 0 < drawn[0] <= simulated_collections._AT_ONCE
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,18 @@ def test_fractions_and_classes():
     assert (other["split"] != split).any()
 
 
+def test_rows_by_themselves_keep_the_shares_of_their_classes():
+    rows = make_rows().assign(image=range(360))
+    rows = rows[(rows["label"] != "STAR") | (rows["image"] % 2 == 0)].reset_index(drop=True)
+    split = split_rows(rows, "image", PARAMS)
+    for name, own in split.groupby(rows["label"]):
+        assert (own["split"] == "test").sum() == pytest.approx(0.2 * len(own), abs=1), name
+    backwards = split_rows(rows.iloc[::-1].reset_index(drop=True), "image", PARAMS)
+    assert split.set_index("id")["split"].to_dict() == backwards.set_index("id")["split"].to_dict()
+    other = split_rows(rows, "image", replace(PARAMS, seed=2))
+    assert (other["split"] != split["split"]).any()
+
+
 def test_overlapping_neighbours_share_a_group():
     rows = pd.DataFrame({"run": [1, 1, 1, 1, 1, 2], "camcol": [1, 1, 1, 2, 1, 1], "field": [12, 11, 14, 13, 13, 12]})
     groups = sky_groups(rows, "field", 2.0)

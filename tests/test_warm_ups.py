@@ -1,4 +1,5 @@
 import zipfile
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -61,6 +62,7 @@ def test_digits_are_gray_and_keep_their_part_and_place(tmp_path):
     assert packed.images[:, 0, 0, 0].tolist() == [*range(40), *range(100, 120)]
     assert packed.card.bands == ("gray",)
     assert packed.card.classes == tuple("0123456789")
+    assert packed.card.refused == ("mirror", "turn")
     assert packed.rows["id"].iloc[[0, 39, 40, 59]].tolist() == [
         "train-000000", "train-000039", "test-000000", "test-000019",
     ]  # fmt: skip
@@ -76,6 +78,7 @@ def test_cifar_arrays_as_keras_gives_them(tmp_path):
     assert packed.images.shape == (60, 16, 16, 3)
     assert packed.images[:, 3, 3, 1].tolist() == [*range(40), *range(100, 120)]
     assert packed.rows["label"].iloc[[0, 9, 40]].tolist() == ["airplane", "truck", "airplane"]
+    assert packed.card.refused == ("turn",)
 
 
 @pytest.mark.parametrize("kind", ["zip", "folder"])
@@ -98,6 +101,11 @@ def test_cifar_pictures_by_part_and_class(tmp_path, kind):
         part, label, number = row.id.split("-")
         assert (row.group, row.label) == (part, label)
         assert (image == 10 * cifar10.CLASSES.index(label) + int(number)).all(), row.id
+
+
+def test_a_crop_larger_than_the_images_is_a_wrong_parameter(tmp_path):
+    with pytest.raises(ConfigError, match=r"^crop_px 29: is larger than the images of .*mnist.npz, 28 x 28 px; lower"):
+        pack(tmp_path, write_npz(tmp_path / "mnist.npz"), replace(DIGITS, crop_px=29))
 
 
 @pytest.mark.parametrize(
@@ -140,6 +148,10 @@ def test_what_is_no_whole_npz_is_refused_in_one_line(tmp_path):
         ({"../train/cat/1.png": png(1)}, "cat/1.png, which leads out of it"),
         ({"/train/cat/1.png": png(1)}, "cat/1.png, which leads out of it"),
         ({"a/train/cat/1.png": png(1), "b/train/cat/1.jpg": png(1)}, "holds two pictures train/cat/1"),
+        (
+            {"a/train/cat/my-cat-1.png": png(1), "b/train/cat/my-cat-1.jpg": png(1)},
+            "holds two pictures train/cat/my-cat-1; keep one",
+        ),
         ({"train/cat/1.png": png(1), "train/dog/1.png": png(1)[:-30]}, "train/dog/1.png: is cut short"),
     ],
 )

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
@@ -15,15 +16,16 @@ import pytest
 from deepsky.catalogue.decision_tree import QUESTIONS, places
 from deepsky.config import build
 from deepsky.datasets.packed import open_packed
-from deepsky.errors import ConfigError
+from deepsky.errors import ConfigError, DataError
 from deepsky.networks.augment import AugmentParams
-from deepsky.networks.pretrained import WeightsParams
 from deepsky.stages import fine_tune, from_scratch
-from deepsky.stages import weights as weights_stage
 from deepsky.tracking.runs import find_run, run_key
+from deepsky.training.explain import check_pictures
+from deepsky.training.image_job import ImageJob
 from deepsky.training.job import read_split
 from deepsky.training.recipes import FineTuneParams, FromScratchParams
 from deepsky.training.saved import load_network
+from tests.recipe_project import know_tiny, write_random_weights
 from tests.toy_galaxies import write_galaxies
 from tests.trained_folders import make_project
 
@@ -32,7 +34,7 @@ FINE_TUNE = FineTuneParams(
     momentum=0.9, batch_size=8, epochs=1, patience=None, keep="best", dataset="toy", network="mobilenet",
     input_size_px=32, augment=AugmentParams(flip=True, rotation_deg=180.0), test_views=1, class_weights="balanced",
     mixup=0.2, precision="float32", answer="softmax", hidden_units=(8,), dropout=0.2, head_epochs=1,
-    head_learning_rate=1e-2, unfreeze=2,
+    head_learning_rate=1e-2, unfreeze=2, norm="inference",
 )  # fmt: skip
 SCRATCH = FromScratchParams(
     seed=1, label_smoothing=0.0, optimizer="adamax", learning_rate=3e-3, schedule="cosine", weight_decay=0.0,
@@ -78,8 +80,7 @@ np.save("votes.npy", load_network(saved / "votes/model.h5")[0].predict(packed.im
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_galaxies(tmp_path_factory.mktemp("ways") / "toy", 32, mirrored=True)
     write_galaxies(folder / "votes", 32, fractions=True)
-    weights = WeightsParams(source="random", folder=None, download=False, seed=1)
-    weights_stage.run("mobilenet", weights, out=folder / "weights")
+    write_random_weights("mobilenet", folder / "weights")
     return folder
 
 
@@ -181,15 +182,61 @@ def test_fresh_processes_train_the_same_network_and_jax_trains_and_loads_it(
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
 
 
-def test_a_backbone_learns_from_scratch(inputs: Path) -> None:
+def changed_by_fit(job: ImageJob) -> set[str]:
+    """Fit, and return the weights of the tail that are others afterwards; of its parts only the weights' own paths."""
+    before = [(weight, np.array(weight)) for weight in job.tail.weights]
+    history = job.fit([])
+    assert np.isfinite(history["loss"]).all()
+    return {"/".join(weight.path.split("/")[-2:]) for weight, old in before if not np.array_equal(weight, old)}
+
+
+def test_a_backbone_learns_from_scratch(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    know_tiny(monkeypatch)
     packed = open_packed(inputs / "packed")
-    params = replace(SCRATCH, network="mobilenet", input_size_px=32, answer="softmax", test_views=1)
+    params = replace(SCRATCH, network="tiny", input_size_px=32, answer="softmax", test_views=1, epochs=1)
     job = from_scratch.make_job("plain", params, {}, packed, read_split(inputs / "split.csv", packed))
     assert job.weights == "scratch"
     assert job.top == 255.0
-    assert isinstance(job.front, keras.Model)
+    changed = changed_by_fit(job)
+    assert {"conv1/kernel", "block2_depthwise/kernel", "block1_bn/gamma", "probabilities/kernel"} <= changed
+    assert {"block1_bn/moving_mean", "bn/moving_mean", "bn/moving_variance"} <= changed
     np.testing.assert_allclose(job.answers().sum(axis=1), 1, atol=1e-5)
-    assert job.tail.get_layer("mobilenet").trainable
+
+
+@pytest.mark.parametrize("norm", ["inference", "batch"])
+def test_statistics_move_in_fine_tuning_where_the_recipe_lets_them(
+    norm: Literal["inference", "batch"], inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    know_tiny(monkeypatch)
+    write_random_weights("tiny", tmp_path / "tiny")
+    packed = open_packed(inputs / "packed")
+    params = replace(FINE_TUNE, network="tiny", norm=norm, unfreeze="all")
+    job = fine_tune.make_job("norm", params, {}, packed, read_split(inputs / "split.csv", packed), tmp_path / "tiny")
+    statistics = [weight for weight in job.tail.weights if "moving" in weight.path]
+    before = [np.array(weight) for weight in statistics]
+    job.tail(job.front(packed.images[:8]), training=True)
+    same = [np.array_equal(weight, old) for weight, old in zip(statistics, before, strict=True)]
+    assert all(same) if norm == "inference" else not any(same)
+    assert any("_bn/gamma" in weight.path for weight in job.tail.trainable_weights)
+
+
+def test_the_residual_network_of_the_regression_study_has_its_parameters(inputs: Path) -> None:
+    packed = open_packed(inputs / "votes/packed")
+    params = replace(SCRATCH, network="resnet50", input_size_px=32, hidden_units=(512,), dropout=0.5, answer="sigmoid")
+    with keras.StatelessScope():
+        job = from_scratch.make_job("r50", params, {}, packed, read_split(inputs / "votes/split.csv", packed))
+    # Keras gives 23,587,712 without top; 512 units on 2048 features and 37 answers on them; steps of two dropouts.
+    assert job.tail.count_params() == 23_587_712 + 2049 * 512 + 513 * 37 + 2
+
+
+def test_no_training_begins_whose_pictures_cannot_be_drawn(inputs: Path) -> None:
+    packed = open_packed(inputs / "votes/packed")
+    job = from_scratch.make_job("votes", SCRATCH, {}, packed, read_split(inputs / "votes/split.csv", packed))
+    check_pictures(job.tail, job.split)
+    with pytest.raises(DataError, match="split test: holds no rows"):
+        check_pictures(job.tail, np.full(32, "train"))
+    with pytest.raises(DataError, match="network bare: has no layer 'maps'"):
+        check_pictures(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="bare"), job.split)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +244,8 @@ def test_a_backbone_learns_from_scratch(inputs: Path) -> None:
     [
         ({"network": "cnn_smal"}, "network cnn_smal: is unknown; choose one of: cnn_small, .*mobilenet"),
         ({"answer": "softmax"}, "answer softmax is for classes"),
+        ({"dropout": 0.5}, r"recipe toy: cnn_small ends in layers of its own; set hidden_units: \[\] and dropout: 0"),
+        ({"hidden_units": [8]}, "cnn_small ends in layers of its own"),
         ({"network": "xception", "input_size_px": 32}, "input_size_px 32 is too small"),
     ],
 )

@@ -58,6 +58,7 @@ AT_LEAST = 12  # galaxies of each class, in Galaxy Zoo 1 and Galaxy10
 _ZOO_SIDE_PX, _ZOO1_SIDE_PX, _GALAXY10_SIDE_PX = 424, 423, 256
 _GALAXY10_ZOOM = 1.6
 _GALAXY10_PIXEL_ARCSEC = 0.262
+_AT_ONCE = 128  # pictures that are drawn before the first is taken: a bounded memory, 69 MB
 _GALAXY10_CHUNK = (555, 16, 16, 1)  # of the real file: one image alone costs as much reading as 555
 
 
@@ -139,12 +140,18 @@ def _draw_all(
 ) -> Iterator[npt.NDArray[np.uint8]]:
     """Draw the pictures side by side, in the order of the shapes; each has its own random numbers."""
     rows = [Shape(*row) for row in shapes[list(Shape._fields)].itertuples(index=False, name=None)]
-    # Threads: numpy and OpenCV let go of the interpreter's lock.
-    pictures = Parallel(n_jobs=-1, prefer="threads", return_as="generator")(
-        delayed(draw_picture)(row, side_px, np.random.default_rng([seed, place]), zoom=zoom)
-        for place, row in enumerate(rows)
-    )
-    yield from track(pictures, description=description, total=len(rows), console=Console(stderr=True))
+
+    def drawn() -> Iterator[npt.NDArray[np.uint8]]:
+        tasks = (
+            delayed(draw_picture)(row, side_px, np.random.default_rng([seed, place]), zoom=zoom)
+            for place, row in enumerate(rows)
+        )
+        # Threads: numpy and OpenCV let go of the interpreter's lock. In slices: joblib's own generator draws on and
+        # on, however slowly its pictures are taken.
+        while part := list(islice(tasks, _AT_ONCE)):
+            yield from Parallel(n_jobs=-1, prefer="threads")(part)
+
+    yield from track(drawn(), description=description, total=len(rows), console=Console(stderr=True))
 
 
 def _objids(n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:

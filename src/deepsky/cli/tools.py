@@ -84,9 +84,16 @@ def add_frames(name: str, folder: Path, catalogue: Path, **options: Any) -> None
 @click.option("--denoise-strength", default=0.0, show_default=True)
 @click.option("--gray", is_flag=True, help="one channel instead of three")
 @click.option("--sha256", help="of the file, where it is not the published one; any: do not check")
-@click.option("--group-by", help="what stays together in a split (default: what suits the format)")
+@click.option(
+    "--group-by",
+    metavar="image|objid|sky|field|group|given",
+    help="what stays together in a split (default: what suits the format)",
+)
 def add_collection(name: str, kind: str, source: Path | None, **options: Any) -> None:
-    """Register a collection in its published FORMAT as dataset NAME; without SOURCE it is downloaded."""
+    """Register a collection in its published FORMAT as dataset NAME; without SOURCE it is downloaded.
+
+    FORMAT is galaxy_zoo_challenge, galaxy_zoo1, galaxy10, mnist or cifar10. Every picture is looked at once.
+    """
     from deepsky.archives.http import DownloadParams
     from deepsky.commands import add as command
 

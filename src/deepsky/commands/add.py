@@ -20,14 +20,18 @@ from deepsky.commands.versioning import dvc_add
 from deepsky.config import PARAMS, build, read_section, read_yaml
 from deepsky.datasets.collection import CollectionParams
 from deepsky.datasets.packed import ROW_COLUMNS
+from deepsky.datasets.packing import check_objects, check_pictures
 from deepsky.errors import ConfigError, DataError
 from deepsky.files import whole_file, whole_folder
+from deepsky.imaging.badfiles import BadFiles
 from deepsky.imaging.fields import find_fields, require_bands
+from deepsky.imaging.picture_files import PictureFiles
 from deepsky.imaging.pictures import PICTURE_SUFFIXES
 from deepsky.splits import GroupBy, SplitParams, split_rows
 from deepsky.stages.pack import ImagesParams
 from deepsky.stages.pack_collection import choose
 from deepsky.stages.render import FramesParams
+from deepsky.tracking.lineage import recorded_hashes
 
 EXTERNAL = Path("data/external")
 MANY_FIELDS = 20
@@ -65,8 +69,8 @@ def add_images(
     classes, table = _classes_and_objects(labels, id_column, label_column)
     if group_column is not None and group_column not in table:
         raise DataError(labels, f"column {group_column!r} is missing", f"its columns are {', '.join(table)}")
-    stems = {path.stem for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES}
-    absent = [identity for identity in table["id"] if identity not in stems]
+    found = PictureFiles(folder).by_stem(table["id"])
+    absent = [identity for identity in table["id"] if identity not in found]
     if absent:
         raise DataError(
             labels,
@@ -152,9 +156,11 @@ def add_collection(
 ) -> None:
     """Register a published dataset, in its own layout, as dataset ``name``.
 
+    Every picture is decoded and prepared once, as packing will do it, so that packing finds nothing that this did not.
+
     Args:
         name: of the new dataset.
-        kind: its format, a key of ``datasets.COLLECTIONS``.
+        kind: its format, a key of ``datasets.registry.COLLECTIONS``.
         source: the file or folder; None downloads it into data/external, where it is published for everyone.
         download: section ``download`` of params.yaml.
         group_by: what must stay together in a split; None takes what suits the format.
@@ -162,7 +168,8 @@ def add_collection(
 
     Raises:
         ConfigError: the name is taken or unfit, or the format has not what is asked of it.
-        DataError: the source or the download is wrong; nothing was copied then.
+        DataError: the source, one of its pictures or the download is wrong, or nothing can be learned from it;
+            nothing was copied then.
     """
     _check_name(name, [name])
     home, where = EXTERNAL / name, f"collections {name}"
@@ -176,8 +183,10 @@ def add_collection(
     if objects.absent:
         problem = f"lists {len(objects.absent)} objects without an image, the first is {objects.absent[0].name}"
         raise DataError(source, problem, "add the images or drop those rows")
+    check_objects(objects, params.target, BadFiles("stop"), source)
     rows = objects.rows.reindex(columns=list(ROW_COLUMNS)).assign(image=range(len(objects.rows)))
     split_rows(rows, params.group_by, read_section("split", SplitParams))
+    check_pictures(name, objects)
     defaults = {field.name: field.default for field in fields(CollectionParams)}
     entry = {key: value for key, value in entry.items() if value != defaults[key]}
     _register(name, "collections", entry, sources, {})
@@ -228,13 +237,24 @@ def _register(name: str, section: str, entry: Mapping[str, Any], sources: Source
     try:
         for key, (source, _) in sources.items():
             _copy(source, Path(entry[key]))
-        dvc_add([Path(entry[key]) for key in sources])
+        _version([Path(entry[key]) for key in sources])
         _enter(name, section, entry, datasets)
     except BaseException:
         if new:
             shutil.rmtree(EXTERNAL / name, ignore_errors=True)
         raise
-    click.echo(f"added {section} {name} -> {', '.join(datasets or [name])}; the next `make repro` includes it")
+    if datasets:
+        click.echo(f"added {section} {name} -> {', '.join(datasets)}; the next `make repro` includes it")
+    else:
+        more = "add an entry under recipes in params.yaml to learn from it"
+        click.echo(f"added {section} {name}; the next `make repro` packs and splits it; {more}")
+
+
+def _version(paths: Sequence[Path]) -> None:
+    """Put the data under DVC's care, but for what a stage writes: DVC has that already, and refuses it."""
+    own = [path for path in paths if not recorded_hashes([str(place) for place in (path, *path.parents)])]
+    if own:
+        dvc_add(own)
 
 
 def _copy(source: Path, target: Path) -> None:

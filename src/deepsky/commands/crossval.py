@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,23 +13,27 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from deepsky import datasets, networks, training
 from deepsky.commands.recipe import MakeJob, Recipe, find_recipe, job_maker, settings_of
 from deepsky.config import read_section
 from deepsky.datasets.packed import Packed, open_packed
-from deepsky.errors import ConfigError, DataError
+from deepsky.errors import ConfigError, DataError, TrackingError
 from deepsky.files import whole_file
 from deepsky.metrics import score_heads
 from deepsky.networks.pretrained import read_weights_card
 from deepsky.splits import SplitParams, cross_validation
+from deepsky.tracking.interruption import interruptible, status_of, uninterrupted
 from deepsky.tracking.origin import PARENT_TAG
 from deepsky.tracking.runs import training_run
 from deepsky.tracking.store import TrackingParams
-from deepsky.tracking.studies import open_study_run
+from deepsky.tracking.studies import StudyRun, open_study_run
 from deepsky.tracking.training import LogEpochs
 from deepsky.training.features import predict_slices
 from deepsky.training.job import write_csv
+from deepsky.training.recipes import FrozenParams
 
 FOLDER = Path("evaluation/crossval")
+CODE = [Path(package.__path__[0]) for package in (datasets, networks, training)]  # what the figures follow from
 MEASURES = {"accuracy": "accuracy", "f1_macro": "macro F1", "rmse": "RMSE"}  # and what they are called in print
 
 
@@ -66,6 +71,7 @@ class _Plan:
         print(f"fold {number} of {len(self.splits)}: {text}, {figures['seconds']:.0f} s{note}", flush=True)
 
 
+@interruptible()
 def run(key: str, n_folds: int, seed: int) -> None:
     """Train on all folds but one and test on that one, for every fold; print each fold's figures, mean and spread.
 
@@ -87,20 +93,28 @@ def run(key: str, n_folds: int, seed: int) -> None:
     plan = _plan(key, n_folds, seed)
     settings = {**settings_of(plan.recipe), "folds": n_folds, "folds_seed": seed}
     tags = {"dataset": plan.recipe.params.dataset, "network": key, "way": plan.recipe.way}
-    parent = open_study_run(plan.experiment, f"{key}-{plan.digest[:12]}", settings, tags)
+    parent: StudyRun | None = None
     try:
+        with uninterrupted():  # nobody could close a run that is open but not known yet
+            parent = open_study_run(plan.experiment, f"{key}-{plan.digest[:12]}", settings, tags)
         done = _train_missing(plan, parent.run_id)
-    except BaseException:
-        parent.finish(None, {}, "KILLED")
+        summary, text = _summary(plan, done)
+        with uninterrupted():
+            parent.finish(None, summary)
+    except BaseException as error:
+        if parent is not None:
+            with uninterrupted(), suppress(TrackingError):  # the error itself must stay the one that is reported
+                parent.finish(None, {}, status_of(error))
         raise
+    print(f"{key}: {text} (mean and standard deviation of {n_folds} folds), {summary['minutes']:.1f} minutes in all")
+
+
+def _summary(plan: _Plan, done: pd.DataFrame) -> tuple[dict[str, float], str]:
+    """Return mean and spread of the folds' figures, by name and in words."""
     figures = done[[*plan.measures, "seconds"]].agg(["mean", "std"])
     named = {f"{name}_{kind}": float(figures.loc[kind, name]) for name in plan.measures for kind in ("mean", "std")}
-    minutes = done["seconds"].sum() / 60
-    parent.finish(None, {**named, "minutes": minutes})
-    text = ", ".join(
-        f"{MEASURES[name]} {named[f'{name}_mean']:.4f} +- {named[f'{name}_std']:.4f}" for name in plan.measures
-    )
-    print(f"{key}: {text} (mean and standard deviation of {n_folds} folds), {minutes:.1f} minutes in all")
+    words = [f"{MEASURES[name]} {named[f'{name}_mean']:.4f} +- {named[f'{name}_std']:.4f}" for name in plan.measures]
+    return {**named, "minutes": done["seconds"].sum() / 60}, ", ".join(words)
 
 
 def _plan(key: str, n_folds: int, seed: int) -> _Plan:
@@ -145,8 +159,10 @@ def _train_missing(plan: _Plan, parent_id: str) -> pd.DataFrame:
     if todo:
         with job_maker(plan.recipe, plan.packed, np.arange(len(plan.packed.images))) as make_job:
             for number in todo:
-                done.loc[number] = figures = _run_fold(plan, number, make_job, parent_id)
-                _write_finished(done, plan)
+                figures = _run_fold(plan, number, make_job, parent_id)
+                with uninterrupted():
+                    done.loc[number] = figures
+                    _write_finished(done, plan)
                 plan.show(number, figures)
     return done.sort_index()
 
@@ -173,9 +189,10 @@ def _run_fold(plan: _Plan, number: int, make_job: MakeJob, parent_id: str) -> pd
 
 def _test(network: keras.Model, plan: _Plan, split: npt.NDArray[np.str_]) -> dict[str, float]:
     """Score the network, as it would be saved, on the held fold."""
-    packed, held = plan.packed, np.flatnonzero(split == "test")
+    packed, params, held = plan.packed, plan.recipe.params, np.flatnonzero(split == "test")
     images, place = np.unique(packed.rows["image"].to_numpy(np.int64)[held], return_inverse=True)
-    answers = predict_slices(network, packed.images, plan.recipe.params.batch_size, chosen=images)[place]
+    n_views = 1 if isinstance(params, FrozenParams) else params.test_views  # all views of a batch are in memory
+    answers = predict_slices(network, packed.images, max(1, params.batch_size // n_views), chosen=images)[place]
     counts = {"n_train": int((split == "train").sum()), "n_test": len(held)}
     if packed.fractions is not None:
         return {**counts, "rmse": float(np.sqrt(((answers - packed.fractions[held]) ** 2).mean(dtype=np.float64)))}
@@ -203,13 +220,15 @@ def _write_finished(done: pd.DataFrame, plan: _Plan) -> None:
 
 
 def _digest(recipe: Recipe, splits: list[npt.NDArray[np.str_]]) -> str:
-    """Return a hash of all that the figures follow from, but the code."""
+    """Return a hash of all that the figures follow from: recipe, folds, weights, data and code."""
     digest = hashlib.sha256(json.dumps([recipe.way, asdict(recipe.params)], sort_keys=True).encode())
     for split in splits:
         digest.update("".join(part[:2] for part in split).encode())
     if recipe.way != "from_scratch":
         digest.update(read_weights_card(recipe.weights).sha256.encode())
-    for path in [*sorted(recipe.packed.glob("*.npy")), recipe.packed / "rows.csv", recipe.packed / "dataset.json"]:
+    data = [*sorted(recipe.packed.glob("*.npy")), recipe.packed / "rows.csv", recipe.packed / "dataset.json"]
+    code = [path for package in CODE for path in sorted(package.rglob("*.py"))]
+    for path in data + code:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

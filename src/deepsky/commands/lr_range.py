@@ -14,6 +14,7 @@ from deepsky.errors import ConfigError
 from deepsky.files import whole_folder
 from deepsky.report.figures import save_png
 from deepsky.report.range_figure import range_figure
+from deepsky.tracking.interruption import interruptible
 from deepsky.tracking.runs import Run, training_run
 from deepsky.tracking.store import TrackingParams
 from deepsky.training.fit import make_optimizer
@@ -30,6 +31,7 @@ MIN_STEPS, MAX_STEPS = 20, 10_000
 _POINTS_PER_CALL = 300  # of three metrics each; MLflow takes 1000 at a time
 
 
+@interruptible()
 def run(key: str, n_steps: int) -> None:
     """Write evaluation/lr_range/KEY/ with range.csv and range.png, log them as one run, and print the suggestion.
 
@@ -88,11 +90,13 @@ def _start(job: ImageJob | ViewJob) -> tuple[keras.Model, TrainBatches, RecipePa
     if isinstance(job, ViewJob):
         job.examples().check(job.recipe)
         return job.tail, job.batches(), job.recipe
-    learner, examples = job.learner(job.tail), examples_of(job.packed, job.split)
+    (learner, tail), examples = job.prepared(), examples_of(job.packed, job.split)
     examples.check(job.params)
-    if job.phases[:-1]:
-        fit_images(learner, job.tail, examples, job.phases[:-1])
-    job.phases[-1].release(job.tail)
+    # The best weights and patience are a matter of the last phase, which comes after these.
+    before = [replace(phase, params=replace(phase.params, keep="last", patience=None)) for phase in job.phases[:-1]]
+    if before:
+        fit_images(learner, tail, examples, before)
+    job.phases[-1].release(tail)
     return learner, TrainBatches(examples, job.params), job.params
 
 

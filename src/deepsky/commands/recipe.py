@@ -61,14 +61,16 @@ def find_recipe(key: str) -> Recipe:
     """Read the recipe of that name.
 
     Raises:
-        ConfigError: there is none, or a value of it is wrong.
+        ConfigError: there is none, there are several, or a value of it is wrong.
     """
     entries = read_yaml("recipes")
-    for way, kind in WAYS.items():
-        if key in entries.get(way, {}):
-            return Recipe(key, way, read_section(f"recipes.{way}.{key}", kind))
-    known = [name for way in WAYS for name in entries.get(way, {})]
-    raise ConfigError(f"recipe {key}", f"is not in {PARAMS}", f"choose one of: {', '.join(known) or 'none is there'}")
+    ways = [way for way in WAYS if key in entries.get(way, {})]
+    if len(ways) > 1:
+        raise ConfigError(f"recipe {key}", f"is in {PARAMS} under {' and '.join(ways)}", "give each a name of its own")
+    if not ways:
+        known = ", ".join(name for way in WAYS for name in entries.get(way, {}))
+        raise ConfigError(f"recipe {key}", f"is not in {PARAMS}", f"choose one of: {known or 'none is there'}")
+    return Recipe(key, ways[0], read_section(f"recipes.{ways[0]}.{key}", WAYS[ways[0]]))
 
 
 @contextmanager

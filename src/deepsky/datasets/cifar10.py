@@ -6,10 +6,9 @@ import pandas as pd
 
 from deepsky.datasets.collection import Collection, CollectionParams, Objects
 from deepsky.datasets.keras_arrays import PARTS, read_arrays
-from deepsky.datasets.packing import in_threads
+from deepsky.datasets.packing import objects_of
 from deepsky.errors import DataError
 from deepsky.imaging.picture_files import PictureFiles
-from deepsky.imaging.pictures import Picture
 
 # In the order of the published labels.
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -36,26 +35,20 @@ def read(source: Path, params: CollectionParams) -> Objects:
     """
     if source.suffix == ".npz":
         return read_arrays(source, params, (32, 32, 3), CLASSES)
-    files, preparation = PictureFiles(source), params.preparation
+    files = PictureFiles(source)
     if not files.names:
         raise DataError(source, "holds no pictures", _LAYOUT)
-    rows = pd.DataFrame([_row(source, name) for name in files.names], columns=["id", "label", "group"])
+    rows = pd.DataFrame([_row(source, name) for name in files.names], columns=["id", "label", "group", "picture"])
     repeated = rows["id"].duplicated()
     if repeated.any():
-        problem = f"holds two pictures {rows.loc[repeated, 'id'].iloc[0].replace('-', '/')}"
+        _, label, part, name = rows[repeated].iloc[0]
+        problem = f"holds two pictures {part}/{label}/{PurePosixPath(name).stem}"
         raise DataError(source, problem, "keep one of each name in a class")
-
-    def decode(name: str) -> Picture | DataError:
-        try:
-            return preparation.apply(source / name, files.read(name))
-        except DataError as error:
-            return error
-
-    return Objects(rows, CLASSES, in_threads(decode, files.names))
+    return objects_of(rows, CLASSES, files, params.preparation)
 
 
-def _row(source: Path, name: str) -> tuple[str, str, str]:
-    """Read id, label and part out of a picture's path; the folders around the parts do not matter."""
+def _row(source: Path, name: str) -> tuple[str, str, str, str]:
+    """Read id, label and part out of a picture's path, and keep that; the folders around the parts do not matter."""
     path = PurePosixPath(name)
     part, label = path.parts[-3:-1] if len(path.parts) >= 3 else ("", "")
     if path.is_absolute() or ".." in path.parts:
@@ -64,7 +57,7 @@ def _row(source: Path, name: str) -> tuple[str, str, str]:
         what = f"class {label!r}" if part in PARTS else f"part {part!r}"
         known = ", ".join(CLASSES) if part in PARTS else "train and test"
         raise DataError(source / name, f"is of the unknown {what}; known are {known}", _LAYOUT)
-    return f"{part}-{label}-{path.stem}", label, part
+    return f"{part}-{label}-{path.stem}", label, part, name
 
 
-COLLECTION = Collection(read, group_by="given")
+COLLECTION = Collection(read, group_by="given", refused=("turn",))

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from deepsky.datasets.packed import Target
-from deepsky.errors import DataError
+from deepsky.datasets.packed import Change, Target
+from deepsky.errors import ConfigError, DataError
 from deepsky.imaging.pictures import Picture
 from deepsky.imaging.preparation import Denoise, Preparation, check_denoise, check_side
 from deepsky.splits import GroupBy
@@ -22,7 +22,7 @@ class CollectionParams:
     """One entry of ``collections`` in params.yaml: a dataset in the layout in which it was published.
 
     Attributes:
-        format: a key of ``datasets.COLLECTIONS``.
+        format: a key of ``datasets.registry.COLLECTIONS``.
         source: the file or folder; reaches ``stages.pack_collection`` through dvc.yaml.
         target: what there is to learn: ``class``, or the 37 vote ``fractions``.
         group_by: what must stay together in a split.
@@ -55,6 +55,20 @@ class CollectionParams:
         """How each picture is prepared."""
         return Preparation((self.size_px, self.size_px), self.crop_px, self.denoise, self.denoise_strength, self.gray)
 
+    def check_crop(self, source: Path, side_px: int) -> None:
+        """Refuse a middle square that no image has, where all are of one size.
+
+        Args:
+            source: names them in the error.
+            side_px: of each image.
+
+        Raises:
+            ConfigError: ``crop_px`` is larger.
+        """
+        if self.crop_px is not None and self.crop_px > side_px:
+            problem = f"is larger than the images of {source}, {side_px} x {side_px} px"
+            raise ConfigError(f"crop_px {self.crop_px}", problem, f"lower it to {side_px} or less")
+
 
 @dataclass(frozen=True)
 class Objects:
@@ -86,6 +100,7 @@ class Collection:
         read: (source, params) -> what it holds. Raises DataError for a source that cannot be used.
         targets: what can be learned from it.
         mirrored: pairs of classes that a mirror image turns into each other.
+        refused: what must not be done to its images, because they would no longer show what their labels say.
         gray: its pictures have one channel, whatever ``params.gray`` says.
         sha256: of the published file, where it is one file with a published digest.
         group_by: what ``deepsky add collection`` enters unless it is told.
@@ -94,6 +109,7 @@ class Collection:
     read: Callable[[Path, CollectionParams], Objects]
     targets: tuple[Target, ...] = ("class",)
     mirrored: tuple[tuple[str, str], ...] = ()
+    refused: tuple[Change, ...] = ()
     gray: bool = False
     sha256: str | None = None
     group_by: GroupBy = "image"

@@ -51,10 +51,12 @@ def read(source: Path, params: CollectionParams) -> Objects:
 
     Raises:
         DataError: no such file, not HDF5, another structure or hash, a label or position out of range.
+        ConfigError: ``crop_px`` is larger than the images.
 
     Source:
         Leung & Bovy 2019, MNRAS 483, 3255; https://doi.org/10.5281/zenodo.10845026.
     """
+    params.check_crop(source, SIDE_PX)
     with _opened(source) as images:
         columns = _read_columns(source, images)
     rows = _check_rows(source, columns)
@@ -117,7 +119,7 @@ def _check_release(source: Path, wanted: str) -> None:
         kind = "the release" if found == SHA256 else "not the release"
         click.echo(f"{source}: SHA-256 {found}, {kind}; accepted, as sha256 is 'any'", err=True)
     elif found != wanted:
-        remedy = f"{_AGAIN}, or set sha256: any in params.yaml if the file is meant to be another"
+        remedy = f"{_AGAIN}, or --sha256 any (sha256: any in params.yaml) if the file is meant to be another"
         raise DataError(source, f"has the SHA-256 {found}, not {wanted}", remedy)
 
 
@@ -125,7 +127,8 @@ def _read_slices(source: Path) -> Iterator[tuple[str, Picture]]:
     """Give each image and its name, out of a slice that was read while the one before was worked on.
 
     A chunk of the release holds 16 x 16 pixels of one channel of 555 images: one image alone takes as much reading
-    as 555 do. So a slice is as deep as the chunks are, 109 MB; three are in memory at most.
+    as 555 do. So a slice is as deep as the chunks are, 109 MB. Three are in memory at most: the one that is read, and
+    two of which pictures wait to be prepared, as ``in_threads`` takes fewer ahead than one slice holds.
     """
     with _opened(source) as images, ThreadPoolExecutor(1) as reader:
         depth = images.chunks[0] if images.chunks else 1

@@ -90,7 +90,9 @@ def _one_of(source: Path, names: tuple[str, str]) -> Path:
         return present[0]
     if present:
         raise DataError(source, f"holds both {names[0]} and {names[1]}", "keep one of them")
-    raise DataError(source, f"holds neither {names[0]} nor {names[1]}", "put the challenge's files there")
+    archive = f"{Path(names[0]).stem}.zip"
+    remedy = f"unpack {archive} there" if (source / archive).exists() else "put the challenge's files there"
+    raise DataError(source, f"holds neither {names[0]} nor {names[1]}", remedy)
 
 
 COLLECTION = Collection(read, targets=("class", "fractions"))

@@ -34,7 +34,9 @@ def read_arrays(source: Path, params: CollectionParams, shape: tuple[int, ...], 
 
     Raises:
         DataError: not such a file.
+        ConfigError: ``crop_px`` is larger than the images.
     """
+    params.check_crop(source, min(shape[:2]))
     arrays, tables = _load(source), []
     for part in PARTS:
         labels = _check_part(source, arrays, part, shape, len(classes))

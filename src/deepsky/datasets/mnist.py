@@ -23,4 +23,4 @@ def read(source: Path, params: CollectionParams) -> Objects:
     return read_arrays(source, params, (28, 28), CLASSES)
 
 
-COLLECTION = Collection(read, gray=True, group_by="given")
+COLLECTION = Collection(read, gray=True, group_by="given", refused=("mirror", "turn"))

@@ -15,6 +15,7 @@ from deepsky.errors import DataError
 from deepsky.imaging.preparation import Denoise
 
 Target = Literal["class", "fractions"]
+Change = Literal["mirror", "turn"]
 GALAXY = "galaxy"  # the one label of every row whose target is fractions
 ROW_COLUMNS = ("id", "label", "image", "run", "camcol", "field", "ra_deg", "dec_deg", "edge", "group")
 
@@ -34,6 +35,7 @@ class DatasetCard:
         target: what there is to learn of a row: its ``class``, or the 37 vote ``fractions`` of targets.npy; then GALAXY
             is the one class.
         mirrored: pairs of classes that a mirror image turns into each other.
+        refused: what must not be done to an image, because it would no longer show what its label says.
         denoise: how the pictures were smoothed, and how much (see ``imaging.preparation``).
         n_dropped: what the source holds beside the rows, by reason, counted.
     """
@@ -50,6 +52,7 @@ class DatasetCard:
     denoise: Denoise = "none"
     denoise_strength: float = 0.0
     n_dropped: Mapping[str, int] = field(default_factory=dict)
+    refused: tuple[Change, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import track
 
 from deepsky.datasets.collection import Objects
-from deepsky.datasets.packed import DatasetCard, Target, create_images, write_rows
+from deepsky.datasets.packed import Change, DatasetCard, Target, create_images, write_rows
 from deepsky.errors import DataError
 from deepsky.files import whole_folder
 from deepsky.imaging.badfiles import BadFiles, keep_images, reserve_space
@@ -26,7 +26,7 @@ from deepsky.imaging.preparation import Preparation
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-_AHEAD = 64  # results per thread that may wait to be taken
+_AHEAD = 256  # tasks or results that may wait: it bounds the memory, on any number of cores
 
 
 def in_threads(work: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
@@ -36,12 +36,11 @@ def in_threads(work: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterato
         work: called in one of the threads.
         tasks: taken from the caller's thread, only a bounded number ahead of the results.
     """
-    n_threads = joblib.cpu_count()
-    pool, waiting = ThreadPoolExecutor(n_threads), deque[Future[Result]]()
+    pool, waiting = ThreadPoolExecutor(joblib.cpu_count()), deque[Future[Result]]()
     try:
         for task in tasks:
             waiting.append(pool.submit(work, task))
-            if len(waiting) > _AHEAD * n_threads:
+            if len(waiting) > _AHEAD:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -93,6 +92,7 @@ def picture_card(
     gray: bool = False,
     target: Target = "class",
     mirrored: tuple[tuple[str, str], ...] = (),
+    refused: tuple[Change, ...] = (),
 ) -> DatasetCard:
     """Describe a dataset of prepared pictures.
 
@@ -102,6 +102,7 @@ def picture_card(
         gray: the pictures have one channel before their preparation.
         target: what there is to learn.
         mirrored: pairs of classes that a mirror image turns into each other.
+        refused: what must not be done to its pictures.
     """
     return DatasetCard(
         kind="uint8",
@@ -116,7 +117,38 @@ def picture_card(
         denoise=preparation.denoise,
         denoise_strength=preparation.denoise_strength,
         n_dropped=objects.n_dropped,
+        refused=refused,
     )
+
+
+def check_objects(objects: Objects, target: Target, bad: BadFiles, source: Path) -> None:
+    """Refuse objects of which nothing can be learned, before any of their pictures is decoded.
+
+    Args:
+        objects: what a reader found.
+        target: what there is to learn.
+        bad: what to do with absent pictures; they are told to it.
+        source: names the dataset's source in errors.
+
+    Raises:
+        DataError: an absent picture under ``stop``; nothing, or only one class, is left.
+    """
+    if not len(objects.rows) + len(objects.absent) + len(bad.skipped):
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in objects.n_dropped.items() if number)
+        raise DataError(source, f"holds no object to learn from ({reasons or 'it is empty'})", "add some")
+    _meet_absent(objects.absent, len(objects.rows), bad, source)
+    _refuse_useless(objects.rows["label"], target, bad, source)
+
+
+def check_pictures(name: str, objects: Objects) -> None:
+    """Decode and prepare every picture once, as packing will, and keep none.
+
+    Raises:
+        DataError: the first bad picture.
+    """
+    for picture in _tracked(objects, f"checking {name}"):
+        if isinstance(picture, DataError):
+            raise picture
 
 
 def pack_objects(
@@ -136,17 +168,11 @@ def pack_objects(
     Raises:
         DataError: an absent or bad picture under ``stop``; nothing, or only one class, is left.
     """
-    if not len(objects.rows) + len(objects.absent) + len(bad.skipped):
-        reasons = ", ".join(f"{number:,} {reason}" for reason, number in card.n_dropped.items() if number)
-        raise DataError(source, f"holds no object to learn from ({reasons or 'it is empty'})", "add some")
-    _meet_absent(objects.absent, len(objects.rows), bad, source)
-    bad.refuse_if_nothing_left(len(objects.rows), source)
-    _refuse_one_class(objects.rows["label"], card, source)
+    check_objects(objects, card.target, bad, source)
     with whole_folder(out) as packed:
         kept = _fill(name, objects, (len(objects.rows), *shape_px, len(card.bands)), bad, packed)
-        bad.refuse_if_nothing_left(len(kept), source)
         rows = objects.rows.iloc[kept].assign(image=np.arange(len(kept)))
-        _refuse_one_class(rows["label"], card, source)
+        _refuse_useless(rows["label"], card.target, bad, source)
         fractions = None if objects.fractions is None else objects.fractions[kept]
         write_rows(packed, rows, replace(card, n_skipped=len(bad.skipped)), bad.skipped, fractions)
     counts = {**card.n_dropped, "absent or bad images skipped": len(bad.skipped)}
@@ -163,10 +189,16 @@ def _meet_absent(absent: Sequence[Path], n_present: int, bad: BadFiles, source: 
         bad.meet(DataError(path, "image is absent", "add it"))
 
 
-def _refuse_one_class(labels: pd.Series, card: DatasetCard, source: Path) -> None:
-    if card.target == "class" and labels.nunique() == 1:
+def _refuse_useless(labels: pd.Series, target: Target, bad: BadFiles, source: Path) -> None:
+    """Refuse when no object is left, or only one class."""
+    bad.refuse_if_nothing_left(len(labels), source)
+    if target == "class" and labels.nunique() == 1:
         problem = f"every object ({len(labels)}) is of the class {labels.iloc[0]!r}"
         raise DataError(source, problem, "add objects of another class: one alone teaches nothing")
+
+
+def _tracked(objects: Objects, description: str) -> Iterable[Picture | DataError]:
+    return track(objects.pictures, description, len(objects.rows), console=Console(stderr=True))
 
 
 def _fill(name: str, objects: Objects, shape: tuple[int, int, int, int], bad: BadFiles, packed: Path) -> list[int]:
@@ -174,10 +206,7 @@ def _fill(name: str, objects: Objects, shape: tuple[int, int, int, int], bad: Ba
     images: np.memmap = create_images(packed, shape, np.uint8)
     reserve_space(packed / "images.npy")
     kept: list[int] = []
-    pictures: Iterable[Picture | DataError] = track(
-        objects.pictures, f"packing {name}", shape[0], console=Console(stderr=True)
-    )
-    for place, picture in enumerate(pictures):
+    for place, picture in enumerate(_tracked(objects, f"packing {name}")):
         if isinstance(picture, DataError):
             bad.meet(picture)
         else:

@@ -69,23 +69,28 @@ def read_solutions(path: Path) -> Solutions:
 
 
 def _open(path: Path) -> ds.Dataset:
-    """Open the table and check the names of its columns."""
+    """Open the table and check the names of the columns of each of its parts."""
     form = "csv" if path.suffix.lower() == ".csv" else _PARQUET
     if path.is_dir() and (path / "_temporary").exists():
         raise DataError(path, "holds Spark's _temporary: the job that writes it has not ended", "run that job again")
     table = ds.dataset(path, format=form)
     if not table.files:
         raise DataError(path, "holds no parts (part-*.parquet)", _AGAIN)
-    names, wanted = table.schema.names, (ID, *COLUMNS)
-    if missing := [name for name in wanted if name not in names]:
-        raise DataError(path, f"lacks {_listed(missing)}", f"{_AGAIN}, with GalaxyID and 37 fractions")
-    if extra := [name for name in names if name not in wanted]:
-        raise DataError(path, f"has the unknown {_listed(extra)}", "take out what is not GalaxyID or a fraction")
+    for part in table.get_fragments():  # Arrow itself looks at the first alone, and fills what others lack
+        _check_names(Path(part.path), part.physical_schema.names)
     if form is _PARQUET:
         return table
     # CSV has no types of its own: say them, instead of letting the first rows decide.
-    fields = [pa.field(name, pa.int64() if name == ID else pa.float32()) for name in names]
+    fields = [pa.field(name, pa.int64() if name == ID else pa.float32()) for name in table.schema.names]
     return ds.dataset(path, format=form, schema=pa.schema(fields))
+
+
+def _check_names(part: Path, names: list[str]) -> None:
+    wanted = (ID, *COLUMNS)
+    if missing := [name for name in wanted if name not in names]:
+        raise DataError(part, f"lacks {_listed(missing)}", f"{_AGAIN}, with GalaxyID and 37 fractions")
+    if extra := [name for name in names if name not in wanted]:
+        raise DataError(part, f"has the unknown {_listed(extra)}", "take out what is not GalaxyID or a fraction")
 
 
 def _listed(columns: list[str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 from deepsky.errors import DataError
-from deepsky.imaging.pictures import PICTURE_SUFFIXES, Picture, decode_picture, read_picture
+from deepsky.imaging.pictures import Picture, decode_picture, is_picture, pictures_in, read_picture
 
 _AGAIN = "fetch the zip again"
 
@@ -32,15 +32,10 @@ class PictureFiles:
         self.place, self._is_zip, self._own = place, place.is_file(), threading.local()
         if self._is_zip:
             with self._open_zip() as archive:
-                found = archive.namelist()
+                found = [name for name in archive.namelist() if is_picture(PurePosixPath(name)) and name[-1] != "/"]
         else:
-            found = [path.relative_to(place).as_posix() for path in place.rglob("*")]
-        # A Mac adds ._NAME beside NAME, which is no picture.
-        self.names = sorted(
-            name
-            for name in found
-            if PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES and not PurePosixPath(name).name.startswith("._")
-        )
+            found = [path.relative_to(place).as_posix() for path in pictures_in(place)]
+        self.names = sorted(found)
 
     def by_stem(self, wanted: Collection[str]) -> dict[str, str]:
         """Find the picture of each id by its name without the suffix.

@@ -1,7 +1,7 @@
 """Decode pictures strictly, and encode PNG. OpenCV hides truncation, CMYK and 16 bits; they are refused here."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath
 from typing import Literal
 
 import cv2
@@ -95,6 +95,16 @@ def fit_picture(picture: Picture, shape_px: tuple[int, int]) -> Picture:
     return resized.reshape(*shape_px, picture.shape[2])  # OpenCV drops the axis of a single channel
 
 
+def is_picture(name: PurePath) -> bool:
+    """Tell a picture by its name; a Mac adds ._NAME beside NAME, which is none."""
+    return name.suffix.lower() in PICTURE_SUFFIXES and not name.name.startswith("._")
+
+
+def pictures_in(folder: Path) -> Iterator[Path]:
+    """List the pictures of a folder, at any depth, in no order."""
+    return (path for path in folder.rglob("*") if is_picture(path) and not path.is_dir())
+
+
 def find_pictures(places: Sequence[Path]) -> list[Path]:
     """List pictures: files as they are named, folders at any depth, each sorted.
 
@@ -103,8 +113,7 @@ def find_pictures(places: Sequence[Path]) -> list[Path]:
     """
     pictures: list[Path] = []
     for place in places:
-        inner = (path for path in place.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
-        found = [place] if place.is_file() else sorted(inner)
+        found = [place] if place.is_file() else sorted(pictures_in(place))
         if not found:
             raise DataError(place, f"holds no pictures (*{', *'.join(PICTURE_SUFFIXES)})", "name the right folder")
         pictures += found

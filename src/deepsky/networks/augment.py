@@ -164,6 +164,15 @@ class MirrorBack(keras.layers.Layer):
     def call(self, inputs: Sequence[Any]) -> Any:
         """Return the answers (n, output), given the answers and 1 for each mirror image, (n,)."""
         answer, mirrored = inputs
+        back = self._turned(answer, mirrored)
+        # Under TensorFlow Keras takes the loss from the logits that a softmax leaves here. From probabilities alone,
+        # which it clips, a confident wrong answer would have no gradient.
+        logits = getattr(answer, "_keras_logits", None)
+        if logits is not None:
+            back._keras_logits = self._turned(logits, mirrored)
+        return back
+
+    def _turned(self, answer: Any, mirrored: Any) -> Any:
         return ops.where(mirrored[:, None] > 0.5, swapped(answer, self.swaps), answer)
 
     def compute_output_shape(self, input_shape: Sequence[tuple[int | None, ...]]) -> tuple[int | None, ...]:

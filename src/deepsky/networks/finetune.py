@@ -10,7 +10,8 @@ import numpy as np
 from deepsky.errors import ConfigError
 from deepsky.networks.backbone import Backbone, build_base, draw_kernels, freeze_statistics, load_weights
 from deepsky.networks.convolutions import MOMENTUM, named_maps
-from deepsky.networks.heads import Answer, build_head
+from deepsky.networks.dropout import SeededDropout
+from deepsky.networks.heads import Answer, build_head, layer_seed
 
 
 def build_tail_of(
@@ -35,7 +36,7 @@ def build_tail_of(
         frozen_norm: keep the moving statistics of batch normalisation and use them in training too, so that few
             images cannot spoil them; its scales and offsets may train. False: normalise by the batch.
         hidden_units: width of each hidden layer of the head, in order.
-        dropout: share of each hidden layer's outputs left out in training.
+        dropout: share of the pooled features, and of each hidden layer's outputs, left out in training.
         seed: of the head, its dropout and the weights without file.
         answer: what the network ends in.
 
@@ -56,6 +57,8 @@ def build_tail_of(
     pixels = keras.Input((size_px, size_px, 3), name="pixels")
     maps = base(backbone.scale(pixels))
     pooled = keras.layers.GlobalAveragePooling2D(name="average")(named_maps(maps))
+    if dropout:
+        pooled = SeededDropout(dropout, layer_seed(seed, 0), name="dropout_0")(pooled)
     head = build_head(pooled.shape[-1], answer, hidden_units, "relu", dropout=dropout, seed=seed)
     return keras.Model(pixels, head(pooled), name=f"{base.name}_tail")
 

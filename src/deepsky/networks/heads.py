@@ -61,7 +61,7 @@ def build_head(
         answer: what the head ends in.
         hidden_units: width of each hidden layer, in order.
         activation: Keras' name of their activation.
-        dropout: share of each hidden layer's outputs left out in training.
+        dropout: share of each hidden layer's outputs left out in training; the features are all seen.
         batch_norm: whether each hidden layer is normalised before its activation.
         l2: penalty on every kernel.
         seed: of the initial kernels and of dropout.

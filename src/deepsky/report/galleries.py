@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +65,12 @@ class _Run:
     def classes(self) -> tuple[str, ...]:
         return self.packed.card.classes
 
-    @property
+    @cached_property
     def probabilities(self) -> npt.NDArray[np.float64]:
         """Return (row, class)."""
         return self.predictions[[f"p_{name}" for name in self.classes]].to_numpy(np.float64)
 
-    @property
+    @cached_property
     def answers(self) -> Rows:
         """Return the most probable class of each row."""
         return self.probabilities.argmax(axis=1)

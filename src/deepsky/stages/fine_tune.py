@@ -15,6 +15,7 @@ from deepsky.networks.finetune import build_tail_of, unfreeze
 from deepsky.networks.pretrained import read_weights_card
 from deepsky.report.galleries import draw_pictures
 from deepsky.tracking.training import track_training
+from deepsky.training.explain import check_pictures
 from deepsky.training.features import image_spec
 from deepsky.training.image_fit import Phase
 from deepsky.training.image_job import ImageJob, colour_front
@@ -53,6 +54,7 @@ def run(
     """
     opened = open_packed(packed)
     job = make_job(recipe, params, data, opened, read_split(split, opened), weights)
+    check_pictures(job.tail, job.split)
 
     def draw(folder: Path) -> None:
         draw_pictures(folder, opened, job.front, job.tail, seed=params.seed)
@@ -91,7 +93,7 @@ def make_job(
             backbone,
             params.input_size_px,
             weights / "weights.h5",
-            frozen_norm=True,
+            frozen_norm=params.norm == "inference",
             hidden_units=params.hidden_units,
             dropout=params.dropout,
             seed=params.seed,

@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from deepsky.datasets.packed import Packed, open_packed
+from deepsky.errors import ConfigError
 from deepsky.networks import BACKBONES, SCRATCH, choose
 from deepsky.networks.finetune import build_tail_of
 from deepsky.report.galleries import draw_pictures
 from deepsky.tracking.training import track_training
+from deepsky.training.explain import check_pictures
 from deepsky.training.features import image_spec
 from deepsky.training.image_fit import Phase
 from deepsky.training.image_job import ImageJob, colour_front
@@ -49,6 +51,7 @@ def run(
     """
     opened = open_packed(packed)
     job = make_job(recipe, params, data, opened, read_split(split, opened))
+    check_pictures(job.tail, job.split)
 
     def draw(folder: Path) -> None:
         draw_pictures(folder, opened, job.front, job.tail, seed=params.seed)
@@ -74,6 +77,9 @@ def make_job(
     """
     own, answer, size_px = params.network in SCRATCH, answer_of(params, packed.card), params.input_size_px
     choose({**SCRATCH, **BACKBONES}, params.network)
+    if own and (params.hidden_units or params.dropout):
+        problem = f"{params.network} ends in layers of its own"
+        raise ConfigError(f"recipe {recipe}", problem, "set hidden_units: [] and dropout: 0")
     spec = image_spec(packed)
     front = SCRATCH[params.network].build_front(spec, size_px) if own else colour_front(spec, size_px)
 
@@ -86,8 +92,8 @@ def make_job(
             size_px,
             None,
             frozen_norm=False,
-            hidden_units=(),
-            dropout=0.0,
+            hidden_units=params.hidden_units,
+            dropout=params.dropout,
             seed=params.seed,
             answer=answer,
         )

@@ -15,7 +15,7 @@ from deepsky.networks.heads import build_head
 from deepsky.networks.pretrained import read_weights_card
 from deepsky.report.galleries import draw_pictures
 from deepsky.tracking.training import track_training
-from deepsky.training.explain import frozen_tail
+from deepsky.training.explain import check_pictures, frozen_tail
 from deepsky.training.features import image_spec
 from deepsky.training.job import read_split
 from deepsky.training.recipes import FrozenParams, answer_of
@@ -57,9 +57,11 @@ def run(
     opened = open_packed(packed)
     views = read_views(features, len(opened.images))
     job = make_job(recipe, params, data, opened, read_split(split, opened), views, weights)
+    shown = frozen_tail(job.front, job.tail)
+    check_pictures(shown, job.split)
 
     def draw(folder: Path) -> None:
-        draw_pictures(folder, opened, None, frozen_tail(job.front, job.tail), seed=params.seed)
+        draw_pictures(folder, opened, None, shown, seed=params.seed)
 
     figures = track_training(job, experiment, out, network=params.network, tags={"way": job.way}, draw=draw)
     print(job.summary(figures))

@@ -7,6 +7,7 @@ import pandas as pd
 
 from deepsky.catalogue.tables import read_objects
 from deepsky.datasets.collection import UNNAMED
+from deepsky.datasets.packed import Change
 from deepsky.datasets.packing import objects_of, pack_objects, picture_card
 from deepsky.errors import ConfigError
 from deepsky.imaging.badfiles import BadFiles, OnBadFile, read_missing
@@ -30,6 +31,7 @@ class ImagesParams:
         denoise: how the noise is smoothed; denoise_strength: how much (see ``imaging.preparation``).
         gray: one channel of luminance instead of three of colour.
         mirrored: pairs [a, b] of classes that a mirror image turns into each other.
+        refused: what must not be done to an image (mirror, turn): it would no longer show what its label says.
     """
 
     folder: str
@@ -44,6 +46,7 @@ class ImagesParams:
     denoise_strength: float = 0.0
     gray: bool = False
     mirrored: tuple[tuple[str, ...], ...] = ()
+    refused: tuple[Change, ...] = ()
 
     def __post_init__(self) -> None:
         check_side("size_px", self.size_px)
@@ -92,7 +95,7 @@ def run(name: str, params: ImagesParams, on_bad_file: OnBadFile, *, folder: Path
     rows = _without_missing(rows, name, bad, folder)
     n_dropped = {UNNAMED: len(files.names) - len(found)}
     objects = objects_of(rows, params.classes, files, params.preparation, n_dropped=n_dropped)
-    card = picture_card(objects, params.preparation, mirrored=params.pairs)
+    card = picture_card(objects, params.preparation, mirrored=params.pairs, refused=params.refused)
     pack_objects(name, objects, card, params.preparation.shape_px, bad, source=labels, out=out)
 
 

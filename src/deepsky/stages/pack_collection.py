@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from deepsky.datasets import COLLECTIONS
 from deepsky.datasets.collection import Collection, CollectionParams
 from deepsky.datasets.packing import pack_objects, picture_card
+from deepsky.datasets.registry import COLLECTIONS
 from deepsky.errors import ConfigError
 from deepsky.imaging.badfiles import BadFiles, OnBadFile
 
@@ -22,12 +22,17 @@ def run(name: str, params: CollectionParams, on_bad_file: OnBadFile, *, source: 
     Raises:
         DataError: a source that cannot be used; an absent or bad image under ``stop``; only one class, or nothing, is
             left.
-        ConfigError: an unknown format, or a target that it does not have.
+        ConfigError: an unknown format, a target that it does not have, or a crop larger than all of its images.
     """
     collection, bad = choose(name, params), BadFiles(on_bad_file)
     objects = collection.read(source, params)
     card = picture_card(
-        objects, params.preparation, gray=collection.gray, target=params.target, mirrored=collection.mirrored
+        objects,
+        params.preparation,
+        gray=collection.gray,
+        target=params.target,
+        mirrored=collection.mirrored,
+        refused=collection.refused,
     )
     pack_objects(name, objects, card, params.preparation.shape_px, bad, source=source, out=out)
 

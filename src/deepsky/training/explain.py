@@ -12,6 +12,8 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from deepsky.errors import DataError
+
 FloatArray = npt.NDArray[np.float32]
 MAPS = "maps"  # the layer of a tail that holds its last convolutional maps
 _STEP = 0.05  # of a central difference, in units of the maps' root mean square
@@ -30,6 +32,23 @@ class LayerMaps:
 
     name: str
     maps: FloatArray
+
+
+def check_pictures(tail: keras.Model, split: npt.NDArray[np.str_]) -> None:
+    """Refuse, before a training, what its pictures cannot be drawn of.
+
+    Args:
+        tail: that will be explained.
+        split: ``train``, ``val`` or ``test`` of each row.
+
+    Raises:
+        DataError: there is no layer "maps", or there are no test rows.
+    """
+    if MAPS not in [layer.name for layer in tail.layers]:
+        problem = f"has no layer {MAPS!r}, so that no picture can show what it looks at"
+        raise DataError(f"network {tail.name}", problem, "name its last convolutional maps so")
+    if not (split == "test").any():
+        raise DataError("split test", "holds no rows", "give more objects, or other fractions in params.yaml: split")
 
 
 def frozen_tail(features: keras.Model, head: keras.Model) -> keras.Model:

@@ -74,7 +74,7 @@ class TrainParams(FitParams):
     Attributes:
         hidden_units: width of each hidden layer, in order; none: a softmax regression.
         activation: of the hidden layers.
-        dropout: share of each hidden layer's outputs left out in training.
+        dropout: share of each hidden layer's outputs left out in training; without such layers it does nothing.
         batch_norm: whether each hidden layer is normalised before its activation.
         l2: this times the sum of the squared kernels is added to the loss.
     """

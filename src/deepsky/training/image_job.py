@@ -19,14 +19,12 @@ from deepsky.training.fit import on_cpu
 from deepsky.training.image_batches import examples_of
 from deepsky.training.image_fit import Phase, fit_images
 from deepsky.training.job import Job
-from deepsky.training.recipes import RecipeParams, swaps_of
-
-MIRRORING = (2, 8)  # the numbers of test views that have mirror images among them
+from deepsky.training.recipes import MIRRORING, RecipeParams, check_views, swaps_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageJob(Job):
-    """One training from images.
+    """One training from images; raises ConfigError for views that change what the dataset's images are.
 
     Attributes:
         params: of the recipe.
@@ -40,17 +38,29 @@ class ImageJob(Job):
     phases: tuple[Phase, ...]
     top: float | None
 
+    def __post_init__(self) -> None:
+        """Refuse views that change what the dataset's images are."""
+        check_views(self.params, self.packed.card)
+
     def fit(self, callbacks: Sequence[keras.callbacks.Callback]) -> pd.DataFrame:
-        """Train the tail; under mixed precision its twin learns, whose weights are float32 too."""
-        mixed = self.params.precision == "mixed"
-        with mixed_precision(mixed):
-            tail = self.build_tail() if mixed else self.tail
-            tail.set_weights(self.tail.get_weights())
-            learner = self.learner(tail)
+        """Train the tail."""
+        learner, tail = self.prepared()
         history = fit_images(learner, tail, examples_of(self.packed, self.split), self.phases, callbacks)
-        if mixed:
+        if tail is not self.tail:
             self.tail.set_weights(tail.get_weights())
         return history
+
+    def prepared(self) -> tuple[keras.Model, keras.Model]:
+        """Return the network that is fitted and the tail in it.
+
+        Under mixed precision this tail is a twin of the job's, which computes in 16 bits; its weights are float32 too.
+        """
+        if self.params.precision != "mixed":
+            return self.learner(self.tail), self.tail
+        with mixed_precision(True):
+            twin = self.build_tail()
+            twin.set_weights(self.tail.get_weights())
+            return self.learner(twin), twin
 
     def learner(self, tail: keras.Model) -> keras.Model:
         """Return the network that is fitted: image -> answer, from random views in training."""
@@ -59,14 +69,15 @@ class ImageJob(Job):
             return keras.Model(image, tail(pixels), name="learner")
         view = RandomView(asdict(self.params.augment), self.params.seed, self.top, name="view")
         pixels, mirrored = view(pixels)
-        answer = tail(pixels)
-        if self.params.augment.flip:
-            answer = MirrorBack(swaps_of(self.packed.card), name="mirror_back")([answer, mirrored])
+        answer, swaps = tail(pixels), list(swaps_of(self.packed.card))
+        if self.params.augment.flip and swaps != sorted(swaps):
+            answer = MirrorBack(swaps, name="mirror_back")([answer, mirrored])
         return keras.Model(image, answer, name="learner")
 
     def answers(self) -> npt.NDArray[np.float32]:
         """Predict from the images, as the saved network does."""
-        return predict_slices(self._whole, self.packed.images, self.params.batch_size)
+        n_at_once = max(1, self.params.batch_size // self.params.test_views)  # all views of a batch are in memory
+        return predict_slices(self._whole, self.packed.images, n_at_once)
 
     def plain_answers(self, images: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
         """Predict from the plain view."""

@@ -12,6 +12,8 @@ from deepsky.networks.heads import Answer, sigmoid_answer, softmax_answer, tree_
 from deepsky.training.fit import FitParams, TrainParams
 
 MAX_VIEWS = 64
+# The numbers of test views that have mirror images and quarter turns among them, and how far any image may be turned.
+MIRRORING, TURNING, TURN_DEG = (2, 8), (4, 8), 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +54,11 @@ class RecipeParams(FitParams):
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuneParams(RecipeParams):
-    """Entry of ``recipes.fine_tune``: a pretrained backbone is trained on, its batch norms in inference mode.
+    """Entry of ``recipes.fine_tune``: a pretrained backbone is trained on.
 
     Attributes:
+        norm: how batch norms work in training: ``inference`` keeps the pretrained statistics, ``batch`` normalises by
+            the batch and lets them move.
         hidden_units: width of each hidden layer between the backbone and the answer.
         dropout: share of the outputs left out before each of these layers and before the answer, in training.
         head_epochs: passes in which only the head learns; they come before the ``epochs`` of the whole.
@@ -62,6 +66,7 @@ class FineTuneParams(RecipeParams):
         unfreeze: what of the backbone learns after them: ``all``, or its last blocks, so many.
     """
 
+    norm: Literal["inference", "batch"]
     hidden_units: tuple[int, ...]
     dropout: float
     head_epochs: int
@@ -71,10 +76,7 @@ class FineTuneParams(RecipeParams):
     def __post_init__(self) -> None:
         """Refuse a head that cannot be built or trained."""
         super().__post_init__()
-        if any(units < 1 for units in self.hidden_units):
-            raise ValueError(f"hidden_units {list(self.hidden_units)} must all be above 0")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout {self.dropout} does not lie in [0, 1)")
+        _check_head(self.hidden_units, self.dropout)
         if self.head_epochs < 0:
             raise ValueError(f"head_epochs {self.head_epochs} is below 0")
         if not self.head_learning_rate > 0:
@@ -85,19 +87,38 @@ class FineTuneParams(RecipeParams):
 
 @dataclass(frozen=True, kw_only=True)
 class FromScratchParams(RecipeParams):
-    """Entry of ``recipes.from_scratch``: any network, from random weights."""
+    """Entry of ``recipes.from_scratch``: any network, from random weights.
+
+    Attributes:
+        hidden_units: as for ``recipes.fine_tune``, where the network is a backbone; the others end in layers of their
+            own and take none.
+        dropout: likewise.
+    """
+
+    hidden_units: tuple[int, ...] = ()
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse a head that cannot be built."""
+        super().__post_init__()
+        _check_head(self.hidden_units, self.dropout)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenParams(TrainParams):
     """Entry of ``recipes.frozen``: a head on what a frozen backbone sees of the images and of their augmented views.
 
+    It has no mixup, for what is cached are no pixels to blend; no precision, for a head is too small to gain by 16
+    bits. ``dropout`` stands behind hidden layers only: without any it does nothing.
+
     Attributes:
         dataset: name of a dataset.
         network: a pretrained backbone.
         input_size_px: side of the square the images are resized to.
         augment: how the views of training images differ from the plain one.
-        n_views: augmented views of each training image; each epoch draws one of them. 0: the plain one, always.
+        n_views: augmented views of each training image; each epoch draws one of them, or the plain one as often as
+            each. 0: the plain one, always.
+        class_weights: ``balanced``: every class weighs the same in the loss, however many training rows it has.
     """
 
     dataset: str
@@ -105,6 +126,7 @@ class FrozenParams(TrainParams):
     input_size_px: int
     augment: AugmentParams
     n_views: int
+    class_weights: Literal["none", "balanced"]
 
     def __post_init__(self) -> None:
         """Refuse more views than a disk holds."""
@@ -138,6 +160,31 @@ def swaps_of(card: DatasetCard) -> Sequence[int]:
     if card.target == "fractions":  # no question of the tree asks which way a galaxy turns
         return range(len(COLUMNS))
     return mirror_swaps(card.classes, card.mirrored)
+
+
+def check_views(params: RecipeParams | FrozenParams, card: DatasetCard) -> None:
+    """Refuse views that show something else than the dataset's images do: a mirrored digit is none.
+
+    Raises:
+        ConfigError: the recipe mirrors or turns what must not be.
+    """
+    n_views, turn_deg = params.test_views if isinstance(params, RecipeParams) else 1, params.augment.rotation_deg
+    for change, done, what, remedy in (
+        ("mirror", params.augment.flip, "flip true", "set flip: false"),
+        ("mirror", n_views in MIRRORING, f"test_views {n_views}", "set test_views: 1"),
+        ("turn", turn_deg > TURN_DEG, f"rotation_deg {turn_deg:g}", f"set it to {TURN_DEG:g} or less"),
+        ("turn", n_views in TURNING, f"test_views {n_views}", "set test_views: 1"),
+    ):
+        if done and change in card.refused:
+            problem = f"{what} would {change} images that then no longer show what their labels say"
+            raise ConfigError(f"recipe of {params.dataset}", problem, remedy)
+
+
+def _check_head(hidden_units: Sequence[int], dropout: float) -> None:
+    if any(units < 1 for units in hidden_units):
+        raise ValueError(f"hidden_units {list(hidden_units)} must all be above 0")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout {dropout} does not lie in [0, 1)")
 
 
 def _check_size(input_size_px: int) -> None:

@@ -18,7 +18,7 @@ from deepsky.networks.backbone import Backbone, BackboneParams, build_features
 from deepsky.networks.finetune import base_of
 from deepsky.networks.inputs import ImageSpec, colour_pixels, image_input
 from deepsky.training.features import FeaturesParams, image_spec, predict_slices
-from deepsky.training.recipes import FrozenParams
+from deepsky.training.recipes import FrozenParams, check_views
 
 # Views are drawn by step and row: another number of images per step would give other views.
 VIEW_BATCH = 32
@@ -65,9 +65,10 @@ def write_views(
 
     Raises:
         DataError: a feature is not finite.
-        ConfigError: the input size is too small for the architecture.
+        ConfigError: the input size is too small for the architecture, or views change what the images show.
         WeightsError: the weights cannot be read or do not fit.
     """
+    check_views(params, packed.card)
     backbone, spec = choose(BACKBONES, params.network), image_spec(packed)
     front = build_features(backbone, spec, BackboneParams(params.input_size_px), weights_file, fast=True)
     viewer = _build_viewer(backbone, spec, params, base_of(front))

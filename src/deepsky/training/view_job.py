@@ -10,23 +10,19 @@ import pandas as pd
 
 from deepsky.datasets.packed import DatasetCard
 from deepsky.errors import ConfigError, DataError
-from deepsky.training.fit import (
-    HISTORY_COLUMNS,
-    FitParams,
-    PlainLosses,
-    StopOnNonFinite,
-    keep_best,
-    make_optimizer,
-)
-from deepsky.training.image_batches import Array, ImageBatches, ImageExamples, TrainBatches, examples_of
-from deepsky.training.image_fit import FRACTION_COLUMNS, compile_learner
+from deepsky.training.fit import FitParams, keep_best
+from deepsky.training.image_batches import Array, ImageExamples, TrainBatches, examples_of
+from deepsky.training.image_fit import fit_batches
 from deepsky.training.job import Job
-from deepsky.training.recipes import FrozenParams, RecipeParams, swaps_of
+from deepsky.training.recipes import FrozenParams, RecipeParams, check_views, swaps_of
 from deepsky.training.view_features import ViewFeatures
 
 
 class ViewBatches(TrainBatches):
-    """The train rows: an order of its own for each epoch, and for each row one of its image's views."""
+    """The train rows: an order of its own for each epoch, and for each row its plain image or one of its views.
+
+    The plain image is drawn as often as each of the views: it is what the head is tested on.
+    """
 
     def __init__(
         self, examples: ImageExamples, params: RecipeParams, views: ViewFeatures, swaps: Sequence[int]
@@ -35,7 +31,7 @@ class ViewBatches(TrainBatches):
 
         Args:
             examples: the features of the plain images.
-            params: seed and batch size.
+            params: seed, batch size and class weights.
             views: of the same images; where there are none, the plain image is all that is seen.
             swaps: the place of each class in a mirror image, as ``recipes.swaps_of`` gives it.
 
@@ -52,19 +48,22 @@ class ViewBatches(TrainBatches):
         super().__init__(examples, params)
 
     def _read(self, step: int, order: npt.NDArray[np.int64]) -> tuple[Array, ...]:
-        if not len(self._views.views):
-            return super()._read(step, order)
         random = np.random.default_rng([self._params.seed, self._epoch, step])
         rows = order[step * self._batch_size : (step + 1) * self._batch_size]
-        view, place = random.integers(len(self._views.views), size=len(rows)), self._place[rows]
-        targets = self._examples.targets[rows]
-        mirrored = self._views.mirrored[view, place][:, None]
-        return self._views.views[view, place], np.where(mirrored, targets[:, self._swaps], targets)
+        drawn = random.integers(1 + len(self._views.views), size=len(rows))
+        shown, targets = self._examples.images[self._examples.image[rows]], self._examples.targets[rows]
+        weights = () if self._weights is None else (targets @ self._weights,)
+        seen = drawn > 0  # 0 is the plain image
+        view, place = drawn[seen] - 1, self._place[rows[seen]]
+        shown[seen] = self._views.views[view, place]
+        mirrored = np.zeros((len(rows), 1), bool)
+        mirrored[seen, 0] = self._views.mirrored[view, place]
+        return shown, np.where(mirrored, targets[:, self._swaps], targets), *weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewJob(Job):
-    """One training of a head.
+    """One training of a head; raises ConfigError for views that change what the dataset's images are.
 
     Attributes:
         recipe: how the head is fitted, in the words of the recipes that learn from images.
@@ -73,6 +72,10 @@ class ViewJob(Job):
 
     recipe: RecipeParams
     views: ViewFeatures
+
+    def __post_init__(self) -> None:
+        """Refuse views that change what the dataset's images are."""
+        check_views(self.recipe, self.packed.card)
 
     def examples(self) -> ImageExamples:
         """Return the plain features with what there is to learn of each row."""
@@ -85,28 +88,10 @@ class ViewJob(Job):
 
     def fit(self, callbacks: Sequence[keras.callbacks.Callback]) -> pd.DataFrame:
         """Train the head; val, if it holds any rows, is watched from the plain side."""
-        examples, params = self.examples(), self.recipe
-        examples.check(params)
-        batches = self.batches()
-        watched = ImageBatches(examples, "val", params.batch_size) if len(examples.rows("val")) else None
-        compile_learner(self.tail, params, make_optimizer(params, n_steps=params.epochs * len(batches)))
-        stop = [keep_best(params)] if watched else []
-        try:
-            history = self.tail.fit(
-                batches,
-                epochs=params.epochs,
-                shuffle=False,  # ViewBatches does
-                validation_data=watched,
-                callbacks=[PlainLosses(), StopOnNonFinite(), *stop, *callbacks],
-                verbose=0,
-            ).history
-        finally:
-            batches.close()
-            if watched:
-                watched.close()
-        columns = HISTORY_COLUMNS if params.answer == "softmax" else FRACTION_COLUMNS
-        epochs = range(1, 1 + len(history["loss"]))
-        return pd.DataFrame({"epoch": epochs, **history}).reindex(columns=list(columns))
+        examples = self.examples()
+        examples.check(self.recipe)
+        stop = [keep_best(self.recipe)] if len(examples.rows("val")) else []
+        return fit_batches(self.tail, self.batches(), examples, self.recipe, [*stop, *callbacks])
 
     def answers(self) -> npt.NDArray[np.float32]:
         """Predict from the plain features."""
@@ -138,7 +123,7 @@ def as_image_recipe(params: FrozenParams, card: DatasetCard) -> RecipeParams:
             input_size_px=params.input_size_px,
             augment=params.augment,
             test_views=1,
-            class_weights="none",
+            class_weights=params.class_weights,
             mixup=0.0,
             precision="float32",
             answer="softmax" if card.target == "class" else "tree",
