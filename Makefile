@@ -14,8 +14,8 @@ setup: $(READY)  ## create .venv with the locked packages
 repro: $(READY)  ## run the pipeline: catalogue -> ... -> report (JOBS=2 stages side by side)
 	deepsky repro --jobs $(JOBS)
 
-test: check      ## lint, types, import layers and the whole test suite
-	pytest
+test: check      ## lint, types, import layers and the whole test suite (JOBS=2 files side by side)
+	pytest --numprocesses $(JOBS) --dist loadfile
 
 check: $(READY)  ## lint, types and import layers only
 	ruff check .

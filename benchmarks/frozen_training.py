@@ -18,7 +18,7 @@ import numpy as np
 
 from deepsky.networks import BACKBONES
 from deepsky.networks.backbone import BackboneParams, build_features
-from deepsky.networks.heads import build_head, join
+from deepsky.networks.heads import build_head, join, softmax_answer
 from deepsky.networks.inputs import ImageSpec
 from deepsky.training.features import predict_slices
 from deepsky.training.fit import Examples, TrainParams, fit
@@ -122,7 +122,7 @@ def fit_full_network(front: keras.Model, folder: Path, epochs: int) -> None:
 
 
 def new_head(n_features: int) -> keras.Model:
-    return build_head(n_features, N_CLASSES, PARAMS.hidden_units, PARAMS.activation)
+    return build_head(n_features, softmax_answer(N_CLASSES), PARAMS.hidden_units, PARAMS.activation)
 
 
 def fastest(*calls: Callable[[], object], n_rounds: int = 10) -> Sequence[float]:

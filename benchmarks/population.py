@@ -22,7 +22,7 @@ import numpy as np
 import optuna
 
 from deepsky.config import read_section, read_yaml
-from deepsky.networks.heads import build_head
+from deepsky.networks.heads import build_head, softmax_answer
 from deepsky.training.fit import Examples, TrainParams, fit
 from deepsky.training.population import HeadTrainer
 from deepsky.tuning.params import TuneParams
@@ -96,7 +96,7 @@ def draw(n_heads: int, n_rounds: int) -> list[list[TrainParams]]:
 
 def new_head(params: TrainParams) -> keras.Model:
     options = {"dropout": params.dropout, "batch_norm": params.batch_norm, "l2": params.l2, "seed": params.seed}
-    return build_head(N_FEATURES, N_CLASSES, params.hidden_units, params.activation, **options)
+    return build_head(N_FEATURES, softmax_answer(N_CLASSES), params.hidden_units, params.activation, **options)
 
 
 def n_weights(params: TrainParams) -> int:

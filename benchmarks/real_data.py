@@ -60,9 +60,10 @@ def run_pipeline(workspace: Path, data: Path, weights: Path) -> None:
 def keep_real_data_only(params: Path) -> None:
     yaml = YAML()
     document = yaml.load(params)
-    document["frames"], document["images"], document["datasets"] = {}, {}, {}
+    document["frames"], document["images"], document["datasets"], document["collections"] = {}, {}, {}, {}
+    document["recipes"] = {"frozen": {}, "fine_tune": {}, "from_scratch": {}}
     document["backbones"] = {"mobilenet": {"input_size_px": 224}}
-    document["weights"]["source"] = "imagenet"
+    document["weights"] |= {"source": "imagenet", "networks": ["mobilenet"]}
     yaml.dump(document, params)
 
 

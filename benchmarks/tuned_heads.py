@@ -29,7 +29,7 @@ from sklearn.preprocessing import StandardScaler
 
 from deepsky.config import read_section
 from deepsky.datasets.packed import open_packed
-from deepsky.networks.heads import build_head
+from deepsky.networks.heads import build_head, softmax_answer
 from deepsky.splits import fold_splits
 from deepsky.training.features import read_features
 from deepsky.training.fit import Examples, TrainParams, fit
@@ -127,8 +127,8 @@ def head_accuracy(params: TrainParams, examples: Examples, rest: np.ndarray, hel
     """Fit on the other folds and answer on the held-out one, whose rows are watched but change nothing."""
     fitted = replace(examples, split=np.where(np.isin(np.arange(len(examples.label)), rest), "train", "val"))
     head = build_head(
-        examples.inputs.shape[1], examples.n_classes, params.hidden_units, params.activation, dropout=params.dropout,
-        batch_norm=params.batch_norm, l2=params.l2, seed=params.seed,
+        examples.inputs.shape[1], softmax_answer(examples.n_classes), params.hidden_units, params.activation,
+        dropout=params.dropout, batch_norm=params.batch_norm, l2=params.l2, seed=params.seed,
     )  # fmt: skip
     fit(head, fitted, replace(params, keep="last", patience=None))
     answers = head.predict(examples.inputs_of(held), verbose=0).argmax(axis=1)

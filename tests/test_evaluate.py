@@ -8,6 +8,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from sklearn.metrics import accuracy_score, f1_score
 
+from deepsky.catalogue.decision_tree import COLUMNS
 from deepsky.errors import DataError
 from deepsky.metrics import paired_gain_interval
 from deepsky.stages import evaluate
@@ -15,9 +16,12 @@ from deepsky.tracking.runs import find_run, run_key, training_run
 from deepsky.tracking.store import prepare, tracking_uri
 from deepsky.tracking.studies import TrialRecord, open_study_run
 from deepsky.tuning.adopted import Adopted
-from tests.trained_folders import CLASSES, make_project, write_trained
+from tests.trained_folders import CLASSES, RECIPE, make_project, write_fractions, write_trained
 
-FILES = {"metrics.json", "per_class.csv", "confusion.csv", "confusion.png", "curves.png", "class_distribution.png"}
+FILES = {
+    "metrics.json", "per_class.csv", "confusion.csv", "confused.csv", "confusion.png", "curves.png", "splits.png",
+    "class_distribution.png",
+}  # fmt: skip
 TRAINED, OUT, METRICS = Path("models/trained"), Path("evaluation/runs"), Path("evaluation/metrics.json")
 
 
@@ -26,8 +30,8 @@ def project(tmp_path, monkeypatch):
     return make_project(tmp_path, monkeypatch)
 
 
-def _evaluate(datasets=("sdss_jpg",), networks=("mobilenet",), adopted=()):
-    evaluate.run(datasets, networks, adopted, "sky", trained=TRAINED, out=OUT, metrics=METRICS)
+def _evaluate(datasets=("sdss_jpg",), networks=("mobilenet",), adopted=(), recipes=()):
+    evaluate.run(datasets, networks, adopted, recipes, "sky", trained=TRAINED, out=OUT, metrics=METRICS)
 
 
 def _stored(network="mobilenet"):
@@ -57,6 +61,14 @@ def test_figures_are_those_of_scikit_learn(project):
     assert summary["test_baseline"] == pytest.approx((truth == majority).mean(), abs=1e-6)
     folder = OUT / "sdss_jpg" / "mobilenet"
     assert {p.name for p in folder.iterdir()} == FILES
+    for split in ("train", "val", "test"):
+        truths, answers = _answers(predictions, split)
+        assert summary[f"{split}_f1_macro"] == pytest.approx(f1_score(truths, answers, average="macro"), abs=1e-6)
+        assert summary[f"{split}_loss"] > 0
+    confused = pd.read_csv(folder / "confused.csv")
+    assert confused["n"].sum() == (truth != answer).sum()
+    first = confused.iloc[0]
+    assert first["n"] == ((truth == first["true"]) & (answer == first["predicted"])).sum()
     confusion = pd.read_csv(folder / "confusion.csv", index_col="true")
     assert confusion.loc["QSO", "predicted_STAR"] == ((truth == "QSO") & (answer == "STAR")).sum()
     assert confusion.to_numpy().sum() == 25
@@ -73,7 +85,7 @@ def test_pictures_show_something_and_every_file_is_the_same_next_time(project):
     write_trained(TRAINED / "sdss_jpg" / "mobilenet", weights="random")
     _evaluate()
     first = {p.name: p.read_bytes() for p in (OUT / "sdss_jpg" / "mobilenet").iterdir()} | {"m": METRICS.read_bytes()}
-    for name in ("confusion.png", "curves.png", "class_distribution.png"):
+    for name in (file for file in FILES if file.endswith(".png")):
         picture = cv2.imdecode(np.frombuffer(first[name], np.uint8), cv2.IMREAD_COLOR)
         assert min(picture.shape[:2]) > 200
         assert picture.std() > 10
@@ -99,7 +111,9 @@ def test_scores_go_into_the_run_that_trained_once(project):
     for name in ("test_accuracy", "test_accuracy_low", "test_accuracy_high", "test_f1_macro", "test_f1_weighted"):
         assert logged[name] == pytest.approx(summary[name], abs=1e-6)
     assert logged["accuracy"] == 0.1
-    assert {f"test_{m}_{c}" for m in ("precision", "recall", "f1") for c in CLASSES} <= set(logged)
+    kinds = (*CLASSES, "macro", "weighted")
+    assert {f"test_{m}_{c}" for m in ("precision", "recall", "f1") for c in kinds} <= set(logged)
+    assert {f"final_{s}_{m}" for m in ("accuracy", "f1_macro", "loss") for s in ("train", "val")} <= set(logged)
     assert len(client.get_metric_history(run.run_id, "test_accuracy")) == 1
     assert {Path(f.path).name for f in client.list_artifacts(run.run_id, "evaluation")} == FILES
 
@@ -286,32 +300,87 @@ def test_an_adopted_network_that_was_not_trained_is_named(project):
         _evaluate(adopted=[ADOPTED])
 
 
-def test_gain_interval_equals_published_values():
-    # The output of R's PropCIs::diffpropci.mp(b = 40, c = 20, n = 160), by an author of the method; it takes c - b.
-    assert paired_gain_interval(20, 40, 160) == pytest.approx((-0.21601726, -0.03089632), abs=1e-8)
-    assert paired_gain_interval(40, 20, 160) == pytest.approx((0.03089632, 0.21601726), abs=1e-8)
+# ---- recipes ----
 
 
-def test_gain_interval_by_hand():
-    # 3 gained, 1 lost of 10: (3.5 - 1.5) / 12 = 1/6, variance (5 - 4 / 12) / 144, times 1.96.
-    assert paired_gain_interval(3, 1, 10) == pytest.approx((1 / 6 - 0.35284, 1 / 6 + 0.35284), abs=1e-5)
-    assert paired_gain_interval(10, 0, 10)[1] == 1
-    assert paired_gain_interval(0, 10, 10)[0] == -1
-    low, high = paired_gain_interval(0, 0, 50)
-    assert low == -high < 0  # equal answers do not prove equal networks
+def _write_plain(folder, predictions, **columns):
+    test = predictions[predictions["split"] == "test"].assign(**columns)
+    test.iloc[::-1].to_csv(folder / "predictions_plain.csv", index=False, float_format="%.6f")
+    return test
+
+
+def test_recipes_stand_beside_the_matrix_with_the_gain_of_their_views(project):
+    write_trained(TRAINED / "sdss_jpg" / "mobilenet")
+    folder = TRAINED / "zoo" / "turned"
+    predictions = write_trained(folder, seed=4, skill=3.0, **RECIPE)
+    plain = _write_plain(folder, predictions, p_GALAXY=0.6, p_QSO=0.3, p_STAR=0.1)
+    _evaluate(recipes=[("zoo", "turned")])
+    summary = json.loads(METRICS.read_text())
+    assert set(summary) == {"sdss_jpg", "zoo"}
+    recipe = summary["zoo"]["turned"]
+    assert (recipe["way"], recipe["architecture"], recipe["target"]) == ("fine_tune", "mobilenet", "class")
+    assert not {"way", "views_gain"} & set(summary["sdss_jpg"]["mobilenet"])
+    truth, answer = _answers(predictions, "test")
+    right, was_right = answer == truth, plain["label"] == "GALAXY"
+    assert recipe["plain_accuracy"] == pytest.approx(was_right.mean(), abs=1e-6)
+    assert recipe["views_gain"] == pytest.approx(right.mean() - was_right.mean(), abs=1e-6)
+    wanted = paired_gain_interval((right & ~was_right).sum(), (was_right & ~right).sum(), 25)
+    assert (recipe["views_gain_low"], recipe["views_gain_high"]) == pytest.approx(wanted, abs=1e-6)
+    assert _stored("turned").data.metrics["test_views_gain"] == pytest.approx(recipe["views_gain"], abs=1e-6)
+
+
+def test_refuses_plain_predictions_of_other_objects(project):
+    folder = TRAINED / "zoo" / "turned"
+    predictions = write_trained(folder, **RECIPE)
+    _write_plain(folder, predictions.assign(id="x" + predictions["id"]))
+    with pytest.raises(DataError, match=r"predictions_plain.csv: has other test objects than predictions.csv"):
+        _evaluate((), (), recipes=[("zoo", "turned")])
+
+
+def test_vote_fractions_are_scored_per_question(project):
+    folder = TRAINED / "zoo" / "votes"
+    predictions = write_fractions(folder)
+    test = predictions[predictions["split"] == "test"]
+    worse = {f"p_{column}": (test[f"p_{column}"] * 0.8).to_numpy() for column in COLUMNS}
+    _write_plain(folder, predictions, **worse)
+    _evaluate((), (), recipes=[("zoo", "votes")])
+    truth, answer = (test[[f"{kind}_{column}" for column in COLUMNS]].to_numpy() for kind in "tp")
+    rmse = np.sqrt(((answer - truth) ** 2).mean())
+    summary = json.loads(METRICS.read_text())["zoo"]["votes"]
+    assert (summary["target"], summary["architecture"], summary["n_test"]) == ("fractions", "regression_512", 20)
+    assert summary["test_rmse"] == pytest.approx(rmse, abs=1e-6)
+    assert summary["test_rmse_low"] < rmse < summary["test_rmse_high"] < summary["test_baseline"]
+    train = predictions.loc[predictions["split"] == "train", [f"t_{column}" for column in COLUMNS]]
+    baseline = np.sqrt(((train.mean().to_numpy() - truth) ** 2).mean())
+    assert summary["test_baseline"] == pytest.approx(baseline, abs=1e-6)
+    assert summary["plain_rmse"] == pytest.approx(np.sqrt(((0.8 * answer - truth) ** 2).mean()), abs=1e-6)
+    assert summary["views_gain"] == pytest.approx(summary["plain_rmse"] - rmse, abs=2e-6)
+    logged = _stored("votes").data.metrics
+    assert logged["test_rmse_q7"] == pytest.approx(np.sqrt(((answer - truth)[:, 15:18] ** 2).mean()), abs=1e-6)
+    assert {f"test_rmse_q{number}" for number in range(1, 12)} <= set(logged)
+    assert {"final_train_rmse", "final_val_rmse", "test_tree_sum_error", "test_views_gain", "val_rmse"} <= set(logged)
+    out = OUT / "zoo" / "votes"
+    assert {path.name for path in out.iterdir()} == {
+        "metrics.json", "rmse.csv", "rmse.png", "fractions.png", "curves.png", "splits.png",
+        "fraction_distribution.png",
+    }  # fmt: skip
+    table = pd.read_csv(out / "rmse.csv")
+    assert len(table) == 11 + 37
+    assert table.loc[table["column"] == "Class7.1", "rmse"].item() == pytest.approx(
+        np.sqrt(((answer - truth)[:, 15] ** 2).mean()), abs=1e-6
+    )
+    assert table.loc[table["column"].isna(), "question"].tolist() == list(range(1, 12))
+    for path in out.glob("*.png"):
+        assert cv2.imread(str(path)).std() > 10
 
 
 @pytest.mark.parametrize(
-    ("n", "gained", "lost"), [(25, 0.2, 0.1), (120, 0.1, 0.05), (120, 0.02, 0.02), (1000, 0.3, 0.25)]
+    ("column", "value", "words"),
+    [("p_Class1.1", 1.5, "Class1.1 of prediction"), ("t_Class2.2", "", "Class2.2 of prediction .* is nan")],
 )
-def test_gain_interval_holds_the_truth_about_as_often_as_it_says(n, gained, lost):
-    counts = np.random.default_rng(1).multinomial(n, [gained, lost, 1 - gained - lost], size=4000)
-    intervals = np.array([paired_gain_interval(int(b), int(c), n) for b, c, _ in counts])
-    held = ((intervals[:, 0] <= gained - lost) & (gained - lost <= intervals[:, 1])).mean()
-    assert 0.94 < held <= 1.0
-
-
-@pytest.mark.parametrize("counts", [(1, 0, 0), (2, 2, 3), (-1, 0, 5), (0, -1, 5)])
-def test_gain_interval_refuses_no_counts(counts):
-    with pytest.raises(ValueError, match="no counts"):
-        paired_gain_interval(*counts)
+def test_refuses_malformed_fractions(project, column, value, words):
+    folder = TRAINED / "zoo" / "votes"
+    predictions = write_fractions(folder)
+    predictions.assign(**{column: value}).to_csv(folder / "predictions.csv", index=False)
+    with pytest.raises(DataError, match=words):
+        _evaluate((), (), recipes=[("zoo", "votes")])

@@ -2,9 +2,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import log_loss, precision_recall_fscore_support, root_mean_squared_error
 
+from deepsky.catalogue.decision_tree import COLUMNS, QUESTIONS, compose, places
 from deepsky.errors import DataError
-from deepsky.metrics import score, wilson_interval
+from deepsky.metrics import (
+    confused_pairs,
+    paired_gain_interval,
+    rmse_gain_interval,
+    rmse_interval,
+    score,
+    score_fractions,
+    wilson_interval,
+)
 
 CLASSES = ("GALAXY", "QSO", "STAR")
 # Six rows counted by hand: GALAXY 2 of 3 right (one called STAR), QSO 1 of 2 (one called GALAXY), STAR 1 of 1.
@@ -96,3 +106,146 @@ def test_wilson_interval_holds_the_share_and_mirrors(counts):
 def test_wilson_interval_refuses_no_share(counts):
     with pytest.raises(ValueError, match="not a share"):
         wilson_interval(*counts)
+
+
+def test_gain_interval_equals_published_values():
+    # The output of R's PropCIs::diffpropci.mp(b = 40, c = 20, n = 160), by an author of the method; it takes c - b.
+    assert paired_gain_interval(20, 40, 160) == pytest.approx((-0.21601726, -0.03089632), abs=1e-8)
+    assert paired_gain_interval(40, 20, 160) == pytest.approx((0.03089632, 0.21601726), abs=1e-8)
+
+
+def test_gain_interval_by_hand():
+    # 3 gained, 1 lost of 10: (3.5 - 1.5) / 12 = 1/6, variance (5 - 4 / 12) / 144, times 1.96.
+    assert paired_gain_interval(3, 1, 10) == pytest.approx((1 / 6 - 0.35284, 1 / 6 + 0.35284), abs=1e-5)
+    assert paired_gain_interval(10, 0, 10)[1] == 1
+    assert paired_gain_interval(0, 10, 10)[0] == -1
+    low, high = paired_gain_interval(0, 0, 50)
+    assert low == -high < 0  # equal answers do not prove equal networks
+
+
+@pytest.mark.parametrize(
+    ("n", "gained", "lost"), [(25, 0.2, 0.1), (120, 0.1, 0.05), (120, 0.02, 0.02), (1000, 0.3, 0.25)]
+)
+def test_gain_interval_holds_the_truth_about_as_often_as_it_says(n, gained, lost):
+    counts = np.random.default_rng(1).multinomial(n, [gained, lost, 1 - gained - lost], size=4000)
+    intervals = np.array([paired_gain_interval(int(b), int(c), n) for b, c, _ in counts])
+    held = ((intervals[:, 0] <= gained - lost) & (gained - lost <= intervals[:, 1])).mean()
+    assert 0.94 < held <= 1.0
+
+
+@pytest.mark.parametrize("counts", [(1, 0, 0), (2, 2, 3), (-1, 0, 5), (0, -1, 5)])
+def test_gain_interval_refuses_no_counts(counts):
+    with pytest.raises(ValueError, match="no counts"):
+        paired_gain_interval(*counts)
+
+
+def test_averages_and_loss_are_those_of_scikit_learn():
+    table = _probabilities()
+    scores = score(LABELS, table, CLASSES, majority_class="GALAXY", where="here")
+    answers = [CLASSES[code] for code in ANSWERS]
+    for average in ("macro", "weighted"):
+        wanted = precision_recall_fscore_support(LABELS, answers, average=average)[:3]
+        found = [getattr(scores, f"{name}_{average}") for name in ("precision", "recall", "f1")]
+        assert found == pytest.approx(wanted)
+    assert scores.loss == pytest.approx(log_loss(LABELS, table, labels=list(CLASSES)))
+
+
+def test_loss_of_an_impossible_answer_is_clipped():
+    scores = score(("QSO",), [[1.0, 0.0, 0.0]], CLASSES, majority_class="QSO", where="here")
+    assert scores.loss == pytest.approx(-np.log(1e-7))
+
+
+def test_confused_pairs_are_sorted_and_counted():
+    table = confused_pairs(np.array([[5, 3, 0], [3, 1, 0], [0, 4, 0]]), CLASSES)
+    assert table[["true", "predicted", "n"]].to_numpy().tolist() == [
+        ["STAR", "QSO", 4], ["QSO", "GALAXY", 3], ["GALAXY", "QSO", 3],
+    ]  # fmt: skip
+    assert table["share"].tolist() == [1.0, 0.75, 0.375]
+    assert confused_pairs(np.diag([3, 0, 2]), CLASSES).empty
+
+
+# ---- vote fractions ----
+
+
+def _fractions(n=30, seed=0):
+    rng = np.random.default_rng(seed)
+    return compose(np.concatenate([rng.dirichlet(np.ones(len(q.answers)), n) for q in QUESTIONS], axis=1))
+
+
+def test_rmse_is_over_all_values_and_per_question():
+    truth, predicted = _fractions(), _fractions(seed=1)
+    scores = score_fractions(truth, predicted, truth.mean(axis=0), where="here")
+    assert scores.rmse == pytest.approx(root_mean_squared_error(truth.ravel(), predicted.ravel()))
+    assert scores.loss == pytest.approx(scores.rmse**2)
+    columns = places(QUESTIONS[6])
+    assert scores.per_question[7] == pytest.approx(
+        root_mean_squared_error(truth[:, columns].ravel(), predicted[:, columns].ravel())
+    )
+    assert scores.per_answer["Class11.6"] == pytest.approx(root_mean_squared_error(truth[:, 36], predicted[:, 36]))
+    assert list(scores.per_answer) == list(COLUMNS)
+    assert scores.baseline == pytest.approx(truth.std(axis=0).__pow__(2).mean() ** 0.5)
+    assert scores.rmse_low < scores.rmse < scores.rmse_high
+
+
+def test_tree_sum_error_is_the_greatest_one():
+    truth = _fractions()
+    assert score_fractions(truth, truth, truth[0], where="here").tree_sum_error < 1e-12
+    broken = truth.copy()
+    broken[3, places(QUESTIONS[9]).start] += 0.03
+    broken[4, places(QUESTIONS[5]).start] -= 0.01
+    assert score_fractions(truth, np.clip(broken, 0, 1), truth[0], where="here").tree_sum_error == pytest.approx(0.03)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.__setitem__((2, 1), np.nan), "Class1.2 of prediction 3 is nan, no fraction"),
+        (lambda t: t.__setitem__((0, 36), 1.01), "Class11.6 of prediction 1 is 1.01, no fraction"),
+        (lambda t: t.__setitem__((5, 0), -0.2), "no fraction"),
+    ],
+)
+def test_refuses_what_is_no_fraction(change, words):
+    table = _fractions()
+    change(table)
+    with pytest.raises(DataError, match=words):
+        score_fractions(_fractions(), table, table[0], where="predictions.csv")
+
+
+def test_refuses_fractions_that_do_not_fit():
+    truth = _fractions()
+    for other, words in ((truth[:5], r"\(5, 37\)"), (truth[:, :36], r"\(30, 36\)"), (truth[:0], "no rows")):
+        with pytest.raises(DataError, match=words):
+            score_fractions(truth, other, truth[0], where="predictions.csv")
+
+
+@pytest.mark.parametrize("n", [25, 200])
+def test_rmse_interval_holds_the_truth_about_as_often_as_it_says(n):
+    rng = np.random.default_rng(5)
+    squares = rng.gamma(1.2, 0.003, (1500, n))  # skewed, as squared errors are
+    intervals = np.array([rmse_interval(of_sample) for of_sample in squares])
+    wanted = np.sqrt(1.2 * 0.003)
+    held = ((intervals[:, 0] <= wanted) & (wanted <= intervals[:, 1])).mean()
+    assert 0.93 < held < 0.97
+
+
+def test_rmse_interval_at_its_ends():
+    assert rmse_interval(np.zeros(4)) == (0, 0)
+    assert rmse_interval(np.array([0.25])) == (0, np.inf)
+
+
+def test_rmse_gain_interval_holds_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(6)
+    held = []
+    for _ in range(1000):
+        shared = rng.gamma(1.5, 0.002, 60)
+        better, worse = shared + rng.gamma(1, 0.0005, 60), shared + rng.gamma(1, 0.001, 60)
+        gain, low, high = rmse_gain_interval(better, worse)
+        assert low <= gain <= high
+        held.append(low <= np.sqrt(0.004) - np.sqrt(0.0035) <= high)
+    assert 0.92 < np.mean(held) < 0.98
+
+
+def test_rmse_gain_of_equal_answers_is_nothing():
+    squares = np.random.default_rng(7).gamma(1, 1, 20)
+    assert rmse_gain_interval(squares, squares) == (0, 0, 0)
+    assert rmse_gain_interval(squares / 4, squares)[0] > 0

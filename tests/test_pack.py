@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 from deepsky.config import read_section
+from deepsky.datasets.collection import UNNAMED
 from deepsky.datasets.packed import open_packed
 from deepsky.errors import ConfigError, DataError
-from deepsky.imaging.pictures import find_pictures, fit_picture, read_picture, to_gray, write_png
+from deepsky.imaging.pictures import find_pictures, read_picture, to_gray, write_png
 from deepsky.stages.pack import ImagesParams, run
 from tests.conftest import ROOT
 
@@ -71,6 +72,36 @@ def test_rows_and_images_in_the_tables_order(tmp_path):
     assert packed.rows[["run", "ra_deg", "group"]].isna().all(axis=None)
 
 
+def test_preparation_is_done_and_told(tmp_path):
+    entry = {
+        "gray": True,
+        "denoise": "median",
+        "denoise_strength": 3.0,
+        "crop_px": 20,
+        "mirrored": (("round", "spiral"),),
+        "refused": ("turn",),
+    }
+    packed = pack(write_images(tmp_path), ImagesParams(**{**vars(PARAMS), **entry}))
+    assert packed.images.shape == (4, 16, 16, 1)
+    assert [int(image[8, 8, 0]) for image in packed.images] == pytest.approx([120, 126, 58, 84], abs=3)  # luminance
+    card = packed.card
+    assert (card.bands, card.crop_px, card.denoise, card.denoise_strength) == (("gray",), 20, "median", 3.0)
+    assert (card.target, card.mirrored, card.n_dropped) == ("class", (("round", "spiral"),), {UNNAMED: 1})
+    assert card.refused == ("turn",)
+    assert packed.fractions is None
+
+
+def test_one_class_only_is_refused(tmp_path):
+    write_images(tmp_path)
+    table = pd.read_csv(tmp_path / "labels.csv")
+    table.assign(kind="round").to_csv(tmp_path / "labels.csv", index=False)
+    assert_refused(tmp_path, r"labels.csv: every object \(4\) is of the class 'round'; add objects of another class")
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    (tmp_path / "images/a.jpg").write_bytes(b"")
+    (tmp_path / "images/deeper/b.png").unlink()  # the two spirals
+    assert_refused(tmp_path, r"every object \(2\) is of the class 'round'", on_bad_file="skip")
+
+
 def test_columns_of_the_table_are_carried_over(tmp_path):
     write_images(tmp_path)
     table = pd.read_csv(tmp_path / "labels.csv")
@@ -93,18 +124,6 @@ def test_columns_that_are_only_called_id_or_label_give_way(tmp_path):
     rows = pack(tmp_path, ImagesParams(**{**vars(PARAMS), "id_column": "name"})).rows
     assert rows["id"].tolist() == list("dbca")
     assert rows["label"].tolist() == ["round", "spiral", "round", "spiral"]
-
-
-def test_middle_is_cropped_then_shrunk_by_area():
-    pixels = picture(0, 0, 0, 40, 60)
-    pixels[10:30, 20:40] = picture(200, 100, 50, 20, 20)
-    pixels[10:30:2, 20:40] = 0
-    fitted = fit_picture("a.png", pixels, shape_px=(10, 10), crop_px=20)
-    assert fitted.shape == (10, 10, 3)
-    assert (fitted == (100, 50, 25)).all()  # every other row is black: the mean, not a pick
-    with pytest.raises(DataError, match="60 x 40 px, less than crop_px 50"):
-        fit_picture("a.png", pixels, shape_px=(10, 10), crop_px=50)
-    assert fit_picture("a.png", pixels, shape_px=(80, 70)).shape == (80, 70, 3)
 
 
 def cmyk_jpeg():
@@ -242,6 +261,8 @@ def test_two_images_of_one_id_are_refused(tmp_path):
 
 def test_pictures_are_found(tmp_path):
     write_images(tmp_path)
+    (tmp_path / "images/folder.jpg").mkdir()
+    (tmp_path / "images/._a.jpg").write_bytes(b"what a Mac adds")
     found = find_pictures([tmp_path / "images/a.jpg", tmp_path / "images"])
     names = [path.name for path in found]
     assert names == ["a.jpg", "a.jpg", "c.tif", "d.jpeg", "b.png", "unlabelled.jpg"]
@@ -265,8 +286,15 @@ def test_channels(tmp_path):
 
 def test_wrong_parameters_are_refused(tmp_path):
     assert_refused(write_images(tmp_path), "on_bad_file", on_bad_file="ignore", kind=ConfigError)
-    with pytest.raises(ValueError, match="size_px must lie"):
-        ImagesParams(**{**vars(PARAMS), "size_px": 1})
+    for key, value, message in [
+        ("size_px", 1, "size_px must lie"),
+        ("denoise", "median", "denoise_strength of denoise median must be between 3 and 31, not 0"),
+        ("mirrored", (("round", "spiral", "round"),), "mirrored must be pairs"),
+        ("mirrored", (("round", "round"),), "mirrored must be pairs"),
+        ("mirrored", (("round", "edge"),), "mirrored names the unknown class 'edge'; classes are round, spiral"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            ImagesParams(**{**vars(PARAMS), key: value})
     assert read_section("images.sdss_jpg", ImagesParams, ROOT / "params.yaml").size_px == 240
 
 

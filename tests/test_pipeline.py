@@ -17,7 +17,9 @@ import pytest
 
 from tests.workspace import Workspace, make_workspace, shrink
 
-RUNS = [(d, n) for d in ("sdss_frames", "sdss_cutouts") for n in ("mobilenet", "cnn_small")]
+MATRIX = [(d, n) for d in ("sdss_frames", "sdss_cutouts") for n in ("mobilenet", "cnn_small")]
+RECIPES = [("galaxy_zoo1", "zoo_frozen"), ("galaxy_zoo1", "zoo1_fine_tune"), ("galaxy_zoo", "zoo_fractions")]
+RUNS = MATRIX + RECIPES
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +46,12 @@ def runs(project: Workspace) -> pd.DataFrame:
 def test_every_stage_left_its_output(project):
     for dataset, network in RUNS:
         trained = project.root / "models/trained" / dataset / network
-        assert {path.name for path in trained.iterdir()} == {"model.h5", "history.csv", "predictions.csv", "run.json"}
-        assert (project.root / "evaluation/runs" / dataset / network / "confusion.png").stat().st_size > 1000
+        files = {"model.h5", "history.csv", "predictions.csv", "run.json"}
+        if (dataset, network) in RECIPES:
+            files |= {"pictures"} | ({"predictions_plain.csv"} if network == "zoo1_fine_tune" else set())
+            assert (trained / "pictures/grad_cam.png").stat().st_size > 1000
+        assert {path.name for path in trained.iterdir()} == files
+        assert (project.root / "evaluation/runs" / dataset / network / "splits.png").stat().st_size > 1000
     assert "weights=random" in (project.root / "reports/index.html").read_text()
 
 
@@ -71,9 +77,16 @@ def test_each_run_is_in_mlflow_with_its_lineage(project):
     table = runs(project)
     assert set(table["status"]) == {"FINISHED"}
     assert sorted(zip(table["tags.deepsky.dataset"], table["tags.deepsky.network"], strict=True)) == sorted(RUNS)
+    of_classes = table[table["tags.deepsky.network"] != "zoo_fractions"]
     for column in ("metrics.accuracy", "metrics.val_loss", "metrics.test_accuracy", "metrics.test_f1_macro"):
-        assert table[column].notna().all()
-    assert table["tags.deepsky.stage"].str.startswith("train").all()
+        assert of_classes[column].notna().all()
+    (fractions,) = table.drop(of_classes.index).to_dict("records")
+    assert fractions["metrics.test_tree_sum_error"] < 1e-4
+    assert fractions["metrics.test_rmse"] > 0
+    assert fractions["metrics.test_rmse_q11"] > 0
+    stages = table["tags.deepsky.stage"].str.partition("@")[0]
+    assert set(stages) == {"train", "train_scratch", "frozen", "fine_tune", "from_scratch"}
+    assert table["metrics.epoch_s"].gt(0).all()
     assert set(table["tags.deepsky.weights"]) == {"random", "scratch"}
     lock = (project.root / "dvc.lock").read_text()
     hashes = [c for c in table.columns if c.startswith("tags.deepsky.data.")]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deepsky.networks.heads import build_head
+from deepsky.networks.heads import build_head, softmax_answer
 from deepsky.training import population
 from deepsky.training.fit import Examples, ScratchParams, TrainParams, fit
 from deepsky.training.population import HeadTrainer
@@ -29,6 +29,7 @@ CANDIDATES = {
     "adamax": replace(HEAD, optimizer="adamax", label_smoothing=0.15, activation="tanh"),
     "sgd": replace(HEAD, optimizer="sgd", schedule="cosine", learning_rate=0.05, activation="selu", batch_norm=True),
     "cosine": replace(HEAD, schedule="cosine", activation="silu", dropout=0.2, l2=1e-3),
+    "one cycle": replace(HEAD, schedule="one_cycle", learning_rate=1e-2),
     "patient": replace(HEAD, learning_rate=0.05, patience=1),
 }
 
@@ -57,7 +58,7 @@ def together() -> dict[str, Outcome]:
 def test_a_head_of_a_population_is_the_head_trained_alone(together, name):
     params = CANDIDATES[name]
     head = build_head(
-        N_FEATURES, N_CLASSES, params.hidden_units, params.activation, dropout=params.dropout,
+        N_FEATURES, softmax_answer(N_CLASSES), params.hidden_units, params.activation, dropout=params.dropout,
         batch_norm=params.batch_norm, l2=params.l2, seed=params.seed,
     )  # fmt: skip
     history = fit(head, examples(), params)
@@ -150,12 +151,12 @@ def test_networks_that_have_no_population_are_fitted_in_turn():
         momentum=0.9, batch_size=16, epochs=3, patience=None, keep="best", input_size_px=8,
     )  # fmt: skip
 
-    def build_tail(shape, n_classes):
-        return build_head(*shape, n_classes, (8,), "relu", seed=1)
+    def build_tail(shape, answer):
+        return build_head(*shape, answer, (8,), "relu", seed=1)
 
     candidates = [params, replace(params, optimizer="sgd", learning_rate=1e30), replace(params, epochs=2)]
     outcomes = ScratchTrainer(build_tail).train(candidates, examples(), lambda number, score: number != 2)
     assert [outcome.ended for outcome in outcomes] == ["finished", "diverged", "pruned"]
     assert [len(outcome.scores) for outcome in outcomes] == [3, 0, 1]
-    history = fit(build_tail((N_FEATURES,), N_CLASSES), examples(), params)
+    history = fit(build_tail((N_FEATURES,), softmax_answer(N_CLASSES)), examples(), params)
     np.testing.assert_allclose([s.val_loss for s in outcomes[0].scores], history["val_loss"], rtol=1e-5)

@@ -89,6 +89,8 @@ def sky(real_data, tmp_path_factory):
         shrink(workspace)
         workspace.edit_params(
             backbones={},
+            collections={},
+            recipes={"frozen": {}, "fine_tune": {}, "from_scratch": {}},
             catalogue__survey="sdss",
             download__mirror=server.url,
             download__requests_per_s=None,

@@ -1,4 +1,5 @@
 import json
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from deepsky.errors import DataError
 from deepsky.stages import evaluate, report
 from deepsky.tuning.adopted import Adopted
-from tests.trained_folders import make_project, write_trained
+from tests.trained_folders import RECIPE, make_project, write_fractions, write_trained
 
 DATASETS, NETWORKS = ("sdss_cutouts", "sdss_jpg"), ("cnn_small", "mobilenet")
 RUNS, METRICS, OUT = Path("evaluation/runs"), Path("evaluation/metrics.json"), Path("reports")
@@ -50,16 +51,36 @@ class Page(HTMLParser):
             self.cells[self.cell] += data
 
 
+def _once(tmp_path_factory, prepare):
+    """Run ``prepare`` in a project that the tests then copy: evaluating takes seconds, copying nothing."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        root = make_project(tmp_path_factory.mktemp("evaluated"), monkeypatch)
+        prepare(Path("models/trained"))
+    return root
+
+
+def _enter(evaluated, tmp_path, monkeypatch):
+    make_project(tmp_path, monkeypatch)
+    shutil.copytree(evaluated, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def evaluated_matrix(tmp_path_factory):
+    return _once(tmp_path_factory, _matrix)
+
+
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    root = make_project(tmp_path, monkeypatch)
+def project(evaluated_matrix, tmp_path, monkeypatch):
+    return _enter(evaluated_matrix, tmp_path, monkeypatch)
+
+
+def _matrix(trained):
     for i, dataset in enumerate(DATASETS):
         for j, network in enumerate(NETWORKS):
             weights = ("scratch", "random")[j]
-            folder = Path("models/trained") / dataset / network
-            write_trained(folder, seed=2 * i + j, skill=(2.5, 0.0)[i], weights=weights)
-    evaluate.run(DATASETS, NETWORKS, [], "sky", trained=Path("models/trained"), out=RUNS, metrics=METRICS)
-    return root
+            write_trained(trained / dataset / network, seed=2 * i + j, skill=(2.5, 0.0)[i], weights=weights)
+    evaluate.run(DATASETS, NETWORKS, [], [], "sky", trained=trained, out=RUNS, metrics=METRICS)
 
 
 def _report():
@@ -115,7 +136,7 @@ def test_random_weights_are_announced_only_where_there_are_some(project):
 
 def test_custom_weights_are_named(project):
     write_trained(Path("models/trained/zoo/mobilenet"), weights="custom")
-    evaluate.run(["zoo"], ["mobilenet"], [], "sky", trained=Path("models/trained"), out=RUNS, metrics=METRICS)
+    evaluate.run(["zoo"], ["mobilenet"], [], [], "sky", trained=Path("models/trained"), out=RUNS, metrics=METRICS)
     text = _report()
     assert "weights=custom" in text
     assert "use random weights" not in text
@@ -131,7 +152,7 @@ def test_the_same_input_gives_the_same_bytes(project):
 def test_names_cannot_break_the_page(tmp_path, monkeypatch):
     make_project(tmp_path, monkeypatch)
     write_trained(Path("models/trained/zoo/cnn_small"), classes=("<b>&", "</table><script>"), weights="scratch")
-    evaluate.run(["zoo"], ["cnn_small"], [], "sky", trained=Path("models/trained"), out=RUNS, metrics=METRICS)
+    evaluate.run(["zoo"], ["cnn_small"], [], [], "sky", trained=Path("models/trained"), out=RUNS, metrics=METRICS)
     page = Page(_report())
     assert "script" not in page.tags
 
@@ -142,7 +163,15 @@ def test_names_cannot_break_the_page(tmp_path, monkeypatch):
         (lambda: METRICS.unlink(), r"metrics\.json: cannot be read"),
         (lambda: METRICS.write_text("{}"), "holds no run"),
         (lambda: METRICS.write_text("[]"), "is not a JSON object"),
-        (lambda: METRICS.write_text('{"sdss_jpg": {"cnn_small": {}}}'), "sdss_jpg.cnn_small: has no 'weights'"),
+        (lambda: METRICS.write_text('{"sdss_jpg": {"cnn_small": {}}}'), "sdss_jpg.cnn_small: has no 'target'"),
+        (
+            lambda: METRICS.write_text('{"sdss_jpg": {"cnn_small": {"target": "class"}}}'),
+            "sdss_jpg.cnn_small: has no 'weights'",
+        ),
+        (
+            lambda: METRICS.write_text('{"sdss_jpg": {"cnn_small": {"target": "mood"}}}'),
+            "sdss_jpg.cnn_small: has an unknown target 'mood'",
+        ),
         (lambda: (RUNS / "sdss_jpg/cnn_small/metrics.json").unlink(), "cnn_small/metrics.json: cannot be read"),
         (lambda: (RUNS / "sdss_jpg/cnn_small/metrics.json").write_text("{}"), "has no 'classes'"),
     ],
@@ -157,17 +186,24 @@ def test_refuses_what_evaluate_did_not_write(project, spoil, words):
 # ---- tuned networks beside their references ----
 
 
+@pytest.fixture(scope="module")
+def evaluated_tuned(tmp_path_factory):
+    return _once(tmp_path_factory, _tuned)
+
+
 @pytest.fixture
-def tuned(tmp_path, monkeypatch):
-    make_project(tmp_path, monkeypatch)
-    trained = Path("models/trained")
+def tuned(evaluated_tuned, tmp_path, monkeypatch):
+    return _enter(evaluated_tuned, tmp_path, monkeypatch)
+
+
+def _tuned(trained):
     write_trained(trained / "sdss_jpg/cnn_small", seed=2, weights="scratch")
     write_trained(trained / "sdss_jpg/mobilenet", seed=3, skill=0.0, weights="random")
     train = {"seed": 1, "hidden_units": [256], "learning_rate": 0.00034211, "optimizer": "adamw", "batch_norm": True}
     params = {"train": train, "tuned": {"network": "mobilenet", "study": "night <1>", "trial": 57}}
     write_trained(trained / "sdss_jpg/mobilenet_tuned", seed=3, skill=4.0, weights="random", params=params)
     adopted = Adopted(dataset="sdss_jpg", network="mobilenet", study="night <1>", trial=57)
-    evaluate.run(["sdss_jpg"], NETWORKS, [adopted], "sky", trained=trained, out=RUNS, metrics=METRICS)
+    evaluate.run(["sdss_jpg"], NETWORKS, [adopted], [], "sky", trained=trained, out=RUNS, metrics=METRICS)
 
 
 def test_tuned_heads_have_a_table_of_their_own(tuned):
@@ -229,3 +265,78 @@ def test_refuses_a_tuned_run_without_its_comparison(tuned, spoil, words):
     METRICS.write_text(json.dumps(summary))
     with pytest.raises(DataError, match=words):
         _report()
+
+
+# ---- recipes and vote fractions ----
+
+
+@pytest.fixture(scope="module")
+def evaluated_morphology(tmp_path_factory):
+    return _once(tmp_path_factory, _morphology)
+
+
+@pytest.fixture
+def morphology(evaluated_morphology, tmp_path, monkeypatch):
+    return _enter(evaluated_morphology, tmp_path, monkeypatch)
+
+
+def _morphology(trained):
+    write_trained(trained / "sdss_jpg/cnn_small", seed=2, weights="scratch")
+    folder = trained / "zoo1/zoo1_tuned_all"
+    rows = write_trained(folder, seed=3, skill=2.5, classes=("elliptical", "spiral clockwise"), **RECIPE)
+    rows[rows["split"] == "test"].to_csv(folder / "predictions_plain.csv", index=False)
+    write_trained(trained / "zoo1/zoo1_weak", seed=3, skill=0.2, classes=("elliptical", "spiral clockwise"), **RECIPE)
+    write_fractions(trained / "zoo_votes/votes_tree", error=0.05)
+    write_fractions(trained / "zoo_votes/votes_sigmoid", seed=1, error=0.1)
+    recipes = [
+        ("zoo1", "zoo1_tuned_all"),
+        ("zoo1", "zoo1_weak"),
+        ("zoo_votes", "votes_tree"),
+        ("zoo_votes", "votes_sigmoid"),
+    ]
+    evaluate.run(
+        ["sdss_jpg"], ["cnn_small"], [], recipes, "sky", trained=trained, out=RUNS, metrics=METRICS
+    )  # fmt: skip
+
+
+def test_recipes_and_fractions_have_tables_of_their_own(morphology):
+    text, summary = _report(), json.loads(METRICS.read_text())
+    page = Page(text)
+    assert "5 trained networks: 1 dataset × 1 network, and 4 recipes." in text
+    overview, recipes, fractions = (text.index(f'<h2 id="{name}">') for name in ("overview", "recipes", "fractions"))
+    end = text.index("How to read it")
+    assert "zoo" not in text[overview:recipes]
+    good, weak = summary["zoo1"]["zoo1_tuned_all"], summary["zoo1"]["zoo1_weak"]
+    table = text[recipes:fractions]
+    assert table.index(f"{good['test_accuracy']:.3f}") < table.index(f"{weak['test_accuracy']:.3f}")
+    assert "fine tune" in table
+    assert f"{good['views_gain']:+.3f}" in table
+    assert f"{good['val_accuracy']:.3f}" in table
+    table = text[fractions:end]
+    for key in ("votes_tree", "votes_sigmoid"):
+        for name in ("test_rmse", "test_rmse_low", "test_rmse_high", "train_rmse", "val_rmse"):
+            assert f"{summary['zoo_votes'][key][name]:.4f}" in table
+    assert table.index("votes_tree") < table.index("votes_sigmoid")  # the smaller error first
+    assert "zoo_votes-votes_tree" in page.ids
+    for link in page.links:
+        assert page.ids.count(link[1:]) == 1 if link.startswith("#") else link == "data:," or (OUT / link).is_file()
+    assert "rmse over 3 epochs: training from 0.300 to 0.900; validation from 0.200 to 0.600" in page.svg
+
+
+def test_every_kind_of_run_has_its_picture(morphology):
+    _report()
+    assert {path.name for path in OUT.glob("*.png")} == {"results.png", "recipes.png", "fractions.png"}
+    assert min(cv2.imread(str(path)).std() for path in OUT.glob("*.png")) > 10
+    assert len(pd.read_csv(OUT / "results.csv")) == 5
+
+
+def test_a_page_of_fractions_alone(tmp_path, monkeypatch):
+    make_project(tmp_path, monkeypatch)
+    write_fractions(Path("models/trained/zoo_votes/votes_tree"))
+    trained = Path("models/trained")
+    evaluate.run([], [], [], [("zoo_votes", "votes_tree")], "sky", trained=trained, out=RUNS, metrics=METRICS)
+    text = _report()
+    Page(text)
+    assert "1 trained network: 1 recipe." in text
+    assert "Most accurate run" not in text
+    assert not (OUT / "results.png").exists()

@@ -53,6 +53,18 @@ def test_fractions_and_classes():
     assert (other["split"] != split).any()
 
 
+def test_rows_by_themselves_keep_the_shares_of_their_classes():
+    rows = make_rows().assign(image=range(360))
+    rows = rows[(rows["label"] != "STAR") | (rows["image"] % 2 == 0)].reset_index(drop=True)
+    split = split_rows(rows, "image", PARAMS)
+    for name, own in split.groupby(rows["label"]):
+        assert (own["split"] == "test").sum() == pytest.approx(0.2 * len(own), abs=1), name
+    backwards = split_rows(rows.iloc[::-1].reset_index(drop=True), "image", PARAMS)
+    assert split.set_index("id")["split"].to_dict() == backwards.set_index("id")["split"].to_dict()
+    other = split_rows(rows, "image", replace(PARAMS, seed=2))
+    assert (other["split"] != split["split"]).any()
+
+
 def test_overlapping_neighbours_share_a_group():
     rows = pd.DataFrame({"run": [1, 1, 1, 1, 1, 2], "camcol": [1, 1, 1, 2, 1, 1], "field": [12, 11, 14, 13, 13, 12]})
     groups = sky_groups(rows, "field", 2.0)
@@ -126,6 +138,33 @@ def test_real_reference_table_is_refused_by_objid_and_read_by_specobjid(real_dat
 def test_params_out_of_range_are_refused(change):
     with pytest.raises(ValueError, match=r"seed must|test_fraction and val_fraction must"):
         replace(PARAMS, **change)
+
+
+def given_rows() -> pd.DataFrame:
+    """60 train rows and 18 test rows of three classes, with the part in the group column."""
+    rows = make_rows(n_fields=13, per_class=2)
+    return rows.assign(image=range(len(rows)), group=["train"] * 60 + ["test"] * 18)
+
+
+def test_a_given_test_part_stays_the_test_rows_whatever_the_seed():
+    rows, chosen = given_rows(), []
+    for seed in (1, 2):
+        split = split_rows(rows, "given", replace(PARAMS, seed=seed))
+        assert ((split["split"] == "test") == (rows["group"] == "test")).all()
+        assert split["group"].nunique() == len(rows)  # val is drawn image by image
+        assert (split["split"] == "val").sum() == pytest.approx(15, abs=1)  # 0.2 / (1 - 0.2) of the train part
+        chosen.append(set(split["id"][split["split"] == "val"]))
+    assert chosen[0] != chosen[1]
+
+
+def test_given_parts_that_cannot_be_used_are_refused_by_name():
+    rows = given_rows()
+    with pytest.raises(DataError, match="is of the part 'dev', which is neither train nor test; choose another"):
+        split_rows(rows.assign(group=["dev"] + ["train"] * 59 + ["test"] * 18), "given", PARAMS)
+    with pytest.raises(DataError, match="the given test part: lacks the class STAR"):
+        split_rows(rows[(rows["group"] == "train") | (rows["label"] != "STAR")], "given", PARAMS)
+    with pytest.raises(DataError, match="has no group; group_by: given needs it"):
+        split_rows(rows.assign(group=np.nan), "given", PARAMS)
 
 
 def folds_of(rows: pd.DataFrame, n_folds: int = 4, seed: int = 1) -> tuple[pd.DataFrame, list[np.ndarray]]:

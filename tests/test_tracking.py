@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import socket
@@ -13,7 +14,7 @@ from mlflow.tracking import MlflowClient
 
 from deepsky.errors import TrackingError
 from deepsky.tracking import store
-from deepsky.tracking.runs import close_dead_runs, find_run, run_key, training_run
+from deepsky.tracking.runs import close_dead_runs, find_run, restored_run, run_key, training_run
 from deepsky.tracking.store import prepare, project_root, shown_uri, tracking_uri, ui_command
 from tests.trained_folders import make_project, write_trained
 
@@ -235,6 +236,14 @@ def test_runs_of_another_machine_are_left_alone(project):
         assert close_dead_runs("sky") == 0
 
 
+def test_a_restored_run_says_in_which_way_it_was_trained(project):
+    trained = project / "models/trained/toy/net"
+    write_trained(trained, way="frozen")
+    facts = json.loads((trained / "run.json").read_text())
+    run = restored_run(experiment="sky", trained=trained, facts=facts, history=[(1, {"accuracy": 0.5})])
+    assert run.tags()["deepsky.way"] == "frozen"
+
+
 def test_key_follows_the_outputs(tmp_path):
     write_trained(tmp_path / "a" / "net", seed=1)
     write_trained(tmp_path / "b" / "net", seed=1, dataset="a")
@@ -255,8 +264,8 @@ stages:
     outs: [data/packed/sky, data/other.csv]
   train:
     matrix: {dataset: [sky], network: [net]}
-    cmd: python train.py ${item.dataset} ${item.network}
-    deps: [train.py, "data/packed/${item.dataset}"]
+    cmd: python src/train.py ${item.dataset} ${item.network}
+    deps: [src/train.py, "data/packed/${item.dataset}"]
     outs: ["models/${item.dataset}/${item.network}"]
 """
 TRAIN = """
@@ -276,7 +285,8 @@ def test_dvc_stage_data_hashes_and_commit_become_tags_also_in_a_temporary_copy(p
         monkeypatch.setenv(f"GIT_{who}_NAME", "someone")
         monkeypatch.setenv(f"GIT_{who}_EMAIL", "someone@example.org")
     (project / "dvc.yaml").write_text(PIPELINE)
-    (project / "train.py").write_text(TRAIN)
+    (project / "src").mkdir()
+    (project / "src/train.py").write_text(TRAIN)
     (project / ".gitignore").write_text("/mlflow.db*\n/mlruns/\n/data\n/models\n")
 
     def do(*command):

@@ -15,7 +15,7 @@ from deepsky.config import read_section
 from deepsky.datasets.packed import DatasetCard, open_packed, write_rows
 from deepsky.errors import ConfigError, DataError
 from deepsky.networks.backbone import BackboneParams
-from deepsky.networks.heads import build_head
+from deepsky.networks.heads import build_head, softmax_answer
 from deepsky.networks.pretrained import WeightsParams
 from deepsky.stages import features as features_stage
 from deepsky.stages import train as train_stage
@@ -208,7 +208,7 @@ def separable(n_rows: int = 120) -> Examples:
 def test_fit_learns_a_separable_set_and_reports_each_epoch_to_callbacks() -> None:
     seen: list[int] = []
     watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(epoch))
-    history = fit(build_head(5, 3, (16,), "relu"), separable(), TRAIN, [watch])
+    history = fit(build_head(5, softmax_answer(3), (16,), "relu"), separable(), TRAIN, [watch])
     assert seen == list(range(TRAIN.epochs))
     assert list(history["epoch"]) == list(range(1, TRAIN.epochs + 1))
     assert history["val_accuracy"].iloc[-1] > 0.95
@@ -218,25 +218,25 @@ def test_fit_learns_a_separable_set_and_reports_each_epoch_to_callbacks() -> Non
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "adamax", "sgd"])
 def test_every_optimizer_fits(optimizer: str) -> None:
     params = replace(TRAIN, optimizer=optimizer, epochs=2)  # type: ignore[arg-type]
-    assert np.isfinite(fit(build_head(5, 3, (16,), "relu"), separable(), params)["loss"]).all()
+    assert np.isfinite(fit(build_head(5, softmax_answer(3), (16,), "relu"), separable(), params)["loss"]).all()
 
 
 def test_an_input_that_is_nan_stops_with_a_line() -> None:
     examples = separable()
     examples.inputs[7] = np.nan
     with pytest.raises(DataError, match="image 7: is not finite"):
-        fit(build_head(5, 3, (16,), "relu"), examples, TRAIN)
+        fit(build_head(5, softmax_answer(3), (16,), "relu"), examples, TRAIN)
 
 
 def test_a_loss_that_is_nan_stops_with_a_line() -> None:
-    head = build_head(5, 3, (16,), "tanh")
+    head = build_head(5, softmax_answer(3), (16,), "tanh")
     head.get_layer("hidden_1").kernel.assign(np.full((5, 16), np.nan, np.float32))
     with pytest.raises(ConfigError, match="epoch 1: loss is nan; lower learning_rate"):
         fit(head, separable(), TRAIN)
 
 
 def test_nan_weights_that_relu_hides_from_the_loss_stop_with_a_line() -> None:
-    head = build_head(5, 3, (16,), "relu")
+    head = build_head(5, softmax_answer(3), (16,), "relu")
     head.get_layer("hidden_1").kernel.assign(np.full((5, 16), np.nan, np.float32))
     with pytest.raises(ConfigError, match=r"epoch 1: (hidden_1/kernel is not finite|loss is nan)"):
         fit(head, separable(), TRAIN)
@@ -268,7 +268,7 @@ def test_splits_that_do_not_fit_are_refused(text: str, problem: str, tmp_path: P
 def test_no_val_rows_is_an_error() -> None:
     examples = separable()
     with pytest.raises(DataError, match="split val: holds no rows"):
-        fit(build_head(5, 3, (16,), "relu"), replace(examples, split=np.full(120, "train")), TRAIN)
+        fit(build_head(5, softmax_answer(3), (16,), "relu"), replace(examples, split=np.full(120, "train")), TRAIN)
 
 
 @pytest.mark.parametrize("key", ["learning_rate", "batch_size", "epochs", "patience"])
@@ -333,7 +333,7 @@ def test_real_weights_tell_galaxies_apart(
 def test_keep_best_keeps_the_weights_of_the_lowest_validation_loss() -> None:
     # Random labels: every epoch of learning makes validation worse.
     examples = replace(separable(), label=np.random.default_rng(1).integers(0, 3, 120))
-    head = build_head(5, 3, (16,), "relu")
+    head = build_head(5, softmax_answer(3), (16,), "relu")
     history = fit(head, examples, replace(TRAIN, learning_rate=0.1, epochs=8, keep="best"))
     rows = examples.rows("val")
     inputs, targets = examples.inputs_of(rows), examples.targets_of(rows)

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deepsky.networks.heads import build_head
+from deepsky.networks.heads import build_head, softmax_answer
 from deepsky.training.fit import Examples
 from deepsky.tuning.objective import Objective
 from tests.tuning_project import HEAD, TUNE_PARAMS, FormulaTrainer
@@ -76,7 +76,10 @@ def test_other_objectives(name, value):
 def test_costs_are_those_of_the_head():
     heads = [ONE, replace(ONE, hidden_units=(7, 3), batch_norm=True), replace(ONE, hidden_units=())]
     ended = judge(replace(TUNE, objectives=("f1_macro", "parameters")), FormulaTrainer(), heads)
-    counts = [build_head(4, 2, h.hidden_units, "relu", batch_norm=h.batch_norm).count_params() for h in heads]
+    counts = [
+        build_head(4, softmax_answer(2), head.hidden_units, "relu", batch_norm=head.batch_norm).count_params()
+        for head in heads
+    ]
     assert [ended[index].values[1] for index in range(3)] == counts
     assert counts[0] == 4 * 5 + 5 + 5 * 2 + 2
     timed = judge(replace(TUNE, objectives=("f1_macro", "inference_ms")), FormulaTrainer(), [ONE])[0]

@@ -1,6 +1,7 @@
 """Where weights come from: folder, cache, download from a real server on this machine, seed."""
 
 import hashlib
+import inspect
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -155,6 +156,26 @@ def test_a_download_with_another_hash_than_keras_own_is_refused(
         stage.run(network, ONLINE, out=tmp_path / "out")
 
 
+@pytest.mark.parametrize("network", BACKBONES)
+def test_hashes_and_addresses_are_those_in_keras(network: str) -> None:
+    backbone = BACKBONES[network]
+    source = inspect.getsource(inspect.getmodule(getattr(keras.applications, backbone.weights_folder).preprocess_input))
+    assert f"{backbone.weights_folder}/" in source
+    if backbone.weights_algorithm == "md5":
+        assert backbone.weights_digest in source
+        ending = "_weights_tf_dim_ordering_tf_kernels_notop.h5"
+        assert backbone.weights_file == f"{network}{ending}"
+        assert ending in source
+
+
+def test_networks_are_known_and_named_once() -> None:
+    assert replace(OFFLINE, networks=("densenet201", "mobilenet")).networks == ("densenet201", "mobilenet")
+    with pytest.raises(ValueError, match=r"networks: 'alexnet' is none of mobilenet, resnet50"):
+        replace(OFFLINE, networks=("alexnet",))
+    with pytest.raises(ValueError, match="networks: 'mobilenet' stands there twice"):
+        replace(OFFLINE, networks=("mobilenet", "vgg16", "mobilenet"))
+
+
 def test_the_default_asks_no_server_and_says_loudly_that_weights_are_random(
     server: ThreadingHTTPServer,
     address: str,
@@ -219,7 +240,7 @@ def test_a_cached_file_with_another_hash_is_used_as_custom_and_survives(
     assert f"{network} gets CUSTOM weights" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("network", BACKBONES)
+@pytest.mark.parametrize("network", ["mobilenet", "resnet50", "densenet121", "vgg16", "xception"])
 def test_random_weights_are_seeded_and_their_features_usable(network: str) -> None:
     backbone = BACKBONES[network]
     base = draw_weights(backbone, 7)

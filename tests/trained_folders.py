@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from deepsky.catalogue.decision_tree import COLUMNS, QUESTIONS, compose
 from deepsky.tracking import store
 
 CLASSES = ("GALAXY", "QSO", "STAR")
+RECIPE = {"target": "class", "way": "fine_tune", "params": {"recipe": {"network": "mobilenet", "test_views": 8}}}
 
 
 @functools.cache
@@ -59,10 +61,37 @@ def write_trained(
         predictions[f"p_{name}"] = probabilities[:, k]
     folder.mkdir(parents=True)
     predictions.to_csv(folder / "predictions.csv", index=False, float_format="%.6f")
+    _write_rest(folder, "accuracy", predictions, list(classes), weights, facts)
+    return predictions
+
+
+def write_fractions(
+    folder: Path, *, seed: int = 0, error: float = 0.05, n_objects: int = 80, **facts: Any
+) -> pd.DataFrame:
+    """Write DATASET/RECIPE as a recipe of vote fractions does; returns the predictions."""
+    rng = np.random.default_rng(seed)
+    answers = np.concatenate([rng.dirichlet(np.ones(len(q.answers)), n_objects) for q in QUESTIONS], axis=1)
+    truth = compose(answers)
+    predicted = np.clip(truth + rng.normal(0, error, truth.shape), 0, 1)
+    split = rng.permutation(["train"] * (n_objects // 2) + ["val"] * (n_objects // 4) + ["test"] * (n_objects // 4))
+    predictions = pd.DataFrame({"id": [str(i) for i in range(n_objects)], "split": split, "label": "galaxy"})
+    for kind, table in (("p", predicted), ("t", truth)):
+        predictions = predictions.assign(**{f"{kind}_{column}": table[:, k] for k, column in enumerate(COLUMNS)})
+    folder.mkdir(parents=True)
+    predictions.to_csv(folder / "predictions.csv", index=False)
+    recipe = {"target": "fractions", "way": "from_scratch", "params": {"recipe": {"network": "regression_512"}}}
+    _write_rest(folder, "rmse", predictions, ["galaxy"], "scratch", recipe | facts)
+    return predictions
+
+
+def _write_rest(
+    folder: Path, measure: str, predictions: pd.DataFrame, classes: list[str], weights: str, facts: dict[str, Any]
+) -> None:
     epoch = np.arange(1, 4)
-    columns = {"epoch": epoch, "accuracy": 0.3 * epoch, "loss": 1 / epoch, "val_accuracy": 0.2 * epoch}
+    columns = {"epoch": epoch, measure: 0.3 * epoch, "loss": 1 / epoch, f"val_{measure}": 0.2 * epoch}
     pd.DataFrame({**columns, "val_loss": 1.2 / epoch}).to_csv(folder / "history.csv", index=False)
     (folder / "model.h5").write_bytes(b"network")
+    split = predictions["split"]
     counts = {s: {c: int(((split == s) & (predictions["label"] == c)).sum()) for c in classes} for s in set(split)}
     described = {
         "dataset": folder.parent.name,
@@ -70,10 +99,9 @@ def write_trained(
         "weights": weights,
         "params": {"train": {"seed": 1, "hidden_units": [1024, 1024, 512], "learning_rate": 1e-3}},
         "n_parameters": 3228864,
-        "n_images": n_objects,
+        "n_images": len(predictions),
         "class_counts": counts,
         "n_skipped": 2,
-        "classes": list(classes),
+        "classes": classes,
     } | facts
     (folder / "run.json").write_text(json.dumps(described))
-    return predictions

@@ -9,6 +9,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from deepsky.config import read_yaml
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Refuses, and writes down, every connection that leaves this machine: Python reads sitecustomize at start-up.
@@ -95,7 +97,9 @@ def make_workspace(folder: Path) -> Workspace:
 
 
 def shrink(workspace: Workspace) -> None:
-    """Make the pipeline small: few fields, tiny inputs, two networks, two datasets."""
+    """Make the pipeline small: few fields, tiny inputs, two networks, two datasets, a recipe of each way."""
+    collection = {"target": "class", "group_by": "image", "size_px": 32, "crop_px": 227}
+    tiny = {"dataset": "galaxy_zoo1", "input_size_px": 32, "epochs": 1}
     workspace.edit_params(
         catalogue__n_fields=8,
         catalogue__n_per_class_per_field=4,
@@ -104,4 +108,23 @@ def shrink(workspace: Workspace) -> None:
         train__epochs=2,
         scratch__cnn_small__input_size_px=32,
         scratch__cnn_small__epochs=1,
+        weights__networks=["mobilenet"],
+        simulate={"seed": 11, "n_galaxy_zoo": 30, "n_galaxy_zoo1": 72, "n_galaxy10": 120},
+        collections={
+            "galaxy_zoo1": {**collection, "format": "galaxy_zoo1", "source": "data/raw/simulated/galaxy_zoo1"},
+            "galaxy_zoo": {
+                **collection,
+                "format": "galaxy_zoo_challenge",
+                "source": "data/raw/simulated/galaxy_zoo",
+                "target": "fractions",
+            },
+        },
+    )
+    workspace.edit_params(
+        **{f"recipes__frozen__zoo_frozen__{key}": value for key, value in tiny.items()},
+        **{f"recipes__fine_tune__zoo1_fine_tune__{key}": value for key, value in tiny.items()},
+        recipes__from_scratch={"zoo_fractions": read_yaml("recipes.from_scratch.zoo_fractions", ROOT / "params.yaml")},
+    )
+    workspace.edit_params(
+        recipes__from_scratch__zoo_fractions__input_size_px=46, recipes__from_scratch__zoo_fractions__epochs=1
     )

@@ -12,7 +12,8 @@ from deepsky.errors import ConfigError
 PARAMS = Path("params.yaml")
 SECTIONS = (
     "on_bad_file", "catalogue", "archive", "download", "frames", "images", "datasets", "split",
-    "weights", "backbones", "features", "train", "scratch", "tune", "tuned", "tracking",
+    "weights", "backbones", "features", "train", "scratch", "simulate", "collections", "recipes",
+    "tune", "tuned", "tracking",
 )  # fmt: skip
 T = TypeVar("T")
 

@@ -1,17 +1,18 @@
 """Train, validation and test by sky group: what lies together on the sky is never torn apart."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from deepsky.catalogue.objid import are_objids, unpack_objid
 from deepsky.errors import DataError
 
-GroupBy = Literal["field", "objid", "sky", "group", "image"]
+GroupBy = Literal["field", "objid", "sky", "group", "image", "given"]
 SPLITS = ("train", "val", "test")
 
 
@@ -22,7 +23,9 @@ class DatasetParams:
     Attributes:
         group_by: what must stay in one split. ``field``: SDSS field by run, camcol and field, overlapping
             neighbours merged; ``objid``: the same, read out of SDSS objIDs; ``sky``: square cells of the sky;
-            ``group``: the dataset's own group column; ``image``: each distinct image by itself.
+            ``group``: the dataset's own group column; ``image``: each distinct image by itself; ``given``: the
+            dataset has a published test part (``train`` or ``test`` in its group column), which stays the test rows;
+            val is drawn from its train part, each image by itself.
     """
 
     group_by: GroupBy
@@ -68,9 +71,13 @@ def split_rows(rows: pd.DataFrame, group_by: GroupBy, params: SplitParams) -> pd
         DataError: the rows lack the columns that ``group_by`` needs, or a class would be missing from a split.
     """
     groups = sky_groups(rows, group_by, params.cell_arcmin)
-    by_id = rows.assign(group=groups).sort_values("id", ignore_index=True)
+    by_id = rows.assign(group=groups, part=rows["group"] if group_by == "given" else None)
+    by_id = by_id.sort_values("id", ignore_index=True)
     split = pd.Series("train", index=by_id.index)
-    split[_take(by_id, params.test_fraction, params.seed, "test")] = "test"
+    if group_by == "given":
+        split[_given_test(by_id)] = "test"
+    else:
+        split[_take(by_id, params.test_fraction, params.seed, "test")] = "test"
     rest = by_id[split == "train"]
     split[rest.index[_take(rest, params.val_fraction / (1 - params.test_fraction), params.seed, "val")]] = "val"
     assigned = pd.Series(split.to_numpy(), index=by_id["id"])
@@ -97,19 +104,70 @@ def fold_splits(
     """
     rows, result = np.flatnonzero(split != "test"), []
     remedy = "lower tune.folds in params.yaml, add objects or choose a finer group_by"
-    groups_per_class = {code: len(set(group[rows][label[rows] == code])) for code in np.unique(label)}
-    scarce = min(groups_per_class, key=lambda code: groups_per_class[code])
-    if groups_per_class[scarce] < n_folds:
-        problem = f"lies in {groups_per_class[scarce]} groups of train and val rows, too few for {n_folds} folds"
-        raise DataError(f"class number {scarce}", problem, remedy)
-    folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-    for number, (_, held) in enumerate(folds.split(rows, label[rows], group[rows]), start=1):
+    names = np.char.add("number ", label[rows].astype(str))
+    for held in _held_parts(names, group[rows], n_folds, seed, remedy):
         fold = np.where(split == "test", "test", "train")
         fold[rows[held]] = "val"
-        if any(len(set(label[fold == part])) < len(groups_per_class) for part in ("train", "val")):
-            raise DataError(f"fold {number} of {n_folds}", "lacks a class among its train or val rows", remedy)
         result.append(fold)
     return result
+
+
+def cross_validation(
+    rows: pd.DataFrame, n_folds: int, seed: int, val_fraction: float = 0.0
+) -> list[npt.NDArray[np.str_]]:
+    """Make several splits of a whole dataset, each of which tests on another part of its groups.
+
+    Args:
+        rows: id, label and group of each row; each id's splits do not depend on their order.
+        n_folds: number of parts.
+        seed: of the assignment of groups to parts.
+        val_fraction: about this share of the rows that are not tested on is held back as val; 0: none.
+
+    Returns:
+        One split per fold, ``train``, ``val`` or ``test`` of each row; every row is test in exactly one of them.
+
+    Raises:
+        DataError: a fold would lack a class among its test, val or train rows.
+    """
+    remedy, result = "lower --folds, add objects or choose a finer group_by in params.yaml", []
+    by_id = rows.sort_values("id", kind="stable")
+    places = rows.index.get_indexer(by_id.index)
+    by_id = by_id.reset_index(drop=True)
+    parts = _held_parts(by_id["label"].to_numpy(str), by_id["group"].to_numpy(str), n_folds, seed, remedy)
+    for held in parts:
+        fold = np.full(len(rows), "train")
+        fold[places[held]] = "test"
+        if val_fraction:
+            rest = by_id.drop(index=held)
+            fold[places[rest.index[_take(rest, val_fraction, seed, "val")]]] = "val"
+        result.append(fold)
+    return result
+
+
+def _held_parts(
+    label: npt.NDArray[np.str_], group: npt.NDArray[np.str_], n_folds: int, seed: int, remedy: str
+) -> list[npt.NDArray[np.int64]]:
+    """Cut rows into parts of whole groups, with every class in each part and outside it."""
+    groups_per_class = {name: len(set(group[label == name])) for name in np.unique(label)}
+    scarce = min(groups_per_class, key=lambda name: groups_per_class[name])
+    if groups_per_class[scarce] < n_folds:
+        problem = f"lies in {groups_per_class[scarce]} groups of these rows, too few for {n_folds} folds"
+        raise DataError(f"class {scarce}", problem, remedy)
+    result = []
+    for number, (kept, held) in enumerate(_folds(label, group, n_folds, seed), start=1):
+        if any(len(set(label[part])) < len(groups_per_class) for part in (kept, held)):
+            raise DataError(f"fold {number} of {n_folds}", "lacks a class among its held or other rows", remedy)
+        result.append(np.asarray(held))
+    return result
+
+
+def _folds(
+    label: npt.NDArray[np.str_], group: npt.NDArray[np.str_], n_folds: int, seed: int
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Yield the positions of the rows outside and inside of each part: whole groups, classes shared out evenly."""
+    if len(np.unique(group)) == len(group):  # no need to weigh group by group, which takes a thousand times as long
+        return StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(label, label)
+    return StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(label, label, group)
 
 
 def sky_groups(rows: pd.DataFrame, group_by: GroupBy, cell_arcmin: float) -> pd.Series:
@@ -124,8 +182,8 @@ def sky_groups(rows: pd.DataFrame, group_by: GroupBy, cell_arcmin: float) -> pd.
         if not are_objids(rows["id"]):
             raise DataError("column id", "holds ids that are not SDSS objIDs", "choose another group_by in params.yaml")
         return _field_groups(unpack_objid(rows["id"].astype(np.int64)).set_index(rows.index))
-    needed = {"field": ["run", "camcol", "field"], "sky": ["ra_deg", "dec_deg"], "group": ["group"]}[group_by]
-    for column in needed:
+    needed = {"field": ["run", "camcol", "field"], "sky": ["ra_deg", "dec_deg"]}
+    for column in needed.get(group_by, ["group"]):
         if rows[column].isna().any():
             bad = rows.loc[rows[column].isna(), "id"].iloc[0]
             raise DataError(
@@ -133,7 +191,9 @@ def sky_groups(rows: pd.DataFrame, group_by: GroupBy, cell_arcmin: float) -> pd.
             )
     if group_by == "field":
         return _field_groups(rows)
-    return rows["group"].astype(str) if group_by == "group" else _sky_cells(rows, cell_arcmin)
+    if group_by == "sky":
+        return _sky_cells(rows, cell_arcmin)
+    return rows["group"].astype(str) if group_by == "group" else sky_groups(rows, "image", cell_arcmin)
 
 
 def _field_groups(rows: pd.DataFrame) -> pd.Series:
@@ -156,6 +216,20 @@ def _sky_cells(rows: pd.DataFrame, cell_arcmin: float) -> pd.Series:
     return "cell-" + band.astype(str) + "-" + column.astype(str)
 
 
+def _given_test(rows: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Positions of the rows of the published test part; it and the train part must hold every class."""
+    remedy = "choose another group_by in params.yaml"
+    strange = rows[~rows["part"].isin(("train", "test"))]
+    if len(strange):
+        problem = f"is of the part {strange['part'].iloc[0]!r}, which is neither train nor test"
+        raise DataError(f"object {strange['id'].iloc[0]}", problem, remedy)
+    for part, held in ((name, rows["part"] == name) for name in ("train", "test")):
+        absent = sorted(set(rows["label"]) - set(rows.loc[held, "label"]))
+        if absent:
+            raise DataError(f"the given {part} part", f"lacks the class {absent[0]}", remedy)
+    return np.flatnonzero(rows["part"] == "test")
+
+
 def _take(rows: pd.DataFrame, fraction: float, seed: int, name: str) -> npt.NDArray[np.int64]:
     """Positions of about ``fraction`` of the rows: whole groups, every class on both sides."""
     n_folds = max(2, round(1 / fraction))
@@ -167,9 +241,9 @@ def _take(rows: pd.DataFrame, fraction: float, seed: int, name: str) -> npt.NDAr
             f"lies in {groups_per_class[scarce]} sky groups, too few to hold back one in {n_folds} for {name}",
             f"add objects, raise {name}_fraction or choose a finer group_by in params.yaml",
         )
-    folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     classes = set(rows["label"])
-    for kept, taken in folds.split(rows, rows["label"], rows["group"]):
+    folds = _folds(rows["label"].to_numpy(str), rows["group"].to_numpy(str), n_folds, seed)
+    for kept, taken in folds:
         if classes == set(rows["label"].iloc[taken]) == set(rows["label"].iloc[kept]):
             return np.asarray(taken)
     raise DataError(

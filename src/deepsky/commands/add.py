@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,16 +12,26 @@ import pandas as pd
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
+from deepsky.archives.http import DownloadParams
 from deepsky.catalogue.objid import are_objids
 from deepsky.catalogue.tables import check_numbers, read_objects, read_table
+from deepsky.commands.published import get_published
 from deepsky.commands.versioning import dvc_add
-from deepsky.config import PARAMS, build, read_yaml
+from deepsky.config import PARAMS, build, read_section, read_yaml
+from deepsky.datasets.collection import CollectionParams
+from deepsky.datasets.packed import ROW_COLUMNS
+from deepsky.datasets.packing import check_objects, check_pictures
 from deepsky.errors import ConfigError, DataError
 from deepsky.files import whole_file, whole_folder
+from deepsky.imaging.badfiles import BadFiles
 from deepsky.imaging.fields import find_fields, require_bands
+from deepsky.imaging.picture_files import PictureFiles
 from deepsky.imaging.pictures import PICTURE_SUFFIXES
+from deepsky.splits import GroupBy, SplitParams, split_rows
 from deepsky.stages.pack import ImagesParams
+from deepsky.stages.pack_collection import choose
 from deepsky.stages.render import FramesParams
+from deepsky.tracking.lineage import recorded_hashes
 
 EXTERNAL = Path("data/external")
 MANY_FIELDS = 20
@@ -58,8 +69,8 @@ def add_images(
     classes, table = _classes_and_objects(labels, id_column, label_column)
     if group_column is not None and group_column not in table:
         raise DataError(labels, f"column {group_column!r} is missing", f"its columns are {', '.join(table)}")
-    stems = {path.stem for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES}
-    absent = [identity for identity in table["id"] if identity not in stems]
+    found = PictureFiles(folder).by_stem(table["id"])
+    absent = [identity for identity in table["id"] if identity not in found]
     if absent:
         raise DataError(
             labels,
@@ -140,6 +151,47 @@ def add_frames(
     _register(name, "frames", entry, sources, {f"{name}_cutouts": group_by})
 
 
+def add_collection(
+    name: str, kind: str, source: Path | None, download: DownloadParams, *, group_by: GroupBy | None, **options: Any
+) -> None:
+    """Register a published dataset, in its own layout, as dataset ``name``.
+
+    Every picture is decoded and prepared once, as packing will do it, so that packing finds nothing that this did not.
+
+    Args:
+        name: of the new dataset.
+        kind: its format, a key of ``datasets.registry.COLLECTIONS``.
+        source: the file or folder; None downloads it into data/external, where it is published for everyone.
+        download: section ``download`` of params.yaml.
+        group_by: what must stay together in a split; None takes what suits the format.
+        options: the other keys of ``CollectionParams``.
+
+    Raises:
+        ConfigError: the name is taken or unfit, or the format has not what is asked of it.
+        DataError: the source, one of its pictures or the download is wrong, or nothing can be learned from it;
+            nothing was copied then.
+    """
+    _check_name(name, [name])
+    home, where = EXTERNAL / name, f"collections {name}"
+    entry = {"format": kind, "source": str(source or home), **options, "group_by": group_by or "image"}
+    collection = choose(name, build(entry, CollectionParams, where))
+    source = source or get_published(kind, home, download)
+    sources = {"source": (source, source.resolve().name)}
+    entry |= {**_project_paths(name, sources), "group_by": group_by or collection.group_by}
+    params = build(entry, CollectionParams, where)
+    objects = collection.read(source, params)
+    if objects.absent:
+        problem = f"lists {len(objects.absent)} objects without an image, the first is {objects.absent[0].name}"
+        raise DataError(source, problem, "add the images or drop those rows")
+    check_objects(objects, params.target, BadFiles("stop"), source)
+    rows = objects.rows.reindex(columns=list(ROW_COLUMNS)).assign(image=range(len(objects.rows)))
+    split_rows(rows, params.group_by, read_section("split", SplitParams))
+    check_pictures(name, objects)
+    defaults = {field.name: field.default for field in fields(CollectionParams)}
+    entry = {key: value for key, value in entry.items() if value != defaults[key]}
+    _register(name, "collections", entry, sources, {})
+
+
 def _frame_datasets(name: str) -> list[str]:
     """Name the datasets that render writes for the frames ``name``, whether they are learned from or not."""
     return [f"{name}_{kind}" for kind in ("frames", "rgb", "cutouts")]
@@ -150,7 +202,8 @@ def _check_name(name: str, datasets: Sequence[str]) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ConfigError(f"name {name!r}", "is not of the form my_data_1", "use a-z, 0-9 and _")
     written = {dataset for frames in read_yaml("frames") for dataset in _frame_datasets(frames)}
-    taken = {*read_yaml("images"), *read_yaml("frames"), *read_yaml("datasets"), *written}
+    entries = {key for section in ("images", "frames", "collections", "datasets") for key in read_yaml(section)}
+    taken = entries | written
     for entry in (name, *datasets):
         if entry in taken:
             raise ConfigError(PARAMS, f"{entry!r} exists already", "choose another name")
@@ -180,15 +233,28 @@ def _project_paths(name: str, sources: Sources) -> dict[str, str]:
 
 def _register(name: str, section: str, entry: Mapping[str, Any], sources: Sources, datasets: Mapping[str, str]) -> None:
     """Copy and version the data, then write the entries into params.yaml; a failure takes the copies away again."""
+    new = not (EXTERNAL / name).exists()  # else it holds a download, or data of the user's
     try:
         for key, (source, _) in sources.items():
             _copy(source, Path(entry[key]))
-        dvc_add([Path(entry[key]) for key in sources])
+        _version([Path(entry[key]) for key in sources])
         _enter(name, section, entry, datasets)
     except BaseException:
-        shutil.rmtree(EXTERNAL / name, ignore_errors=True)
+        if new:
+            shutil.rmtree(EXTERNAL / name, ignore_errors=True)
         raise
-    click.echo(f"added {section} {name} -> {', '.join(datasets)}; the next `make repro` includes it")
+    if datasets:
+        click.echo(f"added {section} {name} -> {', '.join(datasets)}; the next `make repro` includes it")
+    else:
+        more = "add an entry under recipes in params.yaml to learn from it"
+        click.echo(f"added {section} {name}; the next `make repro` packs and splits it; {more}")
+
+
+def _version(paths: Sequence[Path]) -> None:
+    """Put the data under DVC's care, but for what a stage writes: DVC has that already, and refuses it."""
+    own = [path for path in paths if not recorded_hashes([str(place) for place in (path, *path.parents)])]
+    if own:
+        dvc_add(own)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -14,7 +14,8 @@ from deepsky.errors import ConfigError, DataError
 from deepsky.files import whole_file
 from deepsky.imaging.cutouts import cut_objects, inside, sky_positions
 from deepsky.imaging.fields import assign_fields, find_frames, group_frames, read_field
-from deepsky.imaging.pictures import find_pictures, fit_picture, read_picture, to_gray
+from deepsky.imaging.pictures import find_pictures, read_picture
+from deepsky.imaging.preparation import Preparation
 from deepsky.training.features import predict_slices
 from deepsky.training.saved import ModelCard, load_network
 
@@ -34,6 +35,8 @@ def run(
     position_band: str | None,
 ) -> None:
     """Print, or write to ``out``, one line per image or object: its name, class and the probability of each class.
+
+    A network of vote fractions has no classes: its line holds the 37 fractions, named as in the Galaxy Zoo challenge.
 
     Args:
         model: ``.h5`` of a train stage.
@@ -61,7 +64,7 @@ def run(
             raise ConfigError(f"position band {position_band!r}", problem, "give one of them as --position-band")
         first, chunks = "id", _object_chunks(inputs, card, catalogue, id_column, position, position_band)
     parts = [(names, predict_slices(network, images, BATCH_SIZE)) for names, images in chunks]
-    table = _table(first, parts, card.classes)
+    table = _table(first, parts, card)
     if out is None:
         click.echo(table.to_string(index=False))
     else:
@@ -69,24 +72,28 @@ def run(
             table.to_csv(path, index=False, float_format="%.6f", lineterminator="\n")
 
 
-def _table(first: str, parts: list[tuple[list[str], npt.NDArray[np.float32]]], classes: Sequence[str]) -> pd.DataFrame:
-    probabilities = np.concatenate([values for _, values in parts])
-    table = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in classes])
+def _table(first: str, parts: list[tuple[list[str], npt.NDArray[np.float32]]], card: ModelCard) -> pd.DataFrame:
+    answers = np.concatenate([values for _, values in parts])
+    prefix = "p_" if card.target == "class" else ""
+    table = pd.DataFrame(answers, columns=[f"{prefix}{name}" for name in card.outputs])
     table.insert(0, first, [name for names, _ in parts for name in names])
-    table.insert(1, "class", np.array(classes)[probabilities.argmax(axis=1)])
+    if card.target == "class":
+        table.insert(1, "class", np.array(card.classes)[answers.argmax(axis=1)])
     return table
 
 
 def _picture_chunks(inputs: Sequence[Path], card: ModelCard) -> Chunks:
-    """Decode pictures as pack does: middle square, size and channels of the images that the network learned from."""
+    """Decode pictures and prepare them as those that the network learned from."""
     paths = find_pictures(inputs)
     height_px, width_px, n_channels = card.image_shape
+    preparation = Preparation(
+        (height_px, width_px), card.crop_px, card.denoise, card.denoise_strength, gray=n_channels == 1
+    )
     for start in range(0, len(paths), CHUNK):
         chunk = paths[start : start + CHUNK]
         images = np.empty((len(chunk), *card.image_shape), np.uint8)
         for image, path in zip(images, chunk, strict=True):
-            picture = fit_picture(path, read_picture(path), shape_px=(height_px, width_px), crop_px=card.crop_px)
-            image[:] = picture if n_channels == 3 else to_gray(picture)
+            image[:] = preparation.apply(path, read_picture(path))
         yield [str(path) for path in chunk], images
 
 

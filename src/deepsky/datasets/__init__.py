@@ -1,1 +1,1 @@
-"""Images and labels ready to learn from."""
+"""Images and labels ready to learn from; one file per published dataset, all of them in ``registry``."""

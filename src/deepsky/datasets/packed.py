@@ -1,8 +1,8 @@
 """A dataset on disk: distinct images in one memory-mapped array, and one row per object that points into it."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,8 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from deepsky.catalogue.decision_tree import COLUMNS
 from deepsky.errors import DataError
+from deepsky.imaging.preparation import Denoise
 
+Target = Literal["class", "fractions"]
+Change = Literal["mirror", "turn"]
+GALAXY = "galaxy"  # the one label of every row whose target is fractions
 ROW_COLUMNS = ("id", "label", "image", "run", "camcol", "field", "ra_deg", "dec_deg", "edge", "group")
 
 
@@ -27,6 +32,12 @@ class DatasetCard:
         pixel_scale_arcsec: arcsec per pixel of images.npy; None where unknown.
         n_skipped: files left out: bad ones under ``on_bad_file: skip``, and those that the archive does not have.
         crop_px: side of the middle square that was kept of each picture before resizing; None kept all.
+        target: what there is to learn of a row: its ``class``, or the 37 vote ``fractions`` of targets.npy; then GALAXY
+            is the one class.
+        mirrored: pairs of classes that a mirror image turns into each other.
+        refused: what must not be done to an image, because it would no longer show what its label says.
+        denoise: how the pictures were smoothed, and how much (see ``imaging.preparation``).
+        n_dropped: what the source holds beside the rows, by reason, counted.
     """
 
     kind: Literal["uint8", "flux"]
@@ -36,6 +47,12 @@ class DatasetCard:
     pixel_scale_arcsec: float | None
     n_skipped: int
     crop_px: int | None = None
+    target: Target = "class"
+    mirrored: tuple[tuple[str, str], ...] = ()
+    denoise: Denoise = "none"
+    denoise_strength: float = 0.0
+    n_dropped: Mapping[str, int] = field(default_factory=dict)
+    refused: tuple[Change, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,11 +63,14 @@ class Packed:
         images: (n, height, width, channel), uint8 or float32, read-only memory map.
         rows: one row per object with ROW_COLUMNS; ``image`` indexes ``images``.
         card: what the numbers mean.
+        fractions: what to learn where the card's target is ``fractions``: (n_rows, 37) float32 in the order of
+            ``catalogue.decision_tree.COLUMNS``, read-only memory map; else None.
     """
 
     images: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
     rows: pd.DataFrame
     card: DatasetCard
+    fractions: npt.NDArray[np.float32] | None = None
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
@@ -64,15 +84,24 @@ def create_images(folder: Path, shape: tuple[int, int, int, int], dtype: npt.DTy
     return np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=dtype, shape=shape)
 
 
-def write_rows(folder: Path, rows: pd.DataFrame, card: DatasetCard, skipped: Sequence[tuple[str, str]]) -> None:
-    """Write what stands beside images.npy: rows.csv, dataset.json and skipped.csv.
+def write_rows(
+    folder: Path,
+    rows: pd.DataFrame,
+    card: DatasetCard,
+    skipped: Sequence[tuple[str, str]],
+    fractions: npt.NDArray[np.float32] | None = None,
+) -> None:
+    """Write what stands beside images.npy: rows.csv, dataset.json, skipped.csv and, for fractions, targets.npy.
 
     Args:
         folder: the dataset's (temporary) folder.
         rows: one row per object; columns of ROW_COLUMNS that are missing are written empty.
         card: what the numbers mean.
         skipped: (file, reason) of everything left out.
+        fractions: (n_rows, 37), where they are the target.
     """
+    if fractions is not None:
+        np.save(folder / "targets.npy", fractions.astype(np.float32, copy=False), allow_pickle=False)
     rows.reindex(columns=list(ROW_COLUMNS)).to_csv(folder / "rows.csv", index=False, lineterminator="\n")
     (folder / "dataset.json").write_text(json.dumps(asdict(card), indent=2) + "\n")
     pd.DataFrame(skipped, columns=["file", "reason"]).to_csv(folder / "skipped.csv", index=False, lineterminator="\n")
@@ -94,8 +123,15 @@ def open_packed(folder: Path) -> Packed:
             na_values={column: [""] for column in ROW_COLUMNS[3:]},
         )
         text: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
-        entries: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in text.items()}
-        card = DatasetCard(**entries)
+        card = DatasetCard(**{key: tuples_of(value) for key, value in text.items()})
+        fractions = np.load(folder / "targets.npy", mmap_mode="r") if card.target == "fractions" else None
+        if fractions is not None and (fractions.shape, fractions.dtype) != ((len(rows), len(COLUMNS)), np.float32):
+            raise ValueError(f"targets.npy is {fractions.dtype} {fractions.shape}")
     except (OSError, ValueError, TypeError) as error:
         raise DataError(folder, f"is not a packed dataset ({error})", "run dvc repro to write it again") from error
-    return Packed(images, rows, card)
+    return Packed(images, rows, card, fractions)
+
+
+def tuples_of(value: Any) -> Any:
+    """Turn the lists that JSON knows back into the tuples of a card."""
+    return tuple(tuples_of(item) for item in value) if isinstance(value, list) else value

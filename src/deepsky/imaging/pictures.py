@@ -1,7 +1,7 @@
 """Decode pictures strictly, and encode PNG. OpenCV hides truncation, CMYK and 16 bits; they are refused here."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath
 from typing import Literal
 
 import cv2
@@ -37,6 +37,19 @@ def read_picture(path: Path) -> Picture:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(path, f"cannot be read ({error.strerror})", _AGAIN) from error
+    return decode_picture(path, content)
+
+
+def decode_picture(path: object, content: bytes) -> Picture:
+    """Decode the bytes of a picture as ``read_picture`` does.
+
+    Args:
+        path: names it in errors.
+        content: the whole file.
+
+    Raises:
+        DataError: as ``read_picture``.
+    """
     _check_container(path, content)
     try:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -52,29 +65,44 @@ def read_picture(path: Path) -> Picture:
     return _to_rgb(pixels)
 
 
-def fit_picture(path: Path, picture: Picture, *, shape_px: tuple[int, int], crop_px: int | None = None) -> Picture:
-    """Cut out the middle, if asked, and resize; another aspect is squeezed.
+def middle(path: object, picture: Picture, crop_px: int | None) -> Picture:
+    """Cut out the middle square, (crop_px, crop_px, channel); None keeps all.
 
     Args:
-        path: names the file in errors.
-        picture: uint8, (height, width, 3).
-        shape_px: (height, width) of the result.
-        crop_px: side of the middle square that is kept; None keeps all.
+        path: names the picture in errors.
+        picture: uint8, (height, width, channel).
+        crop_px: side of the square.
 
     Raises:
         DataError: the picture is smaller than ``crop_px``.
     """
+    if crop_px is None:
+        return picture
     height, width = picture.shape[:2]
-    if crop_px is not None:
-        if min(height, width) < crop_px:
-            raise DataError(path, f"is {width} x {height} px, less than crop_px {crop_px}", "lower crop_px")
-        top, left = (height - crop_px) // 2, (width - crop_px) // 2
-        picture = picture[top : top + crop_px, left : left + crop_px]
+    if min(height, width) < crop_px:
+        raise DataError(path, f"is {width} x {height} px, less than crop_px {crop_px}", "lower crop_px")
+    top, left = (height - crop_px) // 2, (width - crop_px) // 2
+    return picture[top : top + crop_px, left : left + crop_px]
+
+
+def fit_picture(picture: Picture, shape_px: tuple[int, int]) -> Picture:
+    """Resize uint8 (height, width, channel) to (*shape_px, channel); another aspect is squeezed."""
     if picture.shape[:2] == shape_px:
         return picture
     # Area mean avoids aliasing when shrinking, but repeats pixels when enlarging.
     shrinks = picture.shape[0] >= shape_px[0] and picture.shape[1] >= shape_px[1]
-    return cv2.resize(picture, shape_px[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    resized = cv2.resize(picture, shape_px[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return resized.reshape(*shape_px, picture.shape[2])  # OpenCV drops the axis of a single channel
+
+
+def is_picture(name: PurePath) -> bool:
+    """Tell a picture by its name; a Mac adds ._NAME beside NAME, which is none."""
+    return name.suffix.lower() in PICTURE_SUFFIXES and not name.name.startswith("._")
+
+
+def pictures_in(folder: Path) -> Iterator[Path]:
+    """List the pictures of a folder, at any depth, in no order."""
+    return (path for path in folder.rglob("*") if is_picture(path) and not path.is_dir())
 
 
 def find_pictures(places: Sequence[Path]) -> list[Path]:
@@ -85,8 +113,7 @@ def find_pictures(places: Sequence[Path]) -> list[Path]:
     """
     pictures: list[Path] = []
     for place in places:
-        inner = (path for path in place.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
-        found = [place] if place.is_file() else sorted(inner)
+        found = [place] if place.is_file() else sorted(pictures_in(place))
         if not found:
             raise DataError(place, f"holds no pictures (*{', *'.join(PICTURE_SUFFIXES)})", "name the right folder")
         pictures += found
@@ -114,7 +141,7 @@ def _to_rgb(pixels: Picture) -> Picture:
     return cv2.cvtColor(pixels, code)
 
 
-def _check_container(path: Path, content: bytes) -> None:
+def _check_container(path: object, content: bytes) -> None:
     """Check what the decoder would pass over in silence."""
     if content.startswith(_JPEG):
         _check_jpeg(path, content)
@@ -127,7 +154,7 @@ def _check_container(path: Path, content: bytes) -> None:
         raise DataError(path, "is neither JPEG, PNG nor TIFF", "convert it to one of these")
 
 
-def _check_jpeg(path: Path, content: bytes) -> None:
+def _check_jpeg(path: object, content: bytes) -> None:
     """Walk the segments to the first scan: 8 bits, not CMYK, and an end marker after it."""
     place, channels, bits = 2, 0, 8
     while place + 4 <= len(content) and content[place] == 0xFF and content[place + 1] != _SOS:
@@ -147,7 +174,7 @@ def _check_jpeg(path: Path, content: bytes) -> None:
         raise DataError(path, "is cut short (no end-of-image marker)", _AGAIN)
 
 
-def _check_tiff(path: Path, content: bytes) -> None:
+def _check_tiff(path: object, content: bytes) -> None:
     """Look up the colour space in the first directory; one that is cut short is left to the decoder."""
     order: Literal["little", "big"] = "little" if content.startswith(b"II") else "big"
     start = int.from_bytes(content[4:8], order)

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import keras
+import numpy as np
 from keras import KerasTensor
 
 from deepsky.errors import ConfigError, WeightsError
@@ -37,6 +38,8 @@ class Backbone:
         build: side in px -> network without top and without weights; every layer has a fixed name.
         scale: RGB in 0..255 -> what the architecture was trained on.
         min_size_px: smallest side it accepts.
+        block_pattern: regular expression at the start of a layer's name; its group names the block of the layer.
+            A layer that does not match belongs to the block of the layer before it, and before all blocks to the stem.
         weights_file: name of Keras' own no-top weights.
         weights_folder: where that file stands below Keras' download address.
         weights_digest: hexadecimal hash of that file.
@@ -46,6 +49,7 @@ class Backbone:
     build: Callable[[int], keras.Model]
     scale: Callable[[KerasTensor], KerasTensor]
     min_size_px: int
+    block_pattern: str
     weights_file: str
     weights_folder: str
     weights_digest: str
@@ -69,6 +73,48 @@ def caffe_scaling(rgb: KerasTensor) -> KerasTensor:
     return CaffeScaling(name="scaling")(rgb)
 
 
+def torch_scaling(rgb: KerasTensor) -> KerasTensor:
+    """RGB in 0..255 -> ImageNet's mean at 0 and its standard deviation at 1, channel by channel."""
+    mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    scale = [1 / (255 * one) for one in deviation]
+    offset = [-centre / one for centre, one in zip(mean, deviation, strict=True)]
+    return keras.layers.Rescaling(scale, offset=offset, name="scaling")(rgb)
+
+
+def build_base(backbone: Backbone, size_px: int) -> keras.Model:
+    """Build a network without top and without trained weights.
+
+    Raises:
+        ConfigError: the input size is too small for the architecture.
+    """
+    if size_px < backbone.min_size_px:
+        raise ConfigError("params.yaml", f"input_size_px {size_px} is too small", f"use {backbone.min_size_px} or more")
+    return backbone.build(size_px)
+
+
+@keras.saving.register_keras_serializable(package="deepsky")
+class FrozenNormalization(keras.layers.BatchNormalization):
+    """Batch normalisation that neither uses nor learns the statistics of a batch, while scale and offset may train.
+
+    Calling a network with ``training=False`` is not enough: within a model that trains, Keras calls each of its layers
+    with ``training=True`` nevertheless.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Return the same shape, by the moving statistics."""
+        return super().call(inputs, training=False, mask=mask)
+
+
+def freeze_statistics(base: keras.Model) -> keras.Model:
+    """Copy a network, without its weights, so that its moving statistics stay as they will be loaded."""
+
+    def copied(layer: keras.layers.Layer) -> keras.layers.Layer:
+        is_norm = isinstance(layer, keras.layers.BatchNormalization)
+        return (FrozenNormalization if is_norm else type(layer)).from_config(layer.get_config())
+
+    return keras.models.clone_model(base, clone_function=copied)
+
+
 def build_features(
     backbone: Backbone, spec: ImageSpec, params: BackboneParams, weights_file: Path | None, *, fast: bool = False
 ) -> keras.Model:
@@ -89,11 +135,7 @@ def build_features(
         WeightsError: the weights cannot be read or do not fit.
     """
     size_px = params.input_size_px
-    if size_px < backbone.min_size_px:
-        raise ConfigError(
-            "params.yaml: backbones", f"input_size_px {size_px} is too small", f"use {backbone.min_size_px} or more"
-        )
-    base = backbone.build(size_px)
+    base = build_base(backbone, size_px)
     if weights_file is not None:
         load_weights(base, weights_file)
     if fast:
@@ -117,3 +159,27 @@ def load_weights(base: keras.Model, path: Path) -> None:
         raise WeightsError(
             path, f"holds no weights of {base.name} without top ({problem})", "give Keras' no-top .h5 file"
         ) from error
+
+
+def draw_kernels(base: keras.Model, rng: np.random.Generator) -> None:
+    """Draw every kernel of a network anew, the same numbers under every backend and whatever was built before.
+
+    Source:
+        He et al. 2015, arXiv:1502.01852: normal, with a variance that ReLU leaves as it is.
+    """
+    for variable in base.trainable_variables:
+        if variable.name.endswith("kernel"):
+            shape = tuple(variable.shape)
+            deviation = np.sqrt(2.0 / _n_inputs(variable.path, shape))
+            variable.assign(rng.normal(0.0, deviation, shape).astype(np.float32))
+
+
+def is_depthwise(path: str) -> bool:
+    """Tell from the path of a kernel whether it sees one channel at a time."""
+    return "depthwise" in path or "conv_dw" in path
+
+
+def _n_inputs(path: str, shape: tuple[int, ...]) -> int:
+    """Count the inputs of one output; a depthwise kernel (height, width, channel, multiplier) sees one channel."""
+    n_taps = shape[0] * shape[1]
+    return n_taps if is_depthwise(path) else n_taps * shape[2]

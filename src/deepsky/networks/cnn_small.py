@@ -5,12 +5,11 @@ Its front (stretch and resize) has no weights, so it runs once per image and not
 
 import keras
 
-from deepsky.networks.heads import probabilities
+from deepsky.networks.convolutions import MOMENTUM, named_maps
+from deepsky.networks.heads import Answer
 from deepsky.networks.inputs import ImageSpec, image_input, stretched_pixels
 
 FILTERS = (16, 32, 64)
-# Keras' momentum of 0.99 wants thousands of steps; ten epochs on hundreds of images are about a hundred.
-MOMENTUM = 0.9
 
 
 def build_front(spec: ImageSpec, size_px: int) -> keras.Model:
@@ -19,12 +18,12 @@ def build_front(spec: ImageSpec, size_px: int) -> keras.Model:
     return keras.Model(image, stretched_pixels(image, spec, size_px), name="stretched")
 
 
-def build_tail(shape: tuple[int, int, int], n_classes: int) -> keras.Model:
-    """Build stretched pixels -> probabilities: three convolution blocks, average and maximum pooling, softmax.
+def build_tail(shape: tuple[int, int, int], answer: Answer) -> keras.Model:
+    """Build stretched pixels -> answer: three convolution blocks, average and maximum pooling.
 
     Args:
         shape: (height, width, channel) of the stretched pixels.
-        n_classes: number of probabilities.
+        answer: what the network ends in.
     """
     pixels = keras.Input(shape, name="pixels")
     maps = keras.layers.BatchNormalization(momentum=MOMENTUM, name="standardise")(pixels)
@@ -33,8 +32,9 @@ def build_tail(shape: tuple[int, int, int], n_classes: int) -> keras.Model:
         maps = keras.layers.BatchNormalization(momentum=MOMENTUM, name=f"norm_{number}")(maps)
         maps = keras.layers.ReLU(name=f"relu_{number}")(maps)
         maps = keras.layers.MaxPooling2D(2, padding="same", name=f"halve_{number}")(maps)
+    maps = named_maps(maps)
     # The mean alone drowns an object of a few pixels in its sky; the maximum keeps its colour.
     average = keras.layers.GlobalAveragePooling2D(name="average")(maps)
     brightest = keras.layers.GlobalMaxPooling2D(name="brightest")(maps)
     pooled = keras.layers.Concatenate(name="pooled")([average, brightest])
-    return keras.Model(pixels, probabilities(pooled, n_classes), name="cnn_small")
+    return keras.Model(pixels, answer(pooled), name="cnn_small")

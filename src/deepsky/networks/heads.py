@@ -1,21 +1,51 @@
-"""What learns on top of fixed inputs, and how the two become one network."""
+"""What learns on top of fixed inputs, what a network answers, and how the parts become one network."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
+from deepsky.catalogue.decision_tree import COLUMNS
 from deepsky.networks.dropout import SeededDropout
+from deepsky.networks.tree import TreeFractions
+
+# Hidden units (n, unit) -> the output, a layer named after what it holds: "probabilities" or "fractions".
+# An answer counts in float32, also in a network of mixed precision: losses and sums need the digits.
+Answer = Callable[[keras.KerasTensor], keras.KerasTensor]
 
 # Keras' momentum of 0.99 needs hundreds of steps to forget its start; a head has a few hundred in all.
 NORM_MOMENTUM = 0.9
 
 
+def softmax_answer(n_classes: int) -> Answer:
+    """Answer with the probability of each class; every call of an answer makes new layers."""
+    return lambda hidden: _dense(n_classes, "softmax", "probabilities")(hidden)
+
+
+def sigmoid_answer(n_outputs: int) -> Answer:
+    """Answer with fractions in 0..1 that know nothing of each other."""
+    return lambda hidden: _dense(n_outputs, "sigmoid", "fractions")(hidden)
+
+
+def tree_answer() -> Answer:
+    """Answer with vote fractions in the order of ``decision_tree.COLUMNS`` that obey every sum of the tree."""
+
+    def answer(hidden: keras.KerasTensor) -> keras.KerasTensor:
+        logits = _dense(len(COLUMNS), "linear", "logits")(hidden)
+        return TreeFractions(dtype="float32", name="fractions")(logits)
+
+    return answer
+
+
+def _dense(units: int, activation: str, name: str) -> keras.layers.Dense:
+    return keras.layers.Dense(units, activation=activation, dtype="float32", name=name)
+
+
 def build_head(
     n_features: int,
-    n_classes: int,
+    answer: Answer,
     hidden_units: Sequence[int],
     activation: str,
     *,
@@ -24,38 +54,38 @@ def build_head(
     l2: float = 0.0,
     seed: int = 0,
 ) -> keras.Model:
-    """Build features -> probabilities: dense layers and a softmax.
+    """Build features -> answer: dense layers and what the answer adds.
 
     Args:
         n_features: length of a feature vector.
-        n_classes: number of probabilities.
+        answer: what the head ends in.
         hidden_units: width of each hidden layer, in order.
         activation: Keras' name of their activation.
-        dropout: share of each hidden layer's outputs left out in training.
+        dropout: share of each hidden layer's outputs left out in training; the features are all seen.
         batch_norm: whether each hidden layer is normalised before its activation.
         l2: penalty on every kernel.
         seed: of the initial kernels and of dropout.
     """
-    penalty = keras.regularizers.L2(l2) if l2 else None
     features = keras.Input((n_features,), name="pooled")
     hidden = features
     for layer, units in enumerate(hidden_units, start=1):
-        hidden = keras.layers.Dense(units, kernel_regularizer=penalty, name=f"hidden_{layer}")(hidden)
+        hidden = keras.layers.Dense(units, name=f"hidden_{layer}")(hidden)
         if batch_norm:
             hidden = keras.layers.BatchNormalization(momentum=NORM_MOMENTUM, name=f"norm_{layer}")(hidden)
         hidden = keras.layers.Activation(activation, name=f"{activation}_{layer}")(hidden)
         if dropout:
             hidden = SeededDropout(dropout, layer_seed(seed, layer), name=f"dropout_{layer}")(hidden)
-    last = keras.layers.Dense(n_classes, activation="softmax", kernel_regularizer=penalty, name="probabilities")
-    head = keras.Model(features, last(hidden), name="head")
-    for layer in range(len(hidden_units) + 1):
-        kernel = head.get_layer(f"hidden_{layer}" if layer else "probabilities").kernel
-        kernel.assign(first_kernel(seed, layer, *kernel.shape))
+    head = keras.Model(features, answer(hidden), name="head")
+    *inner, last = (layer for layer in head.layers if isinstance(layer, keras.layers.Dense))
+    for number, dense in enumerate([last, *inner]):
+        dense.kernel.assign(first_kernel(seed, number, *dense.kernel.shape))
+        if l2:  # here, because an answer is made before its head; the layer keeps it for its configuration
+            dense.kernel_regularizer = dense.kernel.regularizer = keras.regularizers.L2(l2)
     return head
 
 
 def first_kernel(seed: int, layer: int, n_in: int, n_out: int) -> npt.NDArray[np.float32]:
-    """Draw the initial kernel of a layer of a head, (n_in, n_out); layer 0 is the last one, the softmax.
+    """Draw the initial kernel of a layer of a head, (n_in, n_out); layer 0 is the last one, of the answer.
 
     Keras' own initialisers draw other numbers under each backend.
 
@@ -71,11 +101,6 @@ def layer_seed(seed: int, layer: int) -> int:
     return (seed * 1_000_003 + layer) % 2**31
 
 
-def probabilities(hidden: keras.KerasTensor, n_classes: int) -> keras.KerasTensor:
-    """Return the softmax layer over the classes."""
-    return keras.layers.Dense(n_classes, activation="softmax", name="probabilities")(hidden)
-
-
 def join(front: keras.Model, tail: keras.Model, name: str) -> keras.Model:
-    """Make image -> probabilities of a fixed front and a trained tail; both keep their weights."""
+    """Make image -> answer of a fixed front and a trained tail; both keep their weights."""
     return keras.Model(front.inputs[0], tail(front.outputs[0]), name=name)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from deepsky.archives.http import download
 from deepsky.errors import DataError, WeightsError
 from deepsky.networks import BACKBONES, choose
-from deepsky.networks.backbone import Backbone, load_weights
+from deepsky.networks.backbone import Backbone, draw_kernels, is_depthwise, load_weights
 from deepsky.networks.saving import save_h5
 
 FOLDER_VARIABLE = "DEEPSKY_WEIGHTS"
@@ -37,17 +37,24 @@ class WeightsParams:
         folder: a folder with Keras' no-top ``.h5`` files; the environment variable DEEPSKY_WEIGHTS overrides it.
         download: whether ``imagenet-or-random`` may use the network; ``imagenet`` always may.
         seed: of the random weights.
+        networks: the backbones whose weights are made ready: a stage each.
     """
 
     source: Literal["imagenet", "imagenet-or-random", "random"]
     folder: str | None
     download: bool
     seed: int
+    networks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a seed that no generator takes."""
+        """Refuse a seed that no generator takes, and networks that are unknown or named twice."""
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must lie between 0 and {2**32 - 1}, not {self.seed}")
+        for network in self.networks:
+            if network not in BACKBONES:
+                raise ValueError(f"networks: {network!r} is none of {', '.join(BACKBONES)}")
+            if self.networks.count(network) > 1:
+                raise ValueError(f"networks: {network!r} stands there twice")
 
 
 @dataclass(frozen=True)
@@ -121,17 +128,14 @@ def draw_weights(backbone: Backbone, seed: int) -> keras.Model:
 
     Returns:
         The network without top.
-
-    Source:
-        He et al. 2015, arXiv:1502.01852.
     """
     rng = np.random.default_rng(seed)
     base = backbone.build(CALIBRATION_SIZE_PX)
+    draw_kernels(base, rng)
     kernels = [variable for variable in base.trainable_variables if variable.name.endswith("kernel")]
     for kernel in kernels:
-        shape = tuple(kernel.shape)
-        values = rng.normal(0.0, np.sqrt(2.0 / _fan_in(kernel.path, shape)), shape).astype(np.float32)
-        kernel.assign(np.abs(values) if _is_depthwise(kernel.path) else values)
+        if is_depthwise(kernel.path):
+            kernel.assign(keras.ops.abs(kernel))
     rgb = keras.Input(base.input_shape[1:])
     pixels = keras.Model(rgb, backbone.scale(rgb))(_noise_pictures(rng))
     norms = [layer for layer in base.layers if isinstance(layer, keras.layers.BatchNormalization)]
@@ -193,16 +197,6 @@ def _places(params: WeightsParams) -> list[Path]:
 def _remedy(backbone: Backbone) -> str:
     file = backbone.weights_file
     return f"put {file} into a folder, name it in {FOLDER_VARIABLE} or weights.folder, and run the stage by force"
-
-
-def _fan_in(path: str, shape: tuple[int, ...]) -> int:
-    """Count the inputs of one output; a depthwise kernel (height, width, channel, multiplier) sees one channel."""
-    n_taps = shape[0] * shape[1]
-    return n_taps if _is_depthwise(path) else n_taps * shape[2]
-
-
-def _is_depthwise(path: str) -> bool:
-    return "depthwise" in path or "conv_dw" in path
 
 
 def _noise_pictures(rng: np.random.Generator) -> npt.NDArray[np.float32]:

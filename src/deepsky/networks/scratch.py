@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import keras
 
+from deepsky.networks.heads import Answer
 from deepsky.networks.inputs import ImageSpec
 
 
@@ -14,8 +15,9 @@ class ScratchNetwork:
 
     Attributes:
         build_front: images and side in px -> preprocessing without weights, run once per image.
-        build_tail: shape of the front's output and number of classes -> what learns.
+        build_tail: shape of the front's output and what the network answers -> what learns; its last convolutional
+            maps are the output of a layer named "maps".
     """
 
     build_front: Callable[[ImageSpec, int], keras.Model]
-    build_tail: Callable[[tuple[int, int, int], int], keras.Model]
+    build_tail: Callable[[tuple[int, int, int], Answer], keras.Model]

@@ -14,6 +14,7 @@ BACKBONE = Backbone(
     build=build,
     scale=caffe_scaling,
     min_size_px=32,
+    block_pattern=r"(block\d+)_",
     weights_file="vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
     weights_folder="vgg16",
     weights_digest="6d6bbae143d832006294945121d1f1fc",

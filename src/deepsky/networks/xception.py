@@ -30,6 +30,7 @@ BACKBONE = Backbone(
     build=build,
     scale=tf_scaling,
     min_size_px=71,
+    block_pattern=r"(block\d+)_",
     weights_file="xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
     weights_folder="xception",
     weights_digest="b0042744bf5b25fce3cb969f33bebb97",

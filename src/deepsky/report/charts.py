@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from matplotlib.ticker import MaxNLocator
 
+from deepsky.report.figures import curve_measures
+
 WIDTH, HEIGHT = 330, 190  # of one chart, in SVG units
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 10, 30
 
@@ -40,12 +42,12 @@ class Chart:
 
 
 def training_charts(history: Mapping[str, Sequence[float | None]]) -> list[Chart]:
-    """Return the charts of accuracy and loss.
+    """Return the charts of accuracy, or RMSE, and loss.
 
     Args:
-        history: ``epoch``, ``accuracy``, ``loss``, ``val_accuracy``, ``val_loss``, one value per epoch, or None.
+        history: ``epoch``, ``accuracy`` or ``rmse``, ``loss``, and both with ``val_``: one value per epoch, or None.
     """
-    return [_chart(measure, history) for measure in ("accuracy", "loss")]
+    return [_chart(measure, history) for measure in curve_measures(history)]
 
 
 def _chart(measure: str, history: Mapping[str, Sequence[float | None]]) -> Chart:

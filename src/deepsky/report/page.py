@@ -6,6 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from deepsky.catalogue.decision_tree import QUESTIONS
 from deepsky.report import charts
 from deepsky.report.results import Result, tuned_results
 
@@ -16,21 +17,34 @@ class DatasetPart:
 
     Attributes:
         name: of the dataset.
+        target: ``class`` or ``fractions``.
         n_test: test objects.
-        baseline: accuracy of always answering ``majority_class``.
-        majority_class: the training rows' most frequent class.
+        baseline: accuracy of always answering ``majority_class``, or RMSE of always answering the mean fractions.
+        majority_class: the training rows' most frequent class; empty for fractions.
         class_counts: split -> class -> objects.
-        by_network: its runs, tuned ones too.
+        by_network: its runs, tuned ones and recipes too.
         tuned: the tuned run of each network that has one.
     """
 
     name: str
+    target: str
     n_test: int
     baseline: float
     majority_class: str
     class_counts: dict[str, dict[str, int]]
     by_network: dict[str, Result]
     tuned: dict[str, Result]
+
+    @property
+    def in_matrix(self) -> bool:
+        """Whether networks of the matrix learned from it."""
+        return any(not one.is_recipe for one in self.by_network.values())
+
+    @property
+    def recipes(self) -> list[Result]:
+        """Return the runs of its recipes, the best first."""
+        runs = [one for one in self.by_network.values() if one.is_recipe]
+        return sorted(runs, key=lambda one: one.score[0], reverse=self.target == "class")
 
 
 def render_page(results: list[Result]) -> str:
@@ -49,20 +63,44 @@ def render_page(results: list[Result]) -> str:
     environment.globals.update(charts=charts.training_charts, chart_size=(charts.WIDTH, charts.HEIGHT))
     environment.filters.update(
         score=lambda value: f"{value:.3f}",
-        signed=lambda value: f"{value:+.3f}".replace("-", "−"),
+        fine=lambda value: f"{value:.4f}",
+        signed=_signed,
         percent=lambda value: f"{value:.0%}",
         short=_short,
         flat=_flat,
     )
-    scores = [one.summary["test_accuracy"] for one in results]
+    parts, of_classes = _datasets(results), [one for one in results if one.target == "class"]
+    in_front = [one for one in of_classes if not one.is_recipe] or of_classes  # warm-ups would win
+    networks = sorted({one.plain_network for one in results if not one.is_recipe})
+    scores = [one.score[0] for one in of_classes]
     return environment.get_template("page.html.jinja").render(
         results=results,
-        datasets=_datasets(results),
-        networks=sorted({one.plain_network for one in results}),
+        contents=_contents(results, parts, networks),
+        datasets=parts,
+        matrix=[part for part in parts if part.in_matrix],
+        networks=networks,
+        of_recipes=[part for part in parts if part.target == "class" and part.recipes],
+        of_fractions=[part for part in parts if part.target == "fractions"],
         tuned=tuned_results(results),
-        best=max(results, key=lambda one: one.summary["test_accuracy"]),
+        questions={question.number: question for question in QUESTIONS},
+        best=max(in_front, key=lambda one: one.score[0], default=None),
         shade=lambda value: _shade(value, min(scores), max(scores)),
     )
+
+
+def _contents(results: list[Result], parts: list[DatasetPart], networks: list[str]) -> str:
+    """Say what the page is about."""
+    n_matrix = sum(part.in_matrix for part in parts)
+    n_recipes, n_tuned = sum(one.is_recipe for one in results), sum(one.is_tuned for one in results)
+    texts = [f"{_count(n_matrix, 'dataset')} × {_count(len(networks), 'network')}"] if networks else []
+    texts += [_count(n_recipes, "recipe")] if n_recipes else []
+    texts += [f"{n_tuned} tuned by a search"] if n_tuned else []
+    listed = ", ".join([*texts[:-1], f"and {texts[-1]}"]) if len(texts) > 1 else texts[0]
+    return f"{_count(len(results), 'trained network')}: {listed}."
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'s' if n > 1 else ''}"
 
 
 def _datasets(results: list[Result]) -> list[DatasetPart]:
@@ -72,9 +110,10 @@ def _datasets(results: list[Result]) -> list[DatasetPart]:
             summary, details = one.summary, one.details
             parts[one.dataset] = DatasetPart(
                 one.dataset,
+                one.target,
                 summary["n_test"],
                 summary["test_baseline"],
-                details["majority_class"],
+                details.get("majority_class", ""),
                 details["class_counts"],
                 {},
                 {},
@@ -88,6 +127,10 @@ def _datasets(results: list[Result]) -> list[DatasetPart]:
 def _shade(value: float, lowest: float, highest: float) -> int:
     """Return how strongly a cell is coloured, 4 to 46 percent: text stays readable on it in both themes."""
     return round(4 + 42 * (value - lowest) / max(highest - lowest, 1e-9))
+
+
+def _signed(value: float, digits: str = "%.3f") -> str:
+    return digits.replace("%", "%+") % value if value >= 0 else "−" + digits % -value
 
 
 def _short(value: Any) -> str:

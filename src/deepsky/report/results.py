@@ -11,12 +11,19 @@ from deepsky.errors import DataError
 from deepsky.report.figures import NAMED_WEIGHTS
 
 _REMEDY = "run dvc repro to evaluate again"
-_SUMMARY_KEYS = (
-    "weights", "n_test", "test_accuracy", "test_accuracy_low", "test_accuracy_high", "test_baseline", "test_f1_macro",
-    "test_f1_weighted",
-)  # fmt: skip
+_SUMMARY_KEYS = {
+    "class": (
+        "weights", "n_test", "test_accuracy", "test_accuracy_low", "test_accuracy_high", "test_baseline",
+        "test_f1_macro", "test_f1_weighted", "train_accuracy",
+    ),
+    "fractions": (
+        "weights", "n_test", "test_rmse", "test_rmse_low", "test_rmse_high", "test_baseline", "test_tree_sum_error",
+        "train_rmse",
+    ),
+}  # fmt: skip
 _TUNED_KEYS = ("tuned_from", "study", "trial", "gain", "gain_low", "gain_high")
-_DETAIL_KEYS = ("classes", "params", "splits", "history", "class_counts", "majority_class", "n_parameters", "n_images")
+_DETAIL_KEYS = ("classes", "params", "splits", "history", "class_counts", "n_parameters", "n_images")
+_TARGET_DETAIL_KEYS = {"class": ("majority_class", "confused"), "fractions": ()}
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,7 @@ class Result:
 
     Attributes:
         dataset: its name.
-        network: its name.
+        network: its name, or that of the recipe.
         summary: its entry of the metrics file (see stage evaluate).
         details: its own metrics.json.
     """
@@ -34,6 +41,23 @@ class Result:
     network: str
     summary: dict[str, Any]
     details: dict[str, Any]
+
+    @property
+    def target(self) -> str:
+        """What was learned: ``class`` or ``fractions``."""
+        return str(self.summary["target"])
+
+    @property
+    def is_recipe(self) -> bool:
+        """Whether it stands for itself, not in the matrix of datasets and networks."""
+        return "way" in self.summary
+
+    @property
+    def score(self) -> tuple[float, float, float]:
+        """Test accuracy, or RMSE of fractions, with the ends of its 95 % interval."""
+        measure = "accuracy" if self.target == "class" else "rmse"
+        value, low, high = (self.summary[f"test_{measure}{end}"] for end in ("", "_low", "_high"))
+        return value, low, high
 
     @property
     def plain_network(self) -> str:
@@ -47,8 +71,10 @@ class Result:
 
     @property
     def beats_baseline(self) -> bool:
-        """Whether the whole 95 % interval lies above the baseline."""
-        return bool(self.summary["test_accuracy_low"] > self.summary["test_baseline"])
+        """Whether the whole 95 % interval is better than the baseline."""
+        _, low, high = self.score
+        baseline = self.summary["test_baseline"]
+        return bool(low > baseline if self.target == "class" else high < baseline)
 
     @property
     def has_random_weights(self) -> bool:
@@ -86,15 +112,12 @@ def read_results(evaluation: Path, metrics: Path) -> list[Result]:
     Raises:
         DataError: a file is missing, malformed or lacks a key, or there is no run at all.
     """
-    summary = _read_json(metrics)
     results = []
-    for dataset, of_dataset in sorted(summary.items()):
+    for dataset, of_dataset in sorted(_read_json(metrics).items()):
         for network, figures in sorted(of_dataset.items()):
             path = evaluation / dataset / network / "metrics.json"
             details = _read_json(path)
-            _check_keys(figures, _SUMMARY_KEYS, f"{metrics}: {dataset}.{network}")
-            _check_keys(figures, _TUNED_KEYS if "tuned_from" in figures else (), f"{metrics}: {dataset}.{network}")
-            _check_keys(details, _DETAIL_KEYS, path)
+            _check_entry(figures, details, f"{metrics}: {dataset}.{network}", path)
             results.append(Result(dataset, network, figures, details))
     if not results:
         raise DataError(metrics, "holds no run", "name datasets and networks in params.yaml, then run dvc repro")
@@ -146,6 +169,16 @@ def _fit_params(one: Result) -> dict[str, Any]:
     """Return section train, or scratch.NETWORK, as the run has it."""
     params = one.details["params"]
     return dict(params["train"] if "train" in params else params["scratch"])
+
+
+def _check_entry(figures: dict[str, Any], details: dict[str, Any], where: str, details_path: Path) -> None:
+    _check_keys(figures, ("target",), where)
+    target = figures["target"]
+    if target not in _SUMMARY_KEYS:
+        raise DataError(where, f"has an unknown target {target!r}", _REMEDY)
+    _check_keys(figures, _SUMMARY_KEYS[target], where)
+    _check_keys(figures, _TUNED_KEYS if "tuned_from" in figures else (), where)
+    _check_keys(details, _DETAIL_KEYS + _TARGET_DETAIL_KEYS[target], details_path)
 
 
 def _check_keys(value: dict[str, Any], keys: tuple[str, ...], where: object) -> None:

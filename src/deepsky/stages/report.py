@@ -1,17 +1,17 @@
-"""Stage report: the page a newcomer opens first, the table behind it, and the overview picture."""
+"""Stage report: the page a newcomer opens first, the table behind it, and the overview pictures."""
 
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from deepsky.files import whole_folder
-from deepsky.report.figures import Cell, results_figure, save_png
+from deepsky.report.figures import NAMED_WEIGHTS, Cell, Ranked, ranking_figure, results_figure, save_png
 from deepsky.report.page import render_page
 from deepsky.report.results import Result, read_results, results_table
 
 
 def run(*, evaluation: Path, metrics: Path, out: Path) -> None:
-    """Write index.html, results.csv and results.png.
+    """Write index.html and results.csv, and what there is of results.png, recipes.png and fractions.png.
 
     Args:
         evaluation: folder of DATASET/NETWORK/metrics.json, as stage evaluate writes it.
@@ -22,10 +22,18 @@ def run(*, evaluation: Path, metrics: Path, out: Path) -> None:
         DataError: a file is missing, malformed or lacks a key.
     """
     results = read_results(evaluation, metrics)
+    matrix = [one for one in results if not one.is_recipe]
+    recipes = [one for one in results if one.is_recipe and one.target == "class"]
+    fractions = [one for one in results if one.target == "fractions"]
     with whole_folder(out) as folder:
         (folder / "index.html").write_text(render_page(results), encoding="utf-8")
         results_table(results).to_csv(folder / "results.csv", index=False, lineterminator="\n")
-        save_png(_overview(results), folder / "results.png")
+        if matrix:
+            save_png(_overview(matrix), folder / "results.png")
+        if recipes:
+            save_png(_ranking(recipes, "test accuracy", "Recipes"), folder / "recipes.png")
+        if fractions:
+            save_png(_ranking(fractions, "test RMSE (less is better)", "Vote fractions"), folder / "fractions.png")
 
 
 def _overview(results: list[Result]) -> Figure:
@@ -33,9 +41,18 @@ def _overview(results: list[Result]) -> Figure:
     baselines: dict[str, float] = {}
     tuned = {(one.dataset, one.plain_network): one.summary["test_accuracy"] for one in results if one.is_tuned}
     for one in (one for one in results if not one.is_tuned):
-        accuracy, low, high = (one.summary[f"test_accuracy{end}"] for end in ("", "_low", "_high"))
         name = one.dataset, one.network
-        cells[name] = Cell(accuracy, low, high, one.summary["weights"], tuned.get(name))
+        cells[name] = Cell(*one.score, one.summary["weights"], tuned.get(name))
         baselines.setdefault(one.dataset, one.summary["test_baseline"])
     title = "Test accuracy with its 95 % interval, beside the majority-class baseline"
     return results_figure(cells, baselines, sorted({network for _, network in cells}), title)
+
+
+def _ranking(results: list[Result], measure: str, title: str) -> Figure:
+    """Rank the runs of each dataset, the best first."""
+    groups: dict[str, list[Ranked]] = {}
+    for one in sorted(results, key=lambda one: one.score[0], reverse=results[0].target == "class"):
+        weights = one.summary["weights"]
+        name = f"{one.network} (weights={weights})" if weights in NAMED_WEIGHTS else one.network
+        groups.setdefault(one.dataset, []).append(Ranked(name, *one.score, one.summary["test_baseline"]))
+    return ranking_figure(dict(sorted(groups.items())), measure, title)

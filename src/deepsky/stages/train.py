@@ -8,13 +8,13 @@ from typing import Any
 from deepsky.datasets.packed import open_packed
 from deepsky.networks import BACKBONES, choose
 from deepsky.networks.backbone import BackboneParams, build_features
-from deepsky.networks.heads import build_head
+from deepsky.networks.heads import build_head, softmax_answer
 from deepsky.networks.pretrained import read_weights_card
 from deepsky.tracking.origin import origin_tags
 from deepsky.tracking.training import track_training
 from deepsky.training.features import image_spec, read_features
 from deepsky.training.fit import TrainParams
-from deepsky.training.job import Job, read_split
+from deepsky.training.job import FeatureJob, read_split
 from deepsky.tuning.adopted import Adopted
 
 
@@ -71,7 +71,7 @@ def run(
     front = build_features(choose(BACKBONES, network), image_spec(opened), backbone, weights / "weights.h5")
     head = build_head(
         inputs.shape[1],
-        len(opened.card.classes),
+        softmax_answer(len(opened.card.classes)),
         params.hidden_units,
         params.activation,
         dropout=params.dropout,
@@ -84,7 +84,19 @@ def run(
     if adopted:
         label, tags = adopted.label, origin_tags(experiment, adopted.study, adopted.trial)
         settings["tuned"] = adopted.origin
-    job = Job(dataset, label, card.weights, opened, assigned, front, head, inputs, params, settings)
+    job = FeatureJob(
+        dataset=dataset,
+        network=label,
+        weights=card.weights,
+        way="frozen",
+        packed=opened,
+        split=assigned,
+        front=front,
+        tail=head,
+        inputs=inputs,
+        params=params,
+        settings=settings,
+    )
     figures = track_training(job, experiment, out, network=network, tags=tags)
     print(
         f"{dataset} x {label} ({card.weights} weights): val_accuracy {figures['val_accuracy']:.3f} "

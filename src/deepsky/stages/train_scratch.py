@@ -9,11 +9,12 @@ import keras
 
 from deepsky.datasets.packed import open_packed
 from deepsky.networks import SCRATCH, choose
+from deepsky.networks.heads import softmax_answer
 from deepsky.tracking.origin import origin_tags
 from deepsky.tracking.training import track_training
 from deepsky.training.features import image_spec, predict_slices
 from deepsky.training.fit import ScratchParams
-from deepsky.training.job import Job, read_split
+from deepsky.training.job import FeatureJob, read_split
 from deepsky.tuning.adopted import Adopted
 
 
@@ -64,13 +65,25 @@ def run(
     # The front has no weights: its output, n images of input_size_px squared, is kept in memory for all epochs.
     inputs = predict_slices(front, opened.images, params.batch_size)
     keras.utils.set_random_seed(params.seed)
-    tail = kind.build_tail(inputs.shape[1:], len(opened.card.classes))
+    tail = kind.build_tail(inputs.shape[1:], softmax_answer(len(opened.card.classes)))
     settings = {"scratch": asdict(params), **data}
     label, tags = network, dict[str, str]()
     if adopted:
         label, tags = adopted.label, origin_tags(experiment, adopted.study, adopted.trial)
         settings["tuned"] = adopted.origin
-    job = Job(dataset, label, "scratch", opened, assigned, front, tail, inputs, params, settings)
+    job = FeatureJob(
+        dataset=dataset,
+        network=label,
+        weights="scratch",
+        way="from_scratch",
+        packed=opened,
+        split=assigned,
+        front=front,
+        tail=tail,
+        inputs=inputs,
+        params=params,
+        settings=settings,
+    )
     figures = track_training(job, experiment, out, network=network, tags=tags)
     print(
         f"{dataset} x {label}: val_accuracy {figures['val_accuracy']:.3f} at epoch {figures['kept_epoch']:.0f} "

@@ -52,13 +52,14 @@ def current_lineage(dataset: str, network: str) -> Lineage:
     commit, dirty = _git_state()
     if not stage or root is None:
         return Lineage(git_commit=commit, git_dirty=dirty)
-    definition = _read(root / "dvc.yaml").get("stages", {}).get(stage.rpartition(":")[2].partition("@")[0], {})
+    name, _, key = stage.rpartition(":")[2].partition("@")
+    definition = _read(root / "dvc.yaml").get("stages", {}).get(name, {})
     deps = map(str, definition.get("do", definition).get("deps", ()))
     # Source files are deps too, but no stage writes them: git knows them.
     read = [
-        dep.replace("${item.dataset}", dataset).replace("${item.network}", network)
+        dep.replace("${item.dataset}", dataset).replace("${item.network}", network).replace("${key}", key)
         for dep in deps
-        if not dep.endswith(".py")
+        if not dep.startswith("src/")
     ]
     return Lineage(stage, _wait_for_hashes(root, read), commit, dirty)
 

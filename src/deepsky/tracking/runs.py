@@ -2,14 +2,11 @@
 
 import hashlib
 import os
-import signal
 import socket
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import psutil
@@ -18,6 +15,7 @@ from mlflow.entities import Run as StoredRun
 from mlflow.tracking import MlflowClient
 
 from deepsky.errors import TrackingError
+from deepsky.tracking.interruption import interruptible, status_of, uninterrupted
 from deepsky.tracking.lineage import Lineage, current_lineage, recorded_lineage
 from deepsky.tracking.store import prepare, store_errors
 
@@ -85,7 +83,7 @@ class Run:
                 self._client.log_batch(self.run_id, params=items[first : first + _MAX_PARAMS_PER_CALL])
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
-        """Copy a file, or all files of a folder, into the run's artifacts below ``folder``.
+        """Copy a file, or all that a folder holds, into the run's artifacts below ``folder``.
 
         Raises:
             TrackingError: the store refuses.
@@ -146,19 +144,20 @@ def training_run(
     Raises:
         TrackingError: the store cannot be used.
     """
-    close_dead_runs(experiment)
-    lineage = current_lineage(dataset, network)
-    run = _create(experiment, dataset, label or network, params, tags, lineage)
-    with _sigterm_raises():
+    run: Run | None = None
+    with interruptible():
         try:
+            with uninterrupted():  # nobody could close a run that is made but not known yet
+                close_dead_runs(experiment)
+                lineage = current_lineage(dataset, network)
+                run = _create(experiment, dataset, label or network, params, tags, lineage)
             yield run
-        except (KeyboardInterrupt, _Terminated):
-            _close_quietly(run, "KILLED")
+            with uninterrupted():
+                _close(run, "FINISHED")
+        except BaseException as error:
+            if run is not None:
+                _close_quietly(run, status_of(error))
             raise
-        except BaseException:
-            _close_quietly(run, "FAILED")
-            raise
-        _close(run, "FINISHED")
 
 
 def restored_run(
@@ -180,13 +179,13 @@ def restored_run(
         TrackingError: the store cannot be used.
     """
     tags = {"weights": str(facts["weights"]), "restored": "true"}
+    tags |= {"way": facts["way"]} if "way" in facts else {}
     params = {key: value for key, value in facts.items() if key not in ("params", "class_counts", "classes")}
     params |= facts["params"]
     run = _create(experiment, facts["dataset"], facts["network"], params, tags, recorded_lineage(trained))
     try:
         run.log_history(history)
-        for file in sorted(path for path in trained.iterdir() if path.is_file()):
-            run.log_artifact(file)
+        run.log_artifact(trained)
         run.finish_key(run_key(trained))
     except BaseException:
         _close_quietly(run, "FAILED")
@@ -316,30 +315,8 @@ def _close(run: Run, status: str) -> None:
 
 def _close_quietly(run: Run, status: str) -> None:
     """Close a run on the way out of an error, which must stay the one that is reported."""
-    with suppress(TrackingError):
+    with uninterrupted(), suppress(TrackingError):
         _close(run, status)
-
-
-class _Terminated(SystemExit):
-    """SIGTERM arrived."""
-
-
-@contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Let SIGTERM unwind the block like Ctrl-C does; only the main thread may set signal handlers."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def terminate(number: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not stop the run from being closed
-        raise _Terminated(128 + number)
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def flatten(params: Mapping[str, object], prefix: str = "") -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""A training that is an MLflow run: what the two train stages share."""
+"""A training that is an MLflow run: what the train stages share."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import keras
@@ -14,7 +14,15 @@ from deepsky.training.job import Job, describe, train
 NOT_PARAMETERS = ("params", "class_counts", "classes")
 
 
-def track_training(job: Job, experiment: str, out: Path, *, network: str, tags: Mapping[str, str]) -> dict[str, float]:
+def track_training(
+    job: Job,
+    experiment: str,
+    out: Path,
+    *,
+    network: str,
+    tags: Mapping[str, str],
+    draw: Callable[[Path], None] | None = None,
+) -> dict[str, float]:
     """Train, write the folder ``out`` whole, and log all of it as one run.
 
     Args:
@@ -23,6 +31,7 @@ def track_training(job: Job, experiment: str, out: Path, *, network: str, tags: 
         out: folder of the trained network.
         network: a key of the registries; the job may call it otherwise.
         tags: more tags of the run.
+        draw: adds pictures to the folder of a trained network.
 
     Returns:
         The figures that were logged, see ``deepsky.training.job.train``.
@@ -44,9 +53,10 @@ def track_training(job: Job, experiment: str, out: Path, *, network: str, tags: 
     ) as run:
         with whole_folder(out) as folder:
             figures = train(job, folder, [LogEpochs(run)])
+            if draw:
+                draw(folder)
         run.log_metrics({name: figures[name] for name in ("training_s", "images_per_s", "kept_epoch")})
-        for path in sorted(out.iterdir()):
-            run.log_artifact(path)
+        run.log_artifact(out)
         run.finish_key(run_key(out))
     return figures
 

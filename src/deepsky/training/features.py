@@ -40,7 +40,12 @@ def image_spec(packed: Packed) -> ImageSpec:
 
 
 def predict_slices(
-    model: keras.Model, images: npt.NDArray[Any], batch_size: int, slice_bytes: int = SLICE_BYTES
+    model: keras.Model,
+    images: npt.NDArray[Any],
+    batch_size: int,
+    slice_bytes: int = SLICE_BYTES,
+    *,
+    chosen: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Predict on images that need not fit into memory.
 
@@ -49,16 +54,17 @@ def predict_slices(
         images: array or memory map, n first.
         batch_size: images per step.
         slice_bytes: how much of the images is read at once, at least.
+        chosen: which images; None: all.
 
     Returns:
         Float32, (n, *model.output_shape[1:]).
     """
-    n_images = len(images)
+    n_images = len(images if chosen is None else chosen)
     bytes_each = max(1, images[:1].nbytes)
     n_slice = max(1, slice_bytes // (bytes_each * batch_size)) * batch_size
     result = np.empty((n_images, *model.output_shape[1:]), np.float32)
     for start in range(0, n_images, n_slice):
-        part = np.array(images[start : start + n_slice])
+        part = np.array(images[start : start + n_slice] if chosen is None else images[chosen[start : start + n_slice]])
         result[start : start + n_slice] = model.predict(part, batch_size=batch_size, verbose=0)
     return result
 

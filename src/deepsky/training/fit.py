@@ -9,12 +9,15 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from keras.optimizers.schedules import CosineDecay
+from keras.optimizers.schedules import CosineDecay, LearningRateSchedule
 
 from deepsky.errors import ConfigError, DataError
 
 SPLITS = ("train", "val", "test")
 HISTORY_COLUMNS = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss")
+# Of schedule one_cycle: the share of the steps that rise, and where they start, as a share of learning_rate.
+WARM_UP, FIRST_RATE = 0.3, 0.04
+PLAIN_LOSS = "plain_loss"  # the metric that is the loss without label smoothing, penalties and weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +29,8 @@ class FitParams:
         label_smoothing: how much of each label is spread over all classes, in training only.
         optimizer: whose update rule.
         learning_rate: its step size, at the first step.
-        schedule: ``constant``, or ``cosine`` from learning_rate down to 0 at the last step.
+        schedule: ``constant``; ``cosine`` from learning_rate down to 0 at the last step; or ``one_cycle``, which first
+            rises to learning_rate, for 30 % of the steps.
         weight_decay: of ``adamw``; the other optimizers have none.
         momentum: of ``sgd``; the other optimizers have their own.
         batch_size: examples per step.
@@ -39,7 +43,7 @@ class FitParams:
     label_smoothing: float
     optimizer: Literal["adam", "adamw", "adamax", "sgd"]
     learning_rate: float
-    schedule: Literal["constant", "cosine"]
+    schedule: Literal["constant", "cosine", "one_cycle"]
     weight_decay: float
     momentum: float
     batch_size: int
@@ -70,7 +74,7 @@ class TrainParams(FitParams):
     Attributes:
         hidden_units: width of each hidden layer, in order; none: a softmax regression.
         activation: of the hidden layers.
-        dropout: share of each hidden layer's outputs left out in training.
+        dropout: share of each hidden layer's outputs left out in training; without such layers it does nothing.
         batch_norm: whether each hidden layer is normalised before its activation.
         l2: this times the sum of the squared kernels is added to the loss.
     """
@@ -204,12 +208,9 @@ def fit(
     model.compile(
         optimizer=make_optimizer(params, n_steps=params.epochs * len(batches)),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=params.label_smoothing),
-        metrics=["accuracy", keras.metrics.CategoricalCrossentropy(name="cross_entropy")],
+        metrics=["accuracy", keras.metrics.CategoricalCrossentropy(name=PLAIN_LOSS)],
         # XLA under TensorFlow takes longer to compile than ten epochs of a head; JAX without it runs step by step.
         jit_compile=keras.backend.backend() != "tensorflow",
-    )
-    best = keras.callbacks.EarlyStopping(
-        "val_loss", mode="min", patience=params.patience or params.epochs, restore_best_weights=params.keep == "best"
     )
     watched = examples.rows("val")
     history = model.fit(
@@ -217,16 +218,36 @@ def fit(
         epochs=params.epochs,
         shuffle=False,  # Batches does
         validation_data=(examples.inputs_of(watched), examples.targets_of(watched)),
-        callbacks=[PlainLosses(), StopOnNonFinite(), best, *callbacks],
+        callbacks=[PlainLosses(), StopOnNonFinite(), keep_best(params), *callbacks],
         verbose=0,
     ).history
     return pd.DataFrame({"epoch": range(1, len(history["loss"]) + 1), **history})[list(HISTORY_COLUMNS)]
 
 
+def keep_best(params: FitParams) -> keras.callbacks.Callback:
+    """Return the callback that ends a fit by its patience, and puts the best weights back where they shall stay."""
+    patience, restore = params.patience or params.epochs, params.keep == "best"
+    return keras.callbacks.EarlyStopping("val_loss", mode="min", patience=patience, restore_best_weights=restore)
+
+
+def make_rate(params: FitParams, n_steps: int) -> float | LearningRateSchedule:
+    """Return the step size of a fit of ``n_steps`` steps.
+
+    Source:
+        One cycle: Smith 2018, arXiv:1803.09820, with a cosine for its way down.
+    """
+    rate = params.learning_rate
+    if params.schedule == "constant":
+        return rate
+    if params.schedule == "cosine":
+        return CosineDecay(rate, n_steps)
+    n_rising = int(WARM_UP * n_steps)
+    return CosineDecay(rate * FIRST_RATE, n_steps - n_rising, warmup_target=rate, warmup_steps=n_rising)
+
+
 def make_optimizer(params: FitParams, n_steps: int) -> keras.optimizers.Optimizer:
     """Return the optimizer of a fit of ``n_steps`` steps."""
-    constant = params.schedule == "constant"
-    rate = params.learning_rate if constant else CosineDecay(params.learning_rate, n_steps)
+    rate = make_rate(params, n_steps)
     make: Mapping[str, Callable[[], keras.optimizers.Optimizer]] = {
         "adam": lambda: keras.optimizers.Adam(rate),
         "adamw": lambda: keras.optimizers.AdamW(rate, weight_decay=params.weight_decay),
@@ -236,15 +257,21 @@ def make_optimizer(params: FitParams, n_steps: int) -> keras.optimizers.Optimize
     return make[params.optimizer]()
 
 
+def on_cpu() -> bool:
+    """Tell whether Keras has no accelerator to compute on."""
+    return str(keras.distribution.list_devices()[0]).startswith("cpu")
+
+
 class PlainLosses(keras.callbacks.Callback):
-    """Let ``loss`` and ``val_loss`` mean the cross-entropy alone for every callback after this one."""
+    """Let ``loss`` and ``val_loss`` mean the metric PLAIN_LOSS alone for every callback after this one."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Rename; Keras hands the same dict to all callbacks."""
         assert logs is not None
         logs["objective"] = logs.pop("loss")
-        logs.pop("val_loss")
-        logs["loss"], logs["val_loss"] = logs.pop("cross_entropy"), logs.pop("val_cross_entropy")
+        logs["loss"] = logs.pop(PLAIN_LOSS)
+        if f"val_{PLAIN_LOSS}" in logs:
+            logs["val_loss"] = logs.pop(f"val_{PLAIN_LOSS}")
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
@@ -253,7 +280,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Look at the losses, whose means keep the NaN of any step, and at the weights: ReLU turns their NaN into 0."""
         assert logs is not None
-        for name, value in (("loss", logs["objective"]), ("val_loss", logs["val_loss"])):
+        for name, value in (("loss", logs["objective"]), ("val_loss", logs.get("val_loss", 0.0))):
             if not math.isfinite(value):
                 raise ConfigError(f"epoch {epoch + 1}", f"{name} is {value}", "lower learning_rate in params.yaml")
         for weight in self.model.weights:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from deepsky.catalogue.decision_tree import COLUMNS
 from deepsky.datasets.packed import Packed
 from deepsky.errors import DataError
 from deepsky.networks.heads import join
@@ -22,19 +24,19 @@ from deepsky.training.saved import ModelCard, save_network
 FLOAT_FORMAT = "%.6f"
 
 
-@dataclass(frozen=True)
-class Job:
+@dataclass(frozen=True, kw_only=True)
+class Job(ABC):
     """One training.
 
     Attributes:
         dataset: its name.
-        network: a key of the registries.
-        weights: what the front started from; ``scratch`` where it has no weights.
+        network: a key of the registries, or what the run calls it.
+        weights: what it started from; ``scratch`` where it drew them itself.
+        way: what of the network learns, and from what.
         packed: the dataset.
         split: ``train``, ``val`` or ``test`` of each row of the dataset, (n_rows,).
         front: image -> inputs of the tail; nothing in it trains.
-        tail: inputs -> probabilities; trained in place.
-        inputs: the front's output for every distinct image, float32.
+        tail: inputs -> answer; trained in place.
         params: how the tail is fitted.
         settings: every parameter that shaped the result, nested as in params.yaml.
     """
@@ -42,13 +44,56 @@ class Job:
     dataset: str
     network: str
     weights: Literal["imagenet", "custom", "random", "scratch"]
+    way: Literal["frozen", "fine_tune", "from_scratch"]
     packed: Packed
     split: npt.NDArray[np.str_]
     front: keras.Model
     tail: keras.Model
-    inputs: npt.NDArray[np.float32]
     params: FitParams
     settings: Mapping[str, Any]
+
+    @abstractmethod
+    def fit(self, callbacks: Sequence[keras.callbacks.Callback]) -> pd.DataFrame:
+        """Train the tail; return the history, one row per epoch."""
+
+    @abstractmethod
+    def answers(self) -> npt.NDArray[np.float32]:
+        """Return what the whole network says of every distinct image, (n_images, n_outputs)."""
+
+    def plain_answers(self, images: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
+        """Return the answers of some images from one view, (n, n_outputs); None where ``answers`` are just these."""
+        return None
+
+    def whole(self) -> keras.Model:
+        """Return the network to save: image -> answer."""
+        return join(self.front, self.tail, self.network)
+
+    def kept_epoch(self, history: pd.DataFrame) -> int:
+        """Return the epoch whose weights stayed."""
+        last = int(history["epoch"].iloc[-1])
+        return last if self.params.keep == "last" else int(history.loc[history["val_loss"].idxmin(), "epoch"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureJob(Job):
+    """A tail that learns from what its front made of every image once.
+
+    Attributes:
+        inputs: the front's output for every distinct image, float32.
+    """
+
+    inputs: npt.NDArray[np.float32]
+
+    def fit(self, callbacks: Sequence[keras.callbacks.Callback]) -> pd.DataFrame:
+        """Train the tail."""
+        card, image = self.packed.card, self.packed.rows["image"].to_numpy(np.int64)
+        examples = Examples(self.inputs, image, self.packed.labels, self.split, n_classes=len(card.classes))
+        return fit(self.tail, examples, self.params, callbacks)
+
+    def answers(self) -> npt.NDArray[np.float32]:
+        """Predict from the inputs."""
+        predicted = self.tail.predict(self.inputs, batch_size=max(256, self.params.batch_size), verbose=0)
+        return np.asarray(predicted, np.float32)
 
 
 def read_split(path: Path, packed: Packed) -> npt.NDArray[np.str_]:
@@ -81,6 +126,8 @@ def describe(job: Job) -> dict[str, Any]:
         "dataset": job.dataset,
         "network": job.network,
         "weights": job.weights,
+        "way": job.way,
+        "target": card.target,
         "classes": list(card.classes),
         "kind": card.kind,
         "bands": list(card.bands),
@@ -97,7 +144,7 @@ def describe(job: Job) -> dict[str, Any]:
 
 
 def train(job: Job, folder: Path, callbacks: Sequence[keras.callbacks.Callback] = ()) -> dict[str, float]:
-    """Fit the tail and write model.h5, history.csv, predictions.csv and run.json.
+    """Fit the tail and write model.h5, history.csv, predictions.csv (and predictions_plain.csv) and run.json.
 
     Args:
         job: what is trained.
@@ -112,21 +159,18 @@ def train(job: Job, folder: Path, callbacks: Sequence[keras.callbacks.Callback] 
         DataError: train or val holds no rows, or an input is not finite.
         ConfigError: the loss or a weight is no longer finite.
     """
-    rows, card = job.packed.rows, job.packed.card
-    examples = Examples(
-        job.inputs, rows["image"].to_numpy(np.int64), job.packed.labels, job.split, n_classes=len(card.classes)
-    )
     started = time.perf_counter()
-    history = fit(job.tail, examples, job.params, callbacks)
+    history = job.fit(callbacks)
     training_s = time.perf_counter() - started
+    kept_epoch = job.kept_epoch(history)
     write_csv(history, folder / "history.csv")
-    write_csv(_predictions(job), folder / "predictions.csv")
-    (folder / "run.json").write_text(json.dumps(describe(job), indent=2) + "\n")
-    save_network(folder / "model.h5", join(job.front, job.tail, job.network), _model_card(job))
-    n_fitted = int((job.split == "train").sum()) * job.params.epochs
-    kept = history.iloc[-1] if job.params.keep == "last" else history.loc[history["val_loss"].idxmin()]
-    kept = kept.rename({"epoch": "kept_epoch"})
-    return {"training_s": training_s, "images_per_s": n_fitted / training_s, **kept.to_dict()}
+    _write_predictions(job, folder)
+    facts = describe(job) | {"n_epochs": len(history), "kept_epoch": kept_epoch}
+    (folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
+    save_network(folder / "model.h5", job.whole(), _model_card(job))
+    n_fitted = int((job.split == "train").sum()) * len(history)
+    kept = history.set_index("epoch").loc[kept_epoch].to_dict()
+    return {"training_s": training_s, "images_per_s": n_fitted / training_s, "kept_epoch": kept_epoch, **kept}
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -134,15 +178,28 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     table.to_csv(path, index=False, float_format=FLOAT_FORMAT, lineterminator="\n")
 
 
-def _predictions(job: Job) -> pd.DataFrame:
-    """One row per object of every split: id, split, label and the probability of each class."""
-    rows = job.packed.rows
-    # Rows that share an image share its probabilities: predict once per image.
-    per_image = job.tail.predict(job.inputs, batch_size=max(256, job.params.batch_size), verbose=0)
-    probabilities = per_image[rows["image"].to_numpy(np.int64)]
-    names = [f"p_{name}" for name in job.packed.card.classes]
-    left = pd.DataFrame({"id": rows["id"], "split": job.split, "label": rows["label"]})
-    return pd.concat([left, pd.DataFrame(probabilities, columns=names, index=left.index)], axis=1)
+def _write_predictions(job: Job, folder: Path) -> None:
+    """Write what the network says of every row, and of the test rows from one view where it takes the mean of many."""
+    image = job.packed.rows["image"].to_numpy(np.int64)
+    # Rows that share an image share its answer: predict once per image.
+    write_csv(_predictions(job, np.arange(len(image)), job.answers()[image]), folder / "predictions.csv")
+    test = np.flatnonzero(job.split == "test")
+    images, place = np.unique(image[test], return_inverse=True)
+    plain = job.plain_answers(images)
+    if plain is not None:
+        write_csv(_predictions(job, test, plain[place]), folder / "predictions_plain.csv")
+
+
+def _predictions(job: Job, rows: npt.NDArray[np.int64], answers: npt.NDArray[np.float32]) -> pd.DataFrame:
+    """Table id, split, label and the answers of some rows; of vote fractions also the truth."""
+    card, table = job.packed.card, job.packed.rows.iloc[rows]
+    left = pd.DataFrame({"id": table["id"], "split": job.split[rows], "label": table["label"]})
+    names = COLUMNS if card.target == "fractions" else card.classes
+    parts = [left, pd.DataFrame(answers, columns=[f"p_{name}" for name in names], index=left.index)]
+    if job.packed.fractions is not None:
+        truth = job.packed.fractions[rows]
+        parts.append(pd.DataFrame(truth, columns=[f"t_{name}" for name in names], index=left.index))
+    return pd.concat(parts, axis=1)
 
 
 def _model_card(job: Job) -> ModelCard:
@@ -158,4 +215,7 @@ def _model_card(job: Job) -> ModelCard:
         image_shape=spec.shape,
         pixel_scale_arcsec=card.pixel_scale_arcsec,
         crop_px=card.crop_px,
+        target=card.target,
+        denoise=card.denoise,
+        denoise_strength=card.denoise_strength,
     )

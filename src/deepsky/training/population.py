@@ -13,7 +13,7 @@ from keras import ops
 
 from deepsky.metrics import score_heads
 from deepsky.networks.heads import first_kernel
-from deepsky.training.fit import Batches, Examples, TrainParams
+from deepsky.training.fit import Batches, Examples, TrainParams, on_cpu
 from deepsky.training.stacked import Heads, HeadsOptimizer, Shape
 from deepsky.training.trials import EpochScore, OnEpoch, Outcome
 
@@ -55,7 +55,7 @@ class HeadTrainer:
         Args:
             max_padding: how many times its own weights a group of heads may fill; None: by the device.
         """
-        self._max_padding = max_padding or (_MAX_PADDING_CPU if _on_cpu() else math.inf)
+        self._max_padding = max_padding or (_MAX_PADDING_CPU if on_cpu() else math.inf)
         self._programs: dict[Shape, Program] = {}
 
     def train(self, candidates: Sequence[TrainParams], examples: Examples, on_epoch: OnEpoch) -> list[Outcome]:
@@ -98,10 +98,6 @@ class HeadTrainer:
                 groups.append((shape, group))
                 left = left[size:]
         return groups
-
-
-def _on_cpu() -> bool:
-    return str(keras.distribution.list_devices()[0]).startswith("cpu")
 
 
 def _by(heads: Sequence[Head], key: Callable[[Head], Any]) -> list[list[Head]]:
@@ -162,7 +158,7 @@ class Program:
         self._optimizer = HeadsOptimizer(shape.n_heads)
         # XLA under TensorFlow on a CPU: a step takes 0.7 times as long, but compiling as long as hundreds of them, and
         # again for each batch size.
-        compiled = keras.backend.backend() != "tensorflow" or not _on_cpu()
+        compiled = keras.backend.backend() != "tensorflow" or not on_cpu()
         self._fitted.compile(optimizer=self._optimizer, jit_compile=compiled)
         self._scored.compile(jit_compile=compiled)
         self._optimizer.build(self._fitted.trainable_variables)

@@ -8,8 +8,17 @@ from typing import Any, Literal
 import h5py
 import keras
 
+from deepsky.catalogue.decision_tree import COLUMNS
+from deepsky.datasets.packed import Target, tuples_of
 from deepsky.errors import DataError
-from deepsky.networks import inputs  # noqa: F401 - registers the layers that a saved network may hold
+from deepsky.imaging.preparation import Denoise
+from deepsky.networks import (  # noqa: F401 - each registers layers that a saved network may hold
+    augment,
+    dropout,
+    inputs,
+    tree,
+    views,
+)
 from deepsky.networks.saving import save_h5
 
 CARD_ATTRIBUTE = "deepsky_card"
@@ -30,6 +39,8 @@ class ModelCard:
         image_shape: (height, width, channel) of one image.
         pixel_scale_arcsec: arcsec per pixel; None where unknown.
         crop_px: side of the middle square kept of each picture before resizing to image_shape; None kept all.
+        target: what the outputs are: the probability of each ``class``, or the 37 vote ``fractions``.
+        denoise: how the pictures were smoothed, and how much (see ``imaging.preparation``).
     """
 
     dataset: str
@@ -42,6 +53,14 @@ class ModelCard:
     image_shape: tuple[int, int, int]
     pixel_scale_arcsec: float | None
     crop_px: int | None = None
+    target: Target = "class"
+    denoise: Denoise = "none"
+    denoise_strength: float = 0.0
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Name each output: the classes, or the columns of the decision tree."""
+        return self.classes if self.target == "class" else COLUMNS
 
 
 def save_network(path: Path, model: keras.Model, card: ModelCard) -> None:
@@ -65,8 +84,8 @@ def load_network(path: Path) -> tuple[keras.Model, ModelCard]:
     if text is None:
         raise DataError(path, f"holds no {CARD_ATTRIBUTE}: it is not a network of this project", remedy)
     try:
-        fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(text).items()}
-        card = ModelCard(**fields)
+        fields: dict[str, Any] = json.loads(text)
+        card = ModelCard(**{key: tuples_of(value) for key, value in fields.items()})
         model = keras.models.load_model(path, compile=False, safe_mode=True)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -15,7 +15,7 @@ from keras import ops
 
 from deepsky.networks.dropout import uniform_noise
 from deepsky.networks.heads import NORM_MOMENTUM, layer_seed
-from deepsky.training.fit import TrainParams
+from deepsky.training.fit import FIRST_RATE, WARM_UP, TrainParams
 
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "relu": ops.relu,
@@ -188,7 +188,7 @@ class HeadsOptimizer(keras.optimizers.Optimizer):
         if self.built:
             return
         super().build(variables)
-        settings = ("rule", "learning_rate", "cosine", "weight_decay", "momentum", "l2", "alive")
+        settings = ("rule", "learning_rate", "falls", "n_rising", "weight_decay", "momentum", "l2", "alive")
         self.settings = {
             name: self.add_variable(shape=(self._n_heads,), initializer="zeros", name=name) for name in settings
         }
@@ -205,7 +205,8 @@ class HeadsOptimizer(keras.optimizers.Optimizer):
         values: Mapping[str, list[float]] = {
             "rule": [OPTIMIZERS.index(one.optimizer) for one in params],
             "learning_rate": [one.learning_rate for one in params],
-            "cosine": [one.schedule == "cosine" for one in params],
+            "falls": [one.schedule != "constant" for one in params],
+            "n_rising": [int(WARM_UP * n_steps) if one.schedule == "one_cycle" else 0 for one in params],
             "weight_decay": [one.weight_decay if one.optimizer == "adamw" else 0.0 for one in params],
             "momentum": [one.momentum for one in params],
             "l2": [one.l2 for one in params],
@@ -240,9 +241,11 @@ class HeadsOptimizer(keras.optimizers.Optimizer):
     def _coefficients(self) -> dict[str, Any]:
         """Return the numbers of this step's update, (head,)."""
         now = {name: ops.convert_to_tensor(value) for name, value in self.settings.items()}
-        step = ops.cast(self.iterations, "float32")
-        fall = 0.5 * (1 + ops.cos(math.pi * ops.minimum(step / self._n_steps, 1.0)))
-        rate = now["alive"] * now["learning_rate"] * ops.where(now["cosine"] > 0, fall, 1.0)
+        step, n_rising = ops.cast(self.iterations, "float32"), now["n_rising"]
+        rise = FIRST_RATE + (1 - FIRST_RATE) * step / ops.maximum(n_rising, 1.0)
+        fall = 0.5 * (1 + ops.cos(math.pi * ops.minimum((step - n_rising) / (self._n_steps - n_rising), 1.0)))
+        share = ops.where(step < n_rising, rise, ops.where(now["falls"] > 0, fall, 1.0))
+        rate = now["alive"] * now["learning_rate"] * share
         sgd, adamax = now["rule"] == OPTIMIZERS.index("sgd"), now["rule"] == OPTIMIZERS.index("adamax")
         bias_1, bias_2 = 1 - ops.power(_BETA_1, step + 1), 1 - ops.power(_BETA_2, step + 1)
         return {

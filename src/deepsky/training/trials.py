@@ -10,6 +10,7 @@ import numpy as np
 
 from deepsky.errors import ConfigError
 from deepsky.metrics import score_heads
+from deepsky.networks.heads import Answer, softmax_answer
 from deepsky.training.fit import Examples, FitParams, ScratchParams, fit
 
 P = TypeVar("P", bound=FitParams, contravariant=True)
@@ -77,8 +78,8 @@ class Trainer(Protocol[P]):
 class ScratchTrainer:
     """Fits whole networks, one after the other."""
 
-    def __init__(self, build_tail: Callable[[tuple[int, int, int], int], keras.Model]) -> None:
-        """Keep what builds an untrained network from the shape of one input and the number of classes."""
+    def __init__(self, build_tail: Callable[[tuple[int, int, int], Answer], keras.Model]) -> None:
+        """Keep what builds an untrained network from the shape of one input and what it is to answer."""
         self._build_tail = build_tail
 
     def train(self, candidates: Sequence[ScratchParams], examples: Examples, on_epoch: OnEpoch) -> list[Outcome]:
@@ -87,7 +88,7 @@ class ScratchTrainer:
         for number, params in enumerate(candidates):
             keras.utils.clear_session()  # or the graphs of hundreds of networks pile up
             keras.utils.set_random_seed(params.seed)
-            network = self._build_tail(examples.inputs.shape[1:], examples.n_classes)
+            network = self._build_tail(examples.inputs.shape[1:], softmax_answer(examples.n_classes))
             watch = _Watch(examples, partial(on_epoch, number))
             try:
                 fit(network, examples, params, [watch])

@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal, TypeVar
 import keras
 import numpy as np
 
-from deepsky.networks.heads import build_head
+from deepsky.networks.heads import build_head, softmax_answer
 from deepsky.training.fit import Examples, FitParams, TrainParams
 from deepsky.training.trials import EpochScore, Outcome, Trainer
 from deepsky.tuning.params import TuneParams
@@ -130,7 +130,7 @@ class Objective(Generic[P]):
         features = self._folds[0].inputs
         head = build_head(
             features.shape[1],
-            self._folds[0].n_classes,
+            softmax_answer(self._folds[0].n_classes),
             candidate.hidden_units,
             candidate.activation,
             dropout=candidate.dropout,

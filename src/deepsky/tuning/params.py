@@ -10,7 +10,7 @@ from deepsky.training.fit import FitParams, TrainParams
 
 Activation = Literal["relu", "elu", "gelu", "selu", "silu", "tanh"]
 Optimizer = Literal["adam", "adamw", "adamax", "sgd"]
-Schedule = Literal["constant", "cosine"]
+Schedule = Literal["constant", "cosine", "one_cycle"]
 ObjectiveName = Literal["f1_macro", "accuracy", "cross_entropy", "parameters", "inference_ms"]
 COSTS = ("parameters", "inference_ms")
 MAX_LAYERS = 8

@@ -1,0 +1,113 @@
+"""One epoch of the Galaxy10 study's model 1 at 256 px: ours from packed images, `model.fit` from an image folder.
+
+Both train the same network on the same images with the same batch and optimizer, in the same run, in turns. The plain
+way is `keras.utils.image_dataset_from_directory`, as the studies used it; it decodes every JPEG again in every epoch.
+"""
+
+import argparse
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+import cv2
+import h5py
+import keras
+import numpy as np
+
+from deepsky.archives.simulated_collections import write_galaxy10
+from deepsky.config import read_section
+from deepsky.datasets.collection import CollectionParams
+from deepsky.datasets.packed import Packed, open_packed
+from deepsky.networks.augment import AugmentParams
+from deepsky.stages import pack_collection
+from deepsky.stages.from_scratch import make_job
+from deepsky.training.recipes import FromScratchParams
+
+ROOT = Path(__file__).resolve().parents[1]
+SIDE_PX, BATCH = 256, 32
+TARGET = 1.5
+PACKING = CollectionParams(format="galaxy10", source="", target="class", group_by="sky", size_px=SIDE_PX, sha256="any")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--n-images", type=int, default=320)
+    parser.add_argument("--epochs", type=int, default=3, help="of each way, twice, after one to warm up")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_galaxy10(options.n_images, 11, folder / "galaxy10.h5")
+        pack_collection.run("galaxy10", PACKING, "stop", source=folder / "galaxy10.h5", out=folder / "packed")
+        write_jpegs(folder / "galaxy10.h5", folder / "jpegs")
+        packed = open_packed(folder / "packed")
+        watches = {"plain": Watch(), "float32": Watch(), "mixed": Watch()}
+        for _ in range(2):
+            fit_plain(folder / "jpegs", packed, 1 + options.epochs, watches["plain"])
+            for precision in ("float32", "mixed"):
+                fit_ours(packed, recipe(precision, 1 + options.epochs), watches[precision])
+    plain_s = median(watches["plain"].epochs_s)
+    print(f"plain model.fit from JPEGs: {plain_s:.2f} s an epoch of {options.n_images} images")
+    for precision in ("float32", "mixed"):
+        epoch_s, waiting = median(watches[precision].epochs_s), max(watches[precision].waits)
+        print(f"ours, {precision}: {epoch_s:.2f} s, at most {waiting:.1%} waiting for input (aim below 5 %)")
+        print(f"image training ratio, {precision} {plain_s / epoch_s:.2f} (target >= {TARGET})")
+
+
+def write_jpegs(source: Path, folder: Path) -> None:
+    with h5py.File(source) as file:
+        for number, (image, label) in enumerate(zip(file["images"][:], file["ans"][:], strict=True)):
+            path = folder / str(label) / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+
+
+def recipe(precision: Literal["float32", "mixed"], epochs: int) -> FromScratchParams:
+    params = read_section("recipes.from_scratch.galaxy10_model_1", FromScratchParams, ROOT / "params.yaml")
+    return replace(
+        params, input_size_px=SIDE_PX, precision=precision, class_weights="none", augment=AugmentParams(),
+        epochs=epochs, keep="last", patience=None, batch_size=BATCH,
+    )  # fmt: skip
+
+
+def fit_plain(folder: Path, packed: Packed, epochs: int, watch: "Watch") -> None:
+    images = keras.utils.image_dataset_from_directory(
+        folder, label_mode="categorical", image_size=(SIDE_PX, SIDE_PX), batch_size=BATCH, seed=1, verbose=False
+    )
+    everything = np.full(len(packed.rows), "train")
+    tail = make_job("plain", recipe("float32", epochs), {}, packed, everything).tail
+    image = keras.Input((SIDE_PX, SIDE_PX, 3))
+    model = keras.Model(image, tail(keras.layers.Rescaling(1 / 255)(image)))
+    model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
+    model.fit(images, epochs=epochs, verbose=0, callbacks=[watch])
+
+
+def fit_ours(packed: Packed, params: FromScratchParams, watch: "Watch") -> None:
+    everything = np.full(len(packed.rows), "train")
+    make_job("ours", params, {}, packed, everything).fit([watch])
+
+
+class Watch(keras.callbacks.Callback):
+    """Times the epochs, without the first of a fit, and keeps what they say of waiting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epochs_s: list[float] = []
+        self.waits: list[float] = []
+        self._started = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Stop it."""
+        if epoch:
+            self.epochs_s.append(time.perf_counter() - self._started)
+            self.waits.append((logs or {}).get("input_wait_share", 0.0))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""What a person runs beside the stages."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from deepsky.archives.addresses import RELEASES, Release
+from deepsky.cli.group import PATH, cli, experiment
+from deepsky.config import read_section
+
+
+@cli.command()
+@click.option("--jobs", default=1, show_default=True, help="stages side by side, 1 to 4")
+@click.argument("targets", nargs=-1)
+def repro(jobs: int, targets: tuple[str, ...]) -> None:
+    """Bring every stage (or TARGETS) up to date: dvc repro, with independent stages side by side."""
+    from deepsky.commands import repro as command
+
+    command.run(jobs, targets)
+
+
+@cli.command()
+@click.option("--sql", type=PATH, help="file with one SELECT statement")
+@click.option("--objects-per-class", type=int, help="ask for so many galaxies, quasars and stars")
+@click.option("--release", type=click.Choice(RELEASES), help="of SDSS (default: archive.release of params.yaml)")
+def query(sql: Path | None, objects_per_class: int | None, release: Release | None) -> None:
+    """Ask SDSS which objects to work on: writes data/query/catalogue.csv, for survey: sdss."""
+    from deepsky.archives.http import DownloadParams
+    from deepsky.archives.wanted import ArchiveParams
+    from deepsky.commands import query as command
+
+    chosen = release or read_section("archive", ArchiveParams).release
+    command.run(sql, objects_per_class, chosen, read_section("download", DownloadParams))
+
+
+@cli.group()
+def add() -> None:
+    """Register your own data: copied, versioned by DVC, entered in params.yaml."""
+
+
+@add.command("images")
+@click.argument("name")
+@click.argument("folder", type=PATH)
+@click.argument("labels", type=PATH)
+@click.option("--id-column", required=True, help="column of LABELS that names each image (its file name's stem)")
+@click.option("--label-column", required=True, help="column of LABELS with the class")
+@click.option("--size-px", default=224, show_default=True, help="side of the square pictures to learn from")
+@click.option("--crop-px", type=int, help="keep the middle square of this side first")
+@click.option("--group-column", help="column that says which images belong together")
+def add_images(name: str, folder: Path, labels: Path, **options: Any) -> None:
+    """Register the images of FOLDER, labelled by the CSV LABELS, as dataset NAME."""
+    from deepsky.commands import add as command
+
+    command.add_images(name, folder, labels, **options)
+
+
+@add.command("frames")
+@click.argument("name")
+@click.argument("folder", type=PATH)
+@click.argument("catalogue", type=PATH)
+@click.option("--id-column", help="column of CATALOGUE that names each object; rows are numbered without it")
+@click.option("--label-column", default="class", show_default=True, help="column of CATALOGUE with the class")
+@click.option("--position", type=click.Choice(["radec", "xy"]), default="radec", show_default=True)
+@click.option("--position-band", default="r", show_default=True, help="band whose pixels x and y count, from 0")
+@click.option("--bands", default="u,g,r,i,z", show_default=True, help="bands to cut out")
+@click.option("--colours", default="i,r,g", show_default=True, help="bands shown as red, green and blue")
+@click.option("--cutout-size-px", default=64, show_default=True)
+def add_frames(name: str, folder: Path, catalogue: Path, **options: Any) -> None:
+    """Register the FITS frames of FOLDER and the objects of CATALOGUE as dataset NAME_cutouts."""
+    from deepsky.commands import add as command
+
+    command.add_frames(name, folder, catalogue, **options)
+
+
+@add.command("collection")
+@click.argument("name")
+@click.argument("kind", metavar="FORMAT")
+@click.argument("source", type=PATH, required=False)
+@click.option("--target", type=click.Choice(["class", "fractions"]), default="class", show_default=True)
+@click.option("--size-px", default=224, show_default=True, help="side of the square pictures to learn from")
+@click.option("--crop-px", type=int, help="keep the middle square of this side first")
+@click.option("--denoise", type=click.Choice(["none", "median", "bilateral", "nlm"]), default="none", show_default=True)
+@click.option("--denoise-strength", default=0.0, show_default=True)
+@click.option("--gray", is_flag=True, help="one channel instead of three")
+@click.option("--sha256", help="of the file, where it is not the published one; any: do not check")
+@click.option(
+    "--group-by",
+    metavar="image|objid|sky|field|group|given",
+    help="what stays together in a split (default: what suits the format)",
+)
+def add_collection(name: str, kind: str, source: Path | None, **options: Any) -> None:
+    """Register a collection in its published FORMAT as dataset NAME; without SOURCE it is downloaded.
+
+    FORMAT is galaxy_zoo_challenge, galaxy_zoo1, galaxy10, mnist or cifar10. Every picture is looked at once.
+    """
+    from deepsky.archives.http import DownloadParams
+    from deepsky.commands import add as command
+
+    command.add_collection(name, kind, source, read_section("download", DownloadParams), **options)
+
+
+@cli.command()
+@click.argument("model", type=PATH)
+@click.argument("inputs", nargs=-1, required=True, type=PATH)
+@click.option("--catalogue", type=PATH, help="CSV of objects to cut out of the FITS frames INPUTS")
+@click.option("--id-column", help="column of the catalogue that names each object; rows are numbered without it")
+@click.option("--position", type=click.Choice(["radec", "xy"]), default="radec", show_default=True)
+@click.option("--position-band", help="band whose pixels x and y count, from 0 (r, if the network has it)")
+@click.option("--csv", "out", type=PATH, help="write a CSV here instead of printing")
+def predict(model: Path, inputs: tuple[Path, ...], out: Path | None, **options: Any) -> None:
+    """Label images, or the catalogued objects of FITS frames, with the trained network MODEL.h5."""
+    from deepsky.commands import predict as command
+
+    command.run(model, inputs, out, **options)
+
+
+@cli.command()
+@click.option("--port", default=5000, show_default=True)
+def ui(port: int) -> None:
+    """MLflow UI on 127.0.0.1 with every run to compare."""
+    from deepsky.commands import ui as command
+
+    command.run(experiment(), port)
+
+
+@cli.group()
+def tune() -> None:
+    """Search hyperparameters: heads on cached features, or the fit of a network trained from the images."""
+
+
+_storage_option = click.option("--storage", help="URL of the studies' database (default: tune.storage)")
+
+
+@tune.command("run")
+@click.argument("dataset", required=False)
+@click.argument("network", required=False)
+@click.option("--trials", type=int, help="in total, over all workers and restarts (default: tune.trials)")
+@click.option("--study", help="its name (default: DATASET-NETWORK)")
+@_storage_option
+@click.option("--workers", default=1, show_default=True, help="processes on this machine")
+def tune_run(dataset: str | None, network: str | None, **options: Any) -> None:
+    """Search for DATASET and NETWORK (defaults under tune in params.yaml); a study begun before goes on."""
+    from deepsky.commands import tune as command
+
+    command.run(dataset, network, **options)
+
+
+@tune.command("adopt")
+@click.argument("study")
+@click.option("--trial", type=int, help="number of a complete trial (default: the best one)")
+@_storage_option
+def tune_adopt(study: str, trial: int | None, storage: str | None) -> None:
+    """Write what STUDY found into params.yaml; the next dvc repro trains it beside the reference."""
+    from deepsky.commands import adopt as command
+
+    command.run(study, trial, storage)
+
+
+@tune.command("list")
+@_storage_option
+def tune_list(storage: str | None) -> None:
+    """Print the studies, their trials and best values."""
+    from deepsky.commands import tune as command
+
+    command.list_studies(storage)
+
+
+@tune.command("dashboard")
+@_storage_option
+@click.option("--port", default=8080, show_default=True)
+def tune_dashboard(storage: str | None, port: int) -> None:
+    """optuna-dashboard on 127.0.0.1."""
+    from deepsky.commands import tune as command
+
+    command.dashboard(storage, port)

@@ -1,0 +1,234 @@
+"""Train and test a recipe in grouped folds of its whole dataset: how good it is, and how much of that is luck."""
+
+import hashlib
+import json
+import logging
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from deepsky import datasets, networks, training
+from deepsky.commands.recipe import MakeJob, Recipe, find_recipe, job_maker, settings_of
+from deepsky.config import read_section
+from deepsky.datasets.packed import Packed, open_packed
+from deepsky.errors import ConfigError, DataError, TrackingError
+from deepsky.files import whole_file
+from deepsky.metrics import score_heads
+from deepsky.networks.pretrained import read_weights_card
+from deepsky.splits import SplitParams, cross_validation
+from deepsky.tracking.interruption import interruptible, status_of, uninterrupted
+from deepsky.tracking.origin import PARENT_TAG
+from deepsky.tracking.runs import training_run
+from deepsky.tracking.store import TrackingParams
+from deepsky.tracking.studies import StudyRun, open_study_run
+from deepsky.tracking.training import LogEpochs
+from deepsky.training.features import predict_slices
+from deepsky.training.job import write_csv
+from deepsky.training.recipes import FrozenParams
+
+FOLDER = Path("evaluation/crossval")
+CODE = [Path(package.__path__[0]) for package in (datasets, networks, training)]  # what the figures follow from
+MEASURES = {"accuracy": "accuracy", "f1_macro": "macro F1", "rmse": "RMSE"}  # and what they are called in print
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be done.
+
+    Attributes:
+        recipe: what is trained.
+        packed: its dataset.
+        splits: ``train``, ``val`` or ``test`` of each row, of each fold.
+        digest: of everything that the figures follow from.
+        experiment: MLflow experiment.
+    """
+
+    recipe: Recipe
+    packed: Packed
+    splits: list[npt.NDArray[np.str_]]
+    digest: str
+    experiment: str
+
+    @property
+    def path(self) -> Path:
+        """The table of finished folds."""
+        return FOLDER / f"{self.recipe.key}.csv"
+
+    @property
+    def measures(self) -> list[str]:
+        """Names of the figures."""
+        return [name for name in MEASURES if (name == "rmse") == (self.packed.card.target == "fractions")]
+
+    def show(self, number: int, figures: pd.Series, note: str = "") -> None:
+        """Print a fold's line."""
+        text = ", ".join(f"{MEASURES[name]} {figures[name]:.4f}" for name in self.measures)
+        print(f"fold {number} of {len(self.splits)}: {text}, {figures['seconds']:.0f} s{note}", flush=True)
+
+
+@interruptible()
+def run(key: str, n_folds: int, seed: int) -> None:
+    """Train on all folds but one and test on that one, for every fold; print each fold's figures, mean and spread.
+
+    The held fold chooses nothing: where the recipe keeps the best weights or stops by patience, val rows are taken
+    from the other folds, else all rows of these are trained on. A finished fold stands in evaluation/crossval/KEY.csv
+    and is not trained again as long as recipe, data and folds stay what they were.
+
+    Args:
+        key: name of the recipe.
+        n_folds: at least 2.
+        seed: of the assignment of groups to folds.
+
+    Raises:
+        ConfigError: an argument, or a value of params.yaml, is wrong or does not fit the dataset.
+        DataError: the dataset is not there, has one class only, or a class lies in too few groups.
+        WeightsError: the backbone's weights are missing or do not fit.
+        TrackingError: the MLflow store cannot be used.
+    """
+    plan = _plan(key, n_folds, seed)
+    settings = {**settings_of(plan.recipe), "folds": n_folds, "folds_seed": seed}
+    tags = {"dataset": plan.recipe.params.dataset, "network": key, "way": plan.recipe.way}
+    parent: StudyRun | None = None
+    try:
+        with uninterrupted():  # nobody could close a run that is open but not known yet
+            parent = open_study_run(plan.experiment, f"{key}-{plan.digest[:12]}", settings, tags)
+        done = _train_missing(plan, parent.run_id)
+        summary, text = _summary(plan, done)
+        with uninterrupted():
+            parent.finish(None, summary)
+    except BaseException as error:
+        if parent is not None:
+            with uninterrupted(), suppress(TrackingError):  # the error itself must stay the one that is reported
+                parent.finish(None, {}, status_of(error))
+        raise
+    print(f"{key}: {text} (mean and standard deviation of {n_folds} folds), {summary['minutes']:.1f} minutes in all")
+
+
+def _summary(plan: _Plan, done: pd.DataFrame) -> tuple[dict[str, float], str]:
+    """Return mean and spread of the folds' figures, by name and in words."""
+    figures = done[[*plan.measures, "seconds"]].agg(["mean", "std"])
+    named = {f"{name}_{kind}": float(figures.loc[kind, name]) for name in plan.measures for kind in ("mean", "std")}
+    words = [f"{MEASURES[name]} {named[f'{name}_mean']:.4f} +- {named[f'{name}_std']:.4f}" for name in plan.measures]
+    return {**named, "minutes": done["seconds"].sum() / 60}, ", ".join(words)
+
+
+def _plan(key: str, n_folds: int, seed: int) -> _Plan:
+    if n_folds < 2:
+        raise ConfigError(f"--folds {n_folds}", "leaves nothing to train or to test on", "give 2 or more")
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"--seed {seed}", "is out of range", f"give 0 to {2**32 - 1}")
+    recipe = find_recipe(key)
+    packed = open_packed(recipe.packed)
+    rows = _grouped_rows(recipe, packed)
+    params, fractions = recipe.params, read_section("split", SplitParams)
+    chosen_by_val = params.keep == "best" or params.patience is not None
+    val_fraction = fractions.val_fraction / (1 - fractions.test_fraction) if chosen_by_val else 0.0
+    splits = cross_validation(rows, n_folds, seed, val_fraction)
+    experiment = f"{read_section('tracking', TrackingParams).experiment}-crossval"
+    return _Plan(recipe, packed, splits, _digest(recipe, splits), experiment)
+
+
+def _grouped_rows(recipe: Recipe, packed: Packed) -> pd.DataFrame:
+    """Return id, label and group of every row."""
+    if packed.card.target == "class" and packed.rows["label"].nunique() < 2:
+        name, remedy = packed.rows["label"].iloc[0], "add objects of another class"
+        raise DataError(recipe.packed, f"holds one class only, {name}", remedy)
+    remedy = f"run dvc repro split@{recipe.params.dataset}, or split_collection@{recipe.params.dataset}"
+    try:
+        group = pd.read_csv(recipe.split, dtype=str, keep_default_na=False).set_index("id")["group"]
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(recipe.split, f"holds no groups ({error})", remedy) from error
+    rows = packed.rows[["id", "label"]].assign(group=packed.rows["id"].map(group))
+    if rows["group"].isna().any():
+        absent = rows.loc[rows["group"].isna(), "id"].iloc[0]
+        raise DataError(recipe.split, f"lacks object {absent}", remedy)
+    return rows
+
+
+def _train_missing(plan: _Plan, parent_id: str) -> pd.DataFrame:
+    """Return the figures of all folds, one row each, in their order."""
+    done = _finished(plan)
+    for number, figures in done.iterrows():
+        plan.show(number, figures, " (done before)")
+    todo = [number for number in range(1, len(plan.splits) + 1) if number not in done.index]
+    if todo:
+        with job_maker(plan.recipe, plan.packed, np.arange(len(plan.packed.images))) as make_job:
+            for number in todo:
+                figures = _run_fold(plan, number, make_job, parent_id)
+                with uninterrupted():
+                    done.loc[number] = figures
+                    _write_finished(done, plan)
+                plan.show(number, figures)
+    return done.sort_index()
+
+
+def _run_fold(plan: _Plan, number: int, make_job: MakeJob, parent_id: str) -> pd.Series:
+    """Train and test one fold as a run of its own."""
+    keras.utils.clear_session()  # the networks of the folds before
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of networks that are built again and again
+    recipe, started = plan.recipe, time.perf_counter()
+    job = make_job(plan.splits[number - 1])
+    with training_run(
+        experiment=plan.experiment,
+        dataset=recipe.params.dataset,
+        network=recipe.params.network,
+        label=f"{recipe.key}-fold{number}",
+        params={**settings_of(recipe), "fold": number},
+        tags={"weights": job.weights, "way": recipe.way, "fold": str(number), PARENT_TAG: parent_id},
+    ) as tracked:
+        job.fit([LogEpochs(tracked)])
+        figures = _test(job.whole(), plan, plan.splits[number - 1]) | {"seconds": time.perf_counter() - started}
+        tracked.log_metrics(figures)
+    return pd.Series(figures)
+
+
+def _test(network: keras.Model, plan: _Plan, split: npt.NDArray[np.str_]) -> dict[str, float]:
+    """Score the network, as it would be saved, on the held fold."""
+    packed, params, held = plan.packed, plan.recipe.params, np.flatnonzero(split == "test")
+    images, place = np.unique(packed.rows["image"].to_numpy(np.int64)[held], return_inverse=True)
+    n_views = 1 if isinstance(params, FrozenParams) else params.test_views  # all views of a batch are in memory
+    answers = predict_slices(network, packed.images, max(1, params.batch_size // n_views), chosen=images)[place]
+    counts = {"n_train": int((split == "train").sum()), "n_test": len(held)}
+    if packed.fractions is not None:
+        return {**counts, "rmse": float(np.sqrt(((answers - packed.fractions[held]) ** 2).mean(dtype=np.float64)))}
+    _, accuracy, f1_macro = score_heads(answers[np.newaxis], packed.labels[held])
+    return {**counts, "accuracy": float(accuracy[0]), "f1_macro": float(f1_macro[0])}
+
+
+def _finished(plan: _Plan) -> pd.DataFrame:
+    """Return the figures of the folds that were done before, by number; of other parameters or data none counts."""
+    columns = ["n_train", "n_test", *plan.measures, "seconds"]
+    try:
+        table = pd.read_csv(plan.path, dtype={"digest": str})
+        return table[table["digest"] == plan.digest].set_index("fold")[columns].astype(float)
+    except FileNotFoundError:
+        return pd.DataFrame(columns=columns, dtype=float)
+    except (ValueError, KeyError) as error:
+        raise DataError(plan.path, f"is no table of folds ({error})", "delete it to train all folds again") from error
+
+
+def _write_finished(done: pd.DataFrame, plan: _Plan) -> None:
+    """Write the table of finished folds."""
+    table = done.sort_index().rename_axis("fold").reset_index().assign(digest=plan.digest)
+    with whole_file(plan.path) as path:
+        write_csv(table.astype({"fold": int, "n_train": int, "n_test": int}), path)
+
+
+def _digest(recipe: Recipe, splits: list[npt.NDArray[np.str_]]) -> str:
+    """Return a hash of all that the figures follow from: recipe, folds, weights, data and code."""
+    digest = hashlib.sha256(json.dumps([recipe.way, asdict(recipe.params)], sort_keys=True).encode())
+    for split in splits:
+        digest.update("".join(part[:2] for part in split).encode())
+    if recipe.way != "from_scratch":
+        digest.update(read_weights_card(recipe.weights).sha256.encode())
+    data = [*sorted(recipe.packed.glob("*.npy")), recipe.packed / "rows.csv", recipe.packed / "dataset.json"]
+    code = [path for package in CODE for path in sorted(package.rglob("*.py"))]
+    for path in data + code:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,218 @@
+"""Pack pictures that come one by one: what every stage does that makes a dataset of pictures."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import click
+import joblib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from rich.console import Console
+from rich.progress import track
+
+from deepsky.datasets.collection import Objects
+from deepsky.datasets.packed import Change, DatasetCard, Target, create_images, write_rows
+from deepsky.errors import DataError
+from deepsky.files import whole_folder
+from deepsky.imaging.badfiles import BadFiles, keep_images, reserve_space
+from deepsky.imaging.picture_files import PictureFiles
+from deepsky.imaging.pictures import Picture
+from deepsky.imaging.preparation import Preparation
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+_AHEAD = 256  # tasks or results that may wait: it bounds the memory, on any number of cores
+
+
+def in_threads(work: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+    """Work on tasks in threads (OpenCV frees the interpreter meanwhile), in order, a bounded number ahead.
+
+    Args:
+        work: called in one of the threads.
+        tasks: taken from the caller's thread, only a bounded number ahead of the results.
+    """
+    pool, waiting = ThreadPoolExecutor(joblib.cpu_count()), deque[Future[Result]]()
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(work, task))
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # at an error: what nobody will take
+
+
+def objects_of(
+    rows: pd.DataFrame,
+    classes: tuple[str, ...],
+    files: PictureFiles,
+    preparation: Preparation,
+    *,
+    fractions: npt.NDArray[np.float32] | None = None,
+    n_dropped: Mapping[str, int] | None = None,
+) -> Objects:
+    """Join rows with the pictures that they name; rows without one are told as absent.
+
+    Args:
+        rows: id, label, ``picture`` (its name among ``files``, or missing), and what else is known.
+        classes: class names, in the order of the label encoding.
+        files: the pictures.
+        preparation: of each picture.
+        fractions: (n_rows, 37), where they are the target.
+        n_dropped: see ``Objects``.
+    """
+
+    def prepared(name: str) -> Picture | DataError:
+        try:
+            return preparation.apply(files.place / name, files.read(name))
+        except DataError as error:
+            return error
+
+    present = rows["picture"].notna().to_numpy()
+    return Objects(
+        rows=rows[present].drop(columns="picture").reset_index(drop=True),
+        classes=classes,
+        pictures=in_threads(prepared, rows.loc[present, "picture"]),
+        fractions=None if fractions is None else fractions[present],
+        absent=[files.place / identity for identity in rows.loc[~present, "id"]],
+        n_dropped=n_dropped or {},
+    )
+
+
+def picture_card(
+    objects: Objects,
+    preparation: Preparation,
+    *,
+    gray: bool = False,
+    target: Target = "class",
+    mirrored: tuple[tuple[str, str], ...] = (),
+    refused: tuple[Change, ...] = (),
+) -> DatasetCard:
+    """Describe a dataset of prepared pictures.
+
+    Args:
+        objects: what it will hold.
+        preparation: of its pictures.
+        gray: the pictures have one channel before their preparation.
+        target: what there is to learn.
+        mirrored: pairs of classes that a mirror image turns into each other.
+        refused: what must not be done to its pictures.
+    """
+    return DatasetCard(
+        kind="uint8",
+        bands=("gray",) if gray or preparation.gray else ("red", "green", "blue"),
+        colour_bands=(),
+        classes=objects.classes,
+        pixel_scale_arcsec=None,
+        n_skipped=0,
+        crop_px=preparation.crop_px,
+        target=target,
+        mirrored=mirrored if target == "class" else (),
+        denoise=preparation.denoise,
+        denoise_strength=preparation.denoise_strength,
+        n_dropped=objects.n_dropped,
+        refused=refused,
+    )
+
+
+def check_objects(objects: Objects, target: Target, bad: BadFiles, source: Path) -> None:
+    """Refuse objects of which nothing can be learned, before any of their pictures is decoded.
+
+    Args:
+        objects: what a reader found.
+        target: what there is to learn.
+        bad: what to do with absent pictures; they are told to it.
+        source: names the dataset's source in errors.
+
+    Raises:
+        DataError: an absent picture under ``stop``; nothing, or only one class, is left.
+    """
+    if not len(objects.rows) + len(objects.absent) + len(bad.skipped):
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in objects.n_dropped.items() if number)
+        raise DataError(source, f"holds no object to learn from ({reasons or 'it is empty'})", "add some")
+    _meet_absent(objects.absent, len(objects.rows), bad, source)
+    _refuse_useless(objects.rows["label"], target, bad, source)
+
+
+def check_pictures(name: str, objects: Objects) -> None:
+    """Decode and prepare every picture once, as packing will, and keep none.
+
+    Raises:
+        DataError: the first bad picture.
+    """
+    for picture in _tracked(objects, f"checking {name}"):
+        if isinstance(picture, DataError):
+            raise picture
+
+
+def pack_objects(
+    name: str, objects: Objects, card: DatasetCard, shape_px: tuple[int, int], bad: BadFiles, *, source: Path, out: Path
+) -> None:
+    """Write a packed dataset, and count on stderr what it left out.
+
+    Args:
+        name: of the dataset.
+        objects: rows, and their pictures, (*shape_px, channel), decoded one after another.
+        card: what the numbers mean; its ``n_skipped`` is counted here.
+        shape_px: (height, width).
+        bad: what to do with objects that have no picture.
+        source: names the dataset's source in errors.
+        out: the folder to write.
+
+    Raises:
+        DataError: an absent or bad picture under ``stop``; nothing, or only one class, is left.
+    """
+    check_objects(objects, card.target, bad, source)
+    with whole_folder(out) as packed:
+        kept = _fill(name, objects, (len(objects.rows), *shape_px, len(card.bands)), bad, packed)
+        rows = objects.rows.iloc[kept].assign(image=np.arange(len(kept)))
+        _refuse_useless(rows["label"], card.target, bad, source)
+        fractions = None if objects.fractions is None else objects.fractions[kept]
+        write_rows(packed, rows, replace(card, n_skipped=len(bad.skipped)), bad.skipped, fractions)
+    counts = {**card.n_dropped, "absent or bad images skipped": len(bad.skipped)}
+    left_out = "".join(f"; {number:,} {reason}" for reason, number in counts.items() if number)
+    click.echo(f"{name}: {len(kept):,} images packed{left_out}", err=True)
+
+
+def _meet_absent(absent: Sequence[Path], n_present: int, bad: BadFiles, source: Path) -> None:
+    if absent and bad.policy == "stop":
+        problem = f"{len(absent)} of its {len(absent) + n_present} images are absent from {absent[0].parent}"
+        remedy = "add them, or set on_bad_file: skip in params.yaml"
+        raise DataError(source, f"{problem}, the first is {absent[0].name}", remedy)
+    for path in absent:
+        bad.meet(DataError(path, "image is absent", "add it"))
+
+
+def _refuse_useless(labels: pd.Series, target: Target, bad: BadFiles, source: Path) -> None:
+    """Refuse when no object is left, or only one class."""
+    bad.refuse_if_nothing_left(len(labels), source)
+    if target == "class" and labels.nunique() == 1:
+        problem = f"every object ({len(labels)}) is of the class {labels.iloc[0]!r}"
+        raise DataError(source, problem, "add objects of another class: one alone teaches nothing")
+
+
+def _tracked(objects: Objects, description: str) -> Iterable[Picture | DataError]:
+    return track(objects.pictures, description, len(objects.rows), console=Console(stderr=True))
+
+
+def _fill(name: str, objects: Objects, shape: tuple[int, int, int, int], bad: BadFiles, packed: Path) -> list[int]:
+    """Fill images.npy; return the places in the rows of the images that it holds, in its order."""
+    images: np.memmap = create_images(packed, shape, np.uint8)
+    reserve_space(packed / "images.npy")
+    kept: list[int] = []
+    for place, picture in enumerate(_tracked(objects, f"packing {name}")):
+        if isinstance(picture, DataError):
+            bad.meet(picture)
+        else:
+            images[len(kept)] = picture
+            kept.append(place)
+    if kept:
+        images.flush()
+        keep_images(packed / "images.npy", range(len(kept)))
+    return kept

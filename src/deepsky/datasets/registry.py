@@ -1,0 +1,15 @@
+"""The literal registry of published datasets: a format's name in params.yaml -> how it is read.
+
+Only what packs collections imports it, so that a change of one format makes no other stage run again.
+"""
+
+from deepsky.datasets import cifar10, galaxy10, galaxy_zoo, galaxy_zoo1, mnist
+from deepsky.datasets.collection import Collection
+
+COLLECTIONS: dict[str, Collection] = {
+    "galaxy_zoo_challenge": galaxy_zoo.COLLECTION,
+    "galaxy_zoo1": galaxy_zoo1.COLLECTION,
+    "galaxy10": galaxy10.COLLECTION,
+    "mnist": mnist.COLLECTION,
+    "cifar10": cifar10.COLLECTION,
+}

@@ -1,0 +1,167 @@
+"""A network that tells classes: scored on every split, drawn, and put into words for MLflow and the summary."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from deepsky.errors import DataError
+from deepsky.metrics import Scores, confused_pairs, paired_gain_interval, score
+from deepsky.report import figures
+from deepsky.report.evaluation import (
+    Evaluation,
+    beside_each_other,
+    gain_figures,
+    history_lists,
+    plain_test_rows,
+    title,
+)
+from deepsky.report.trained import SPLITS, Trained
+
+SPLIT_MEASURES = ("accuracy", "f1_macro", "loss")
+_TEST_MEASURES = (
+    "accuracy", "accuracy_low", "accuracy_high", "baseline", "loss", "precision_macro", "recall_macro", "f1_macro",
+    "precision_weighted", "recall_weighted", "f1_weighted",
+)  # fmt: skip
+
+
+def evaluate_classes(one: Trained, reference: Trained | None) -> Evaluation:
+    """Score a network, and its gain over its reference and by its test-time views where it has them.
+
+    Args:
+        one: the network.
+        reference: what a tuned network is compared with; None for any other.
+
+    Raises:
+        DataError: a split without rows, a malformed prediction, or answers to other test objects.
+    """
+    majority = _majority_class(one)
+    scores = {
+        split: score(
+            part["label"].tolist(),
+            part[[f"p_{name}" for name in one.facts["classes"]]],
+            one.facts["classes"],
+            majority_class=majority,
+            where=one.folder / "predictions.csv",
+        )
+        for split in SPLITS
+        if len(part := one.rows(split))
+    }
+    gains = (_gain_over(one, reference) if reference else {}) | _views_gain(one)
+    counts = {split: {name: c.support for name, c in s.per_class.items()} for split, s in scores.items()}
+    details = one.facts | {"majority_class": majority, "class_counts": counts, "history": history_lists(one)}
+    details["splits"] = {split: asdict(s) | {"confusion": s.confusion.tolist()} for split, s in scores.items()}
+    details["confused"] = confused_pairs(scores["test"].confusion, one.facts["classes"]).to_dict("records")
+    return Evaluation(
+        _headline(one, scores) | gains,
+        _tracked(scores, gains),
+        details,
+        _tables(one, scores["test"]),
+        _figures(one, scores, details),
+    )
+
+
+def _majority_class(one: Trained) -> str:
+    """Return the training rows' most frequent class, the first in class order of equally frequent ones."""
+    labels = one.rows("train")["label"].tolist()
+    return max(one.facts["classes"], key=labels.count)
+
+
+def _headline(one: Trained, scores: Mapping[str, Scores]) -> dict[str, Any]:
+    test = scores["test"]
+    headline: dict[str, Any] = {"target": "class", "weights": one.facts["weights"], "n_test": test.n, **one.recipe}
+    headline |= {
+        f"test_{name}": getattr(test, name)
+        for name in ("accuracy", "accuracy_low", "accuracy_high", "baseline", "f1_macro", "f1_weighted")
+    }
+    headline |= beside_each_other(scores, SPLIT_MEASURES)
+    if one.origin:
+        headline |= {"tuned_from": one.origin["network"], "study": one.origin["study"], "trial": one.origin["trial"]}
+    return headline
+
+
+def _tracked(scores: Mapping[str, Scores], gains: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics of the MLflow run; ``final_`` keeps them apart from the curves of the same name."""
+    test = scores["test"]
+    logged: dict[str, float] = {f"test_{name}": getattr(test, name) for name in _TEST_MEASURES}
+    logged |= {f"test_{name}": value for name, value in gains.items()}
+    others = {split: s for split, s in scores.items() if split != "test"}
+    logged |= {f"final_{name}": value for name, value in beside_each_other(others, SPLIT_MEASURES).items()}
+    for label, safe in _metric_labels(list(test.per_class)).items():
+        for name in ("precision", "recall", "f1"):
+            logged[f"test_{name}_{safe}"] = getattr(test.per_class[label], name)
+    return logged
+
+
+def _metric_labels(labels: Sequence[str]) -> dict[str, str]:
+    """Name each class as MLflow allows, no two alike; a class that may keep its own name does."""
+    allowed = {label: re.sub(r"[^\w.\- /]", "_", label) for label in labels}
+    taken, names = {"macro", "weighted"}, {}
+    for label in sorted(labels, key=lambda label: allowed[label] != label):
+        name, number = allowed[label], 2
+        while name in taken:
+            name, number = f"{allowed[label]}_{number}", number + 1
+        taken.add(name)
+        names[label] = name
+    return names
+
+
+def _gain_over(one: Trained, reference: Trained) -> dict[str, float]:
+    """Return the gain in test accuracy with its 95 % interval, from the answers to the same objects."""
+    rows, before = one.rows("test"), reference.rows("test")
+    if rows["id"].tolist() != before["id"].tolist():
+        problem = f"has other test objects than {reference.folder / 'predictions.csv'}"
+        raise DataError(one.folder / "predictions.csv", problem, "run dvc repro to train both again")
+    return _gain("gain", _right(one, rows), _right(reference, before))
+
+
+def _views_gain(one: Trained) -> dict[str, float]:
+    """Return what averaging the test-time views gained, and the accuracy without them."""
+    plain = plain_test_rows(one)
+    if plain is None:
+        return {}
+    was_right = _right(one, plain)
+    return {"plain_accuracy": sum(was_right) / len(was_right)} | _gain(
+        "views_gain", _right(one, one.rows("test")), was_right
+    )
+
+
+def _gain(name: str, right: Sequence[bool], was_right: Sequence[bool]) -> dict[str, float]:
+    pairs = list(zip(right, was_right, strict=True))
+    n_gained, n_lost = pairs.count((True, False)), pairs.count((False, True))
+    return gain_figures(name, (n_gained - n_lost) / len(pairs), *paired_gain_interval(n_gained, n_lost, len(pairs)))
+
+
+def _right(one: Trained, rows: pd.DataFrame) -> list[bool]:
+    """Return for each row whether the most probable class is the true one."""
+    classes = one.facts["classes"]
+    answers = rows[[f"p_{name}" for name in classes]].to_numpy().argmax(axis=1)
+    return [classes[code] == label for code, label in zip(answers, rows["label"], strict=True)]
+
+
+def _tables(one: Trained, test: Scores) -> dict[str, pd.DataFrame]:
+    classes = one.facts["classes"]
+    confusion = pd.DataFrame(test.confusion, columns=[f"predicted_{name}" for name in classes])
+    confusion.insert(0, "true", classes)
+    return {
+        "per_class.csv": pd.DataFrame([{"class": name} | asdict(scores) for name, scores in test.per_class.items()]),
+        "confusion.csv": confusion,
+        "confused.csv": confused_pairs(test.confusion, classes),
+    }
+
+
+def _figures(one: Trained, scores: Mapping[str, Scores], details: Mapping[str, Any]) -> dict[str, figures.Figure]:
+    test, name = scores["test"], title(one)
+    splits = {split: {measure: getattr(s, measure) for measure in SPLIT_MEASURES} for split, s in scores.items()}
+    return {
+        "confusion.png": figures.confusion_figure(
+            test.confusion, one.facts["classes"], f"{name}\n{test.n} test objects"
+        ),
+        "curves.png": figures.curves_figure(details["history"], name),
+        "splits.png": figures.splits_figure(splits, name),
+        "class_distribution.png": figures.class_distribution_figure(
+            details["class_counts"], f"{one.facts['dataset']}: objects per class"
+        ),
+    }

@@ -1,0 +1,67 @@
+"""What is found out about one trained network: figures, tables and pictures, ready to be written and logged."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from deepsky.errors import DataError
+from deepsky.report.figures import NAMED_WEIGHTS
+from deepsky.report.trained import REMEDY, Trained
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The findings.
+
+    Attributes:
+        headline: its entry of the summary of all runs.
+        tracked: metrics of its MLflow run.
+        details: its own metrics.json.
+        tables: file name -> table.
+        figures: file name -> picture.
+    """
+
+    headline: dict[str, Any]
+    tracked: dict[str, float]
+    details: dict[str, Any]
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    figures: dict[str, Figure] = field(default_factory=dict)
+
+
+def title(one: Trained) -> str:
+    """Return the heading of a picture: weights that make a score another one are named with it."""
+    weights = one.facts["weights"]
+    return f"{one.name} (weights={weights})" if weights in NAMED_WEIGHTS else one.name
+
+
+def history_lists(one: Trained) -> dict[str, list[float]]:
+    """Return the history column by column, epochs as integers."""
+    return one.history.astype({"epoch": int}).to_dict("list")
+
+
+def plain_test_rows(one: Trained) -> pd.DataFrame | None:
+    """Return the answers to the test objects without test-time views, in the order of those with; None without any.
+
+    Raises:
+        DataError: they are about other objects.
+    """
+    if one.plain is None:
+        return None
+    plain, with_views = one.plain.set_index("id"), one.rows("test")["id"]
+    if len(plain) != len(with_views) or not plain.index.is_unique or not with_views.isin(plain.index).all():
+        path = one.folder / "predictions_plain.csv"
+        raise DataError(path, "has other test objects than predictions.csv", REMEDY)
+    return plain.loc[with_views].reset_index()
+
+
+def gain_figures(name: str, gain: float, low: float, high: float) -> dict[str, float]:
+    """Return a gain and its interval by name."""
+    return {name: gain, f"{name}_low": low, f"{name}_high": high}
+
+
+def beside_each_other(scores: Mapping[str, Any], measures: tuple[str, ...]) -> dict[str, float]:
+    """Return ``train_accuracy``, ``val_accuracy``, ``train_loss`` ...: the measures of every split that has rows."""
+    return {f"{split}_{measure}": getattr(one, measure) for split, one in scores.items() for measure in measures}

@@ -1,0 +1,133 @@
+"""What a frozen backbone sees of the images, and of random views of those that a head learns from."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from deepsky.datasets.packed import Packed
+from deepsky.errors import DataError
+from deepsky.files import whole_folder
+from deepsky.networks import BACKBONES, choose
+from deepsky.networks.augment import RandomView
+from deepsky.networks.backbone import Backbone, BackboneParams, build_features
+from deepsky.networks.finetune import base_of
+from deepsky.networks.inputs import ImageSpec, colour_pixels, image_input
+from deepsky.training.features import FeaturesParams, image_spec, predict_slices
+from deepsky.training.recipes import FrozenParams, check_views
+
+# Views are drawn by step and row: another number of images per step would give other views.
+VIEW_BATCH = 32
+FILES = ("plain", "views", "mirrored", "viewed")
+
+
+@dataclass(frozen=True)
+class ViewFeatures:
+    """Features of the plain images, and of random views of some of them; each array is one file NAME.npy.
+
+    Attributes:
+        plain: of every distinct image, (n_images, n_features), float32.
+        views: (n_views, n_viewed, n_features), float32, a memory map.
+        mirrored: whether each view is a mirror image, (n_views, n_viewed), bool.
+        viewed: the image of each place among the views, ascending, (n_viewed,), int64.
+    """
+
+    plain: npt.NDArray[np.float32]
+    views: npt.NDArray[np.float32]
+    mirrored: npt.NDArray[np.bool_]
+    viewed: npt.NDArray[np.int64]
+
+
+def write_views(
+    params: FrozenParams,
+    features: FeaturesParams,
+    packed: Packed,
+    weights_file: Path,
+    images: npt.NDArray[np.int64],
+    out: Path,
+) -> tuple[int, int, int]:
+    """Let the backbone see every image once, and some of them from ``n_views`` random sides too.
+
+    Args:
+        params: network, size, views and their seed.
+        features: images per step.
+        packed: the dataset.
+        weights_file: of the backbone.
+        images: the distinct images that get views, ascending.
+        out: folder to write.
+
+    Returns:
+        The shape of the views: (n_views, n_viewed, n_features).
+
+    Raises:
+        DataError: a feature is not finite.
+        ConfigError: the input size is too small for the architecture, or views change what the images show.
+        WeightsError: the weights cannot be read or do not fit.
+    """
+    check_views(params, packed.card)
+    backbone, spec = choose(BACKBONES, params.network), image_spec(packed)
+    front = build_features(backbone, spec, BackboneParams(params.input_size_px), weights_file, fast=True)
+    viewer = _build_viewer(backbone, spec, params, base_of(front))
+    shape = (params.n_views, len(images), front.output_shape[1])
+    with whole_folder(out) as folder:
+        plain = predict_slices(front, packed.images, features.batch_size)
+        _check_finite(plain, np.arange(len(plain)), out)
+        np.save(folder / "plain.npy", plain, allow_pickle=False)
+        np.save(folder / "viewed.npy", images, allow_pickle=False)
+        views = np.lib.format.open_memmap(folder / "views.npy", mode="w+", dtype=np.float32, shape=shape)
+        mirrored = np.zeros(shape[:2], bool)
+        for number in range(params.n_views):
+            seen = predict_slices(viewer, packed.images, VIEW_BATCH, chosen=images)
+            _check_finite(seen, images, out)
+            views[number], mirrored[number] = seen[:, :-1], seen[:, -1] > 0.5
+        views.flush()
+        np.save(folder / "mirrored.npy", mirrored, allow_pickle=False)
+    return shape
+
+
+def read_views(folder: Path, n_images: int) -> ViewFeatures:
+    """Open what ``write_views`` wrote of a dataset.
+
+    Raises:
+        DataError: the folder holds no such features, or those of another number of images.
+    """
+    remedy = "run dvc repro to write them again"
+    try:
+        plain, views, mirrored, viewed = (
+            np.load(folder / f"{name}.npy", mmap_mode="r" if name in ("plain", "views") else None, allow_pickle=False)
+            for name in FILES
+        )
+    except (OSError, ValueError) as error:
+        raise DataError(folder, f"holds no features of views ({error})", remedy) from error
+    fits = plain.ndim == 2 and views.shape == (len(mirrored), len(viewed), plain.shape[1])
+    if not fits or len(plain) != n_images or mirrored.shape != views.shape[:2]:
+        raise DataError(folder, f"holds features {plain.shape} and {views.shape} for {n_images} images", remedy)
+    return ViewFeatures(plain, views, mirrored, viewed)
+
+
+class _AlwaysRandomView(RandomView):
+    """Random views outside training too: ``predict`` overrides the ``training=True`` of a call."""
+
+    def call(self, pixels: Any, training: bool = True) -> tuple[Any, Any]:
+        return super().call(pixels, training=True)
+
+
+def _build_viewer(backbone: Backbone, spec: ImageSpec, params: FrozenParams, base: keras.Model) -> keras.Model:
+    """Build image -> features of a random view, and in one more column 1 where it is a mirror image."""
+    image = image_input(spec)
+    pixels = colour_pixels(image, spec, params.input_size_px)
+    view, mirrored = _AlwaysRandomView(asdict(params.augment), params.seed, 255.0, name="view")(pixels)
+    maps = base(backbone.scale(view), training=False)
+    pooled = keras.layers.GlobalAveragePooling2D(name="average")(maps)
+    flag = keras.layers.Reshape((1,), name="mirrored")(mirrored)
+    return keras.Model(image, keras.layers.Concatenate(name="seen")([pooled, flag]), name="viewer")
+
+
+def _check_finite(features: npt.NDArray[np.float32], images: Sequence[int] | npt.NDArray[np.int64], out: Path) -> None:
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(bad):
+        raise DataError(out, f"features of image {images[bad[0]]} are not finite", "look for NaN pixels in that image")

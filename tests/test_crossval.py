@@ -1,0 +1,205 @@
+"""deepsky crossval: folds, what chooses, what is printed, kept and tracked."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.tracking import MlflowClient
+from ruamel.yaml import YAML
+
+from deepsky.commands import crossval
+from deepsky.commands.recipe import find_recipe, job_maker
+from deepsky.datasets.packed import open_packed
+from deepsky.errors import ConfigError, DataError
+from deepsky.splits import cross_validation
+from tests.recipe_project import know_tiny, write_project, write_recipes
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        return write_project(tmp_path_factory.mktemp("crossval"), patch)
+
+
+@pytest.fixture(autouse=True)
+def _inside(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    know_tiny(monkeypatch)
+    write_recipes(project)
+
+
+def runs(project: Path) -> list:
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("deepsky-crossval")
+    return client.search_runs([experiment.experiment_id]) if experiment else []
+
+
+def test_every_row_is_tested_once_and_groups_stay_whole() -> None:
+    rng = np.random.default_rng(2)
+    group = np.repeat(np.arange(30), 4)
+    label = np.array(["a", "b"])[rng.permutation(np.tile([0, 1], 60))]
+    rows = pd.DataFrame({"id": [f"{i:03d}" for i in rng.permutation(120)], "label": label, "group": group.astype(str)})
+    splits = cross_validation(rows, 5, 1, 0.25)
+    assert (np.sum([split == "test" for split in splits], axis=0) == 1).all()
+    for split in splits:
+        assert (pd.Series(split).groupby(group).nunique() == 1).all()
+        for part in ("train", "val", "test"):
+            assert set(label[split == part]) == {"a", "b"}
+        assert (split == "test").sum() == pytest.approx(24, abs=5)
+        assert (split == "val").sum() == pytest.approx(24, abs=5)
+    order = rng.permutation(120)
+    for split, shuffled in zip(splits, cross_validation(rows.iloc[order], 5, 1, 0.25), strict=True):
+        assert (split[order] == shuffled).all()
+    assert "val" not in np.concatenate(cross_validation(rows, 5, 1))
+    assert any((one != other).any() for one, other in zip(splits, cross_validation(rows, 5, 2, 0.25), strict=True))
+
+
+def test_a_recipe_is_trained_in_folds_and_finished_folds_are_kept(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crossval.run("net", 2, 1)
+    first = capsys.readouterr().out.splitlines()
+    assert [bool(re.fullmatch(r"fold \d of 2: accuracy [\d.]+, macro F1 [\d.]+, \d+ s", line)) for line in first] == [
+        True, True, False,
+    ]  # fmt: skip
+    table = pd.read_csv("evaluation/crossval/net.csv")
+    assert list(table["fold"]) == [1, 2]
+    assert list(table["n_train"] + table["n_test"]) == [32, 32]  # keep: last needs no val rows
+    mean, std = table["accuracy"].mean(), table["accuracy"].std()
+    assert first[2].startswith(f"net: accuracy {mean:.4f} +- {std:.4f}, macro F1 ")
+
+    parent, *others = sorted(runs(project), key=lambda run: "mlflow.parentRunId" in run.data.tags)
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["accuracy_mean"] == pytest.approx(mean, abs=1e-6)
+    assert parent.data.params["recipe.network"] == "cnn_small"
+    assert {run.data.tags["deepsky.fold"] for run in others} == {"1", "2"}
+    assert {run.data.tags["mlflow.parentRunId"] for run in others} == {parent.info.run_id}
+    assert {run.info.status for run in others} == {"FINISHED"}
+    for run in others:
+        assert {"accuracy", "f1_macro", "seconds", "loss", "epoch_s"} <= set(run.data.metrics)
+
+    # A fold that is missing is trained again, and comes out the same; the others are left alone.
+    table[table["fold"] == 1].to_csv("evaluation/crossval/net.csv", index=False)
+    crossval.run("net", 2, 1)
+    again = capsys.readouterr().out.splitlines()
+    assert [line.endswith(" (done before)") for line in again] == [True, False, False]
+    same = pd.read_csv("evaluation/crossval/net.csv")
+    assert same.drop(columns="seconds").equals(table.drop(columns="seconds"))
+    assert same["seconds"].iloc[0] == table["seconds"].iloc[0]
+    assert sum("mlflow.parentRunId" not in run.data.tags for run in runs(project)) == 1
+
+
+def test_a_signal_leaves_no_run_running_and_finished_folds(project: Path) -> None:
+    write_recipes(project, epochs=12)  # the second fold must not end before the signal comes
+    before = {run.info.run_id for run in runs(project)}
+
+    def statuses() -> dict[str, str]:
+        new = [run for run in runs(project) if run.info.run_id not in before]
+        return {run.data.tags.get("deepsky.fold", "parent"): run.info.status for run in new}
+
+    command = [sys.executable, "-m", "deepsky", "crossval", "net", "--folds", "2"]
+    between_folds, in_second_fold = {"parent", "1"}, {"parent", "1", "2"}
+    for number, code, begun in ((signal.SIGTERM, 143, between_folds), (signal.SIGINT, 1, in_second_fold)):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("fold 1 of 2")
+            while set(statuses()) < begun and process.poll() is None:
+                time.sleep(0.05)
+            process.send_signal(number)
+            assert process.wait() == code
+        assert statuses() == dict.fromkeys(begun, "KILLED") | {"1": "FINISHED"}
+        assert list(pd.read_csv("evaluation/crossval/net.csv")["fold"]) == [1]
+
+
+@pytest.mark.parametrize("store_refuses", [False, True])
+def test_an_error_fails_the_run_and_is_the_one_that_is_told(
+    store_refuses: bool, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(_plan: object, parent_id: str) -> None:
+        if store_refuses:
+            MlflowClient(f"sqlite:///{project / 'mlflow.db'}").delete_run(parent_id)
+        raise DataError("dataset", "is gone", "find it")
+
+    monkeypatch.setattr(crossval, "_train_missing", break_down)
+    with pytest.raises(DataError, match="dataset: is gone"):
+        crossval.run("net", 2, 5)
+    if not store_refuses:
+        assert [run.info.status for run in runs(project) if run.data.params.get("folds_seed") == "5"] == ["FAILED"]
+
+
+def test_folds_of_other_code_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [folder.name for folder in crossval.CODE] == ["datasets", "networks", "training"]
+    for folder in crossval.CODE:
+        shutil.copytree(folder, tmp_path / folder.name)
+    monkeypatch.setattr(crossval, "CODE", [tmp_path / folder.name for folder in crossval.CODE])
+    plan = crossval._plan("net", 2, 1)
+    assert crossval._plan("net", 2, 1).digest == plan.digest
+    with (tmp_path / "networks/heads.py").open("a") as file:
+        file.write("# another\n")
+    assert crossval._plan("net", 2, 1).digest != plan.digest
+
+
+def test_best_weights_are_chosen_by_rows_of_the_other_folds_and_fractions_have_an_rmse(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plain = crossval._plan("votes_net", 2, 1)
+    assert "val" not in np.concatenate(plain.splits)
+    write_recipes(Path(), epochs=1, keep="best")
+    assert crossval._plan("votes_net", 2, 1).digest != plain.digest  # another recipe of that name
+    crossval.run("votes_net", 2, 1)
+    assert re.search(r"^votes_net: RMSE 0\.\d{4} \+- ", capsys.readouterr().out, re.MULTILINE)
+    table = pd.read_csv("evaluation/crossval/votes_net.csv")
+    assert table["rmse"].between(0.01, 0.5).all()
+    assert (table["n_train"] + table["n_test"] < 32).all()
+
+
+def test_a_frozen_backbone_sees_all_images_once(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_recipes(project, epochs=1)
+    crossval.run("heads", 2, 1)
+    assert capsys.readouterr().out.splitlines()[-1].startswith("heads: accuracy ")
+
+
+def test_a_pretrained_backbone_is_trained_on_any_split() -> None:
+    recipe = find_recipe("tuned")
+    packed = open_packed(recipe.packed)
+    with job_maker(recipe, packed, np.arange(len(packed.images))) as make_job:
+        job = make_job(np.array(["train", "test"] * 16))
+    assert (job.way, job.network, job.weights) == ("fine_tune", "tuned", "random")
+
+
+def test_bad_input_is_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"recipe nett: is not in params.yaml; choose one of: heads, tuned, net, "):
+        crossval.run("nett", 2, 1)
+    twice = YAML(typ="safe").load(Path("params.yaml"))
+    twice["recipes"]["fine_tune"]["net"] = twice["recipes"]["fine_tune"]["tuned"]
+    YAML(typ="safe").dump(twice, Path("params.yaml"))
+    with pytest.raises(ConfigError, match=r"recipe net: is in params\.yaml under fine_tune and from_scratch; give"):
+        find_recipe("net")
+    write_recipes(project)
+    with pytest.raises(ConfigError, match="--folds 1: leaves nothing"):
+        crossval.run("net", 1, 1)
+    with pytest.raises(
+        DataError, match="class BLUE: lies in 8 groups of these rows, too few for 9 folds; lower --fold"
+    ):
+        crossval.run("net", 9, 1)
+    rows = Path("data/packed/toy/rows.csv")
+    text = rows.read_text()
+    rows.write_text(text.replace(",RED,", ",BLUE,"))
+    try:
+        with pytest.raises(DataError, match="data/packed/toy: holds one class only, BLUE; add objects"):
+            crossval.run("net", 2, 1)
+    finally:
+        rows.write_text(text)
+    assert open_packed(Path("data/packed/toy")).rows["label"].nunique() == 2
+    Path("evaluation/crossval").mkdir(parents=True, exist_ok=True)
+    Path("evaluation/crossval/tuned.csv").write_text("nonsense\n1\n")
+    with pytest.raises(DataError, match=r"tuned\.csv: is no table of folds .*; delete it"):
+        crossval.run("tuned", 2, 1)

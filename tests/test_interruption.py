@@ -1,0 +1,57 @@
+"""Signals become exceptions, wait where they must, and are never lost."""
+
+import signal
+import sys
+import time
+
+import pytest
+
+from deepsky.tracking.interruption import Terminated, interruptible, uninterrupted
+
+SIGNALS = [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
+
+
+class SignalsWhenDeleted:
+    """Python drops an exception that comes in ``__del__``, or in a callback of a weak reference."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self._number = number
+
+    def __del__(self) -> None:
+        signal.raise_signal(self._number)
+
+
+@pytest.mark.parametrize(("number", "error"), SIGNALS)
+def test_a_signal_whose_exception_is_dropped_comes_again(number: signal.Signals, error: type[BaseException]) -> None:
+    before, steps = (signal.getsignal(number), sys.unraisablehook), []
+
+    @interruptible()
+    def work() -> None:
+        with interruptible():
+            SignalsWhenDeleted(number)
+            steps.append("dropped")
+            time.sleep(60)
+            steps.append("lost")
+
+    with pytest.raises(error):
+        work()
+    assert steps == ["dropped"]
+    assert (signal.getsignal(number), sys.unraisablehook) == before
+
+
+@pytest.mark.parametrize(("number", "error"), SIGNALS)
+def test_a_signal_waits_for_what_must_not_be_interrupted(number: signal.Signals, error: type[BaseException]) -> None:
+    steps = []
+
+    @interruptible()
+    def work() -> None:
+        with uninterrupted():
+            with uninterrupted():
+                signal.raise_signal(number)
+                steps.append("inner")
+            steps.append("outer")
+        steps.append("behind")
+
+    with pytest.raises(error):
+        work()
+    assert steps == ["inner", "outer"]
