@@ -4,7 +4,7 @@ JOBS ?= 2
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 READY := .venv/.ready
 
-.PHONY: help setup repro test check tune tune-workers dashboard ui report bench real weights lock clean
+.PHONY: help setup repro test check tune tune-workers dashboard ui report bench real real-galaxies weights lock clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1	/' | expand -t 20
@@ -43,8 +43,9 @@ report: $(READY) ## bring the report up to date and say where it is
 	dvc repro report
 	@echo "open reports/index.html"
 
-bench: $(READY)  ## every benchmark; each prints ratios measured in one run
-	for file in benchmarks/*.py; do python $$file || exit 1; done
+# Those on real images need to be told where they are: make real, make real-galaxies, benchmarks/tuned_heads.py.
+bench: $(READY)  ## every benchmark that needs no data; each prints ratios measured in one run
+	for file in $(filter-out benchmarks/real_% benchmarks/tuned_heads.py, $(wildcard benchmarks/*.py)); do python $$file || exit 1; done
 
 weights: $(READY) ## look for the pretrained weights again, then rerun what depends on them
 	dvc repro --force --single-item weights
@@ -52,6 +53,9 @@ weights: $(READY) ## look for the pretrained weights again, then rerun what depe
 
 real: $(READY)   ## the same stages on real images: make real DATA=folder WEIGHTS=folder
 	python benchmarks/real_data.py --data $(DATA) --weights $(WEIGHTS)
+
+real-galaxies: $(READY) ## fine-tuned networks on real galaxies in five folds, and the warm-ups; DATA and WEIGHTS likewise
+	python benchmarks/real_morphology.py --data $(DATA) --weights $(WEIGHTS)
 
 lock: $(READY)   ## resolve the dependencies of pyproject.toml again into requirements.lock
 	python -m pip install --quiet uv

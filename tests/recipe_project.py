@@ -27,7 +27,7 @@ FIT: dict[str, Any] = {
 IMAGES: dict[str, Any] = {"test_views": 1, "class_weights": "none", "mixup": 0.0, "precision": "float32"}
 FLIPS = AugmentParams(flip=True, rotation_deg=180.0)
 FROZEN = FrozenParams(
-    **FIT, network="tiny", augment=FLIPS, n_views=2, hidden_units=(8,), activation="relu", dropout=0.0,
+    **FIT, network="tiny", augment=FLIPS, n_views=2, test_views=1, hidden_units=(8,), activation="relu", dropout=0.0,
     batch_norm=False, l2=0.0, class_weights="none",
 )  # fmt: skip
 SCRATCH = FromScratchParams(

@@ -142,16 +142,16 @@ def test_absent_images(tmp_path):
     source = write_challenge(tmp_path / "zoo", IDS, KINDS)
     (source / "images_training_rev1/900032.jpg").unlink()
     (source / "images_training_rev1/500004.jpg").unlink()  # of no class: not wanted, not missed
-    message = "zoo: 1 of its 6 images are absent from .*images_training_rev1, the first is 900032; add them"
-    assert_refused(source, message)
+    first = "the first is 900032; name each image by its id, 900032.jpg for one, or drop those rows, or set"
+    assert_refused(source, f"zoo: 1 of its 6 images are absent from .*images_training_rev1, {first}")
     packed = pack(source, "skip")
     assert packed.rows["id"].tolist() == ["100008", "300016", "200064", "700128", "600256"]
     assert packed.card.n_skipped == 1
     for path in (source / "images_training_rev1").iterdir():
         path.rename(path.with_name(f"image_{path.name}"))
     (tmp_path / "out/mine").rename(tmp_path / "before")
-    assert_refused(source, "6 of its 6 images are absent")
-    assert_refused(source, "every object was skipped", "skip")
+    for policy in ("stop", "skip"):  # nothing would be left
+        assert_refused(source, "6 of its 6 images are absent .* 100008; 5 images that no row names are there", policy)
 
 
 def test_archives_as_they_are_served_are_to_be_unpacked(tmp_path):
@@ -190,7 +190,7 @@ def test_one_class_only_is_refused(tmp_path):
 
 def test_class_with_fewer_images_than_the_split_needs_is_refused(tmp_path):
     packed = pack(write_challenge(tmp_path / "zoo", IDS, KINDS))
-    with pytest.raises(DataError, match=r"class .* lies in 1 sky groups, too few to hold back one in 5 for test"):
+    with pytest.raises(DataError, match=r"class .* lies in 1 groups, too few to hold back one in 5 for test"):
         split_rows(packed.rows, "image", SplitParams(1, 0.2, 0.1, 10.0))
 
 

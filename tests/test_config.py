@@ -4,7 +4,7 @@ from typing import Literal
 
 import pytest
 
-from deepsky.config import SECTIONS, read_choice, read_section, read_yaml
+from deepsky.config import SECTIONS, read_choice, read_recipes, read_section, read_yaml
 from deepsky.errors import ConfigError
 from deepsky.splits import SplitParams
 
@@ -115,3 +115,17 @@ def test_a_value_of_none_of_the_forms_is_refused(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message) as caught:
         forms(tmp_path, text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{frozen: {}, fine_tune: {}, from_scratch: {}, finetune: {}}", "recipes: 'finetune' is unknown; known ways: "),
+        ("{frozen: null, fine_tune: {}, from_scratch: {}}", r"recipes.frozen: None is not a mapping; write \{\} where"),
+        ("{fine_tune: {}, from_scratch: {}}", "'frozen' is missing"),
+        ("null", "recipes: None is not a mapping"),
+    ],
+)
+def test_ways_of_recipes_are_mappings_with_known_names(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        read_recipes(write(tmp_path, f"recipes: {text}\n"))

@@ -84,7 +84,7 @@ def test_a_recipe_is_trained_in_folds_and_finished_folds_are_kept(
     assert {run.data.tags["mlflow.parentRunId"] for run in others} == {parent.info.run_id}
     assert {run.info.status for run in others} == {"FINISHED"}
     for run in others:
-        assert {"accuracy", "f1_macro", "seconds", "loss", "epoch_s"} <= set(run.data.metrics)
+        assert {"accuracy", "f1_macro", "seconds", "loss", "epoch_s", "recall_BLUE"} <= set(run.data.metrics)
 
     # A fold that is missing is trained again, and comes out the same; the others are left alone.
     table[table["fold"] == 1].to_csv("evaluation/crossval/net.csv", index=False)
@@ -136,7 +136,7 @@ def test_an_error_fails_the_run_and_is_the_one_that_is_told(
 
 
 def test_folds_of_other_code_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [folder.name for folder in crossval.CODE] == ["datasets", "networks", "training"]
+    assert [folder.name for folder in crossval.CODE] == ["datasets", "networks", "stages", "training"]
     for folder in crossval.CODE:
         shutil.copytree(folder, tmp_path / folder.name)
     monkeypatch.setattr(crossval, "CODE", [tmp_path / folder.name for folder in crossval.CODE])

@@ -31,8 +31,8 @@ FINE_TUNE = {
     "head_learning_rate": 1e-3, "unfreeze": "all", "norm": "batch",
 }  # fmt: skip
 FROZEN = {
-    **FIT, "network": "mobilenet", "n_views": 4, "hidden_units": [16], "activation": "relu", "dropout": 0.0,
-    "batch_norm": False, "l2": 0.0, "class_weights": "none",
+    **FIT, "network": "mobilenet", "n_views": 4, "test_views": 1, "hidden_units": [16], "activation": "relu",
+    "dropout": 0.0, "batch_norm": False, "l2": 0.0, "class_weights": "none",
 }  # fmt: skip
 CARD = DatasetCard("uint8", ("r", "g", "b"), (), ("cw", "acw", "smooth"), None, 0, mirrored=(("cw", "acw"),))
 

@@ -82,11 +82,13 @@ def test_cifar_arrays_as_keras_gives_them(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["zip", "folder"])
-def test_cifar_pictures_by_part_and_class(tmp_path, kind):
+@pytest.mark.parametrize(("params", "classes", "shape"), [(THINGS, cifar10.CLASSES, (16, 16, 3)),
+                                                          (DIGITS, mnist.CLASSES, (14, 14, 1))])  # fmt: skip
+def test_pictures_by_part_and_class(tmp_path, kind, params, classes, shape):
     contents = {
-        f"cifar/{part}/{label}/{number:04d}.png": png(10 * code + number)
+        f"there/{part}/{label}/{number:04d}.png": png(10 * code + number)
         for part in ("train", "test")
-        for code, label in enumerate(cifar10.CLASSES)
+        for code, label in enumerate(classes)
         for number in range(2)
     }
     contents["__MACOSX/train/cat/._0000.png"] = b"no picture"
@@ -95,12 +97,12 @@ def test_cifar_pictures_by_part_and_class(tmp_path, kind):
         with zipfile.ZipFile(source) as archive:
             archive.extractall(tmp_path / "c")
         source = tmp_path / "c"
-    packed = pack(tmp_path, source, THINGS)
-    assert len(packed.rows) == 40
+    packed = pack(tmp_path, source, params)
+    assert packed.images.shape == (40, *shape)
     for row, image in zip(packed.rows.itertuples(), packed.images, strict=True):
         part, label, number = row.id.split("-")
         assert (row.group, row.label) == (part, label)
-        assert (image == 10 * cifar10.CLASSES.index(label) + int(number)).all(), row.id
+        assert (image == 10 * classes.index(label) + int(number)).all(), row.id
 
 
 def test_a_crop_larger_than_the_images_is_a_wrong_parameter(tmp_path):

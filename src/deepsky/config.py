@@ -15,6 +15,7 @@ SECTIONS = (
     "weights", "backbones", "features", "train", "scratch", "simulate", "collections", "recipes",
     "tune", "tuned", "tracking",
 )  # fmt: skip
+WAYS = ("frozen", "fine_tune", "from_scratch")  # of section recipes
 T = TypeVar("T")
 
 
@@ -65,6 +66,30 @@ def read_yaml(section: str = "", path: Path = PARAMS) -> Any:
             raise ConfigError(f"{path}: {section}", f"{key!r} is missing", f"choose one of: {known}")
         value = value[key]
     return value
+
+
+def read_entries(section: str, path: Path = PARAMS) -> dict[str, Any]:
+    """Return a section whose keys are names that the user chooses.
+
+    Raises:
+        ConfigError: the section is missing or no mapping.
+    """
+    value = read_yaml(section, path)
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: {section}", f"{value!r} is not a mapping", "write {} where there is no entry")
+    return value
+
+
+def read_recipes(path: Path = PARAMS) -> dict[str, dict[str, Any]]:
+    """Return section ``recipes`` as it is written, way -> name -> entry.
+
+    Raises:
+        ConfigError: a way is missing, unknown or no mapping.
+    """
+    for way in read_entries("recipes", path):
+        if way not in WAYS:
+            raise ConfigError(f"{path}: recipes", f"{way!r} is unknown", f"known ways: {', '.join(WAYS)}")
+    return {way: read_entries(f"recipes.{way}", path) for way in WAYS}
 
 
 def build(value: Any, kind: Any, where: str) -> Any:
@@ -140,7 +165,11 @@ def _build_dataclass(value: Any, kind: Any, where: str) -> Any:
             raise ConfigError(where, f"{key!r} is unknown", f"known keys: {', '.join(known)}")
     for name, field in known.items():
         if name not in value and field.default is MISSING and field.default_factory is MISSING:
-            raise ConfigError(where, f"{name!r} is missing", "add it (docs/architecture.md explains every key)")
+            raise ConfigError(
+                where,
+                f"{name!r} is missing",
+                "add it (docs/architecture.md says what explains it)",
+            )
     built = {key: build(item, hints[key], f"{where}.{key}") for key, item in value.items()}
     try:
         return kind(**built)

@@ -238,7 +238,7 @@ def _take(rows: pd.DataFrame, fraction: float, seed: int, name: str) -> npt.NDAr
     if groups_per_class[scarce] < n_folds:
         raise DataError(
             f"class {scarce}",
-            f"lies in {groups_per_class[scarce]} sky groups, too few to hold back one in {n_folds} for {name}",
+            f"lies in {groups_per_class[scarce]} groups, too few to hold back one in {n_folds} for {name}",
             f"add objects, raise {name}_fraction or choose a finer group_by in params.yaml",
         )
     classes = set(rows["label"])
@@ -246,6 +246,4 @@ def _take(rows: pd.DataFrame, fraction: float, seed: int, name: str) -> npt.NDAr
     for kept, taken in folds:
         if classes == set(rows["label"].iloc[taken]) == set(rows["label"].iloc[kept]):
             return np.asarray(taken)
-    raise DataError(
-        f"split {name}", "no choice of sky groups holds every class", "add objects or choose a finer group_by"
-    )
+    raise DataError(f"split {name}", "no choice of groups holds every class", "add objects or choose a finer group_by")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from deepsky.config import read_choice, read_section, read_yaml
+from deepsky.config import read_choice, read_entries, read_section, read_yaml
 
 if TYPE_CHECKING:
     from deepsky.splits import GroupBy  # slow to import
@@ -48,7 +48,7 @@ def group_by(dataset: str) -> "GroupBy":
     from deepsky.datasets.collection import CollectionParams
     from deepsky.splits import DatasetParams
 
-    if dataset in read_yaml("collections"):
+    if dataset in read_entries("collections"):
         return read_section(f"collections.{dataset}", CollectionParams).group_by
     return read_section(f"datasets.{dataset}", DatasetParams).group_by
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from deepsky.cli.group import PATH, cli, data_sections, experiment, group_by, on_bad_file, path_option
-from deepsky.config import read_section, read_yaml
+from deepsky.config import read_entries, read_recipes, read_section
 
 
 @cli.command()
@@ -164,10 +164,10 @@ def evaluate(trained: Path, out: Path, metrics: Path) -> None:
     from deepsky.stages import evaluate as stage
     from deepsky.tuning.adopt import read_adopted
 
-    networks = [*read_yaml("backbones"), *read_yaml("scratch")]
-    recipes = [(recipe["dataset"], key) for way in read_yaml("recipes").values() for key, recipe in way.items()]
+    networks = [*read_entries("backbones"), *read_entries("scratch")]
+    recipes = [(recipe["dataset"], key) for way in read_recipes().values() for key, recipe in way.items()]
     stage.run(
-        list(read_yaml("datasets")),
+        list(read_entries("datasets")),
         networks,
         list(read_adopted()),
         recipes,

@@ -17,7 +17,7 @@ from deepsky.catalogue.objid import are_objids
 from deepsky.catalogue.tables import check_numbers, read_objects, read_table
 from deepsky.commands.published import get_published
 from deepsky.commands.versioning import dvc_add
-from deepsky.config import PARAMS, build, read_section, read_yaml
+from deepsky.config import PARAMS, build, read_entries, read_section
 from deepsky.datasets.collection import CollectionParams
 from deepsky.datasets.packed import ROW_COLUMNS
 from deepsky.datasets.packing import check_objects, check_pictures
@@ -180,9 +180,6 @@ def add_collection(
     entry |= {**_project_paths(name, sources), "group_by": group_by or collection.group_by}
     params = build(entry, CollectionParams, where)
     objects = collection.read(source, params)
-    if objects.absent:
-        problem = f"lists {len(objects.absent)} objects without an image, the first is {objects.absent[0].name}"
-        raise DataError(source, problem, "add the images or drop those rows")
     check_objects(objects, params.target, BadFiles("stop"), source)
     rows = objects.rows.reindex(columns=list(ROW_COLUMNS)).assign(image=range(len(objects.rows)))
     split_rows(rows, params.group_by, read_section("split", SplitParams))
@@ -201,8 +198,8 @@ def _check_name(name: str, datasets: Sequence[str]) -> None:
     """Refuse a name that another entry's outputs have already, or would have."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ConfigError(f"name {name!r}", "is not of the form my_data_1", "use a-z, 0-9 and _")
-    written = {dataset for frames in read_yaml("frames") for dataset in _frame_datasets(frames)}
-    entries = {key for section in ("images", "frames", "collections", "datasets") for key in read_yaml(section)}
+    written = {dataset for frames in read_entries("frames") for dataset in _frame_datasets(frames)}
+    entries = {key for section in ("images", "frames", "collections", "datasets") for key in read_entries(section)}
     taken = entries | written
     for entry in (name, *datasets):
         if entry in taken:

@@ -13,14 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from deepsky import datasets, networks, training
+from deepsky import datasets, networks, stages, training
 from deepsky.commands.recipe import MakeJob, Recipe, find_recipe, job_maker, settings_of
 from deepsky.config import read_section
 from deepsky.datasets.packed import Packed, open_packed
 from deepsky.errors import ConfigError, DataError, TrackingError
 from deepsky.files import whole_file
-from deepsky.metrics import score_heads
+from deepsky.metrics import score, score_fractions
 from deepsky.networks.pretrained import read_weights_card
+from deepsky.report.class_evaluation import figures_per_class
 from deepsky.splits import SplitParams, cross_validation
 from deepsky.tracking.interruption import interruptible, status_of, uninterrupted
 from deepsky.tracking.origin import PARENT_TAG
@@ -30,10 +31,10 @@ from deepsky.tracking.studies import StudyRun, open_study_run
 from deepsky.tracking.training import LogEpochs
 from deepsky.training.features import predict_slices
 from deepsky.training.job import write_csv
-from deepsky.training.recipes import FrozenParams
 
 FOLDER = Path("evaluation/crossval")
-CODE = [Path(package.__path__[0]) for package in (datasets, networks, training)]  # what the figures follow from
+# What the figures follow from.
+CODE = [Path(package.__path__[0]) for package in (datasets, networks, stages, training)]
 MEASURES = {"accuracy": "accuracy", "f1_macro": "macro F1", "rmse": "RMSE"}  # and what they are called in print
 
 
@@ -182,22 +183,29 @@ def _run_fold(plan: _Plan, number: int, make_job: MakeJob, parent_id: str) -> pd
         tags={"weights": job.weights, "way": recipe.way, "fold": str(number), PARENT_TAG: parent_id},
     ) as tracked:
         job.fit([LogEpochs(tracked)])
-        figures = _test(job.whole(), plan, plan.splits[number - 1]) | {"seconds": time.perf_counter() - started}
-        tracked.log_metrics(figures)
+        figures, more = _test(job.whole(), plan, plan.splits[number - 1])
+        figures["seconds"] = time.perf_counter() - started
+        tracked.log_metrics(figures | more)
     return pd.Series(figures)
 
 
-def _test(network: keras.Model, plan: _Plan, split: npt.NDArray[np.str_]) -> dict[str, float]:
-    """Score the network, as it would be saved, on the held fold."""
+def _test(network: keras.Model, plan: _Plan, split: npt.NDArray[np.str_]) -> tuple[dict[str, float], dict[str, float]]:
+    """Score the network, as it would be saved, on the held fold; return the table's figures, and those of each part."""
     packed, params, held = plan.packed, plan.recipe.params, np.flatnonzero(split == "test")
     images, place = np.unique(packed.rows["image"].to_numpy(np.int64)[held], return_inverse=True)
-    n_views = 1 if isinstance(params, FrozenParams) else params.test_views  # all views of a batch are in memory
-    answers = predict_slices(network, packed.images, max(1, params.batch_size // n_views), chosen=images)[place]
+    n_at_once = max(1, params.batch_size // params.test_views)  # all views of a batch are in memory
+    answers = predict_slices(network, packed.images, n_at_once, chosen=images)[place]
     counts = {"n_train": int((split == "train").sum()), "n_test": len(held)}
+    trained = split == "train"
     if packed.fractions is not None:
-        return {**counts, "rmse": float(np.sqrt(((answers - packed.fractions[held]) ** 2).mean(dtype=np.float64)))}
-    _, accuracy, f1_macro = score_heads(answers[np.newaxis], packed.labels[held])
-    return {**counts, "accuracy": float(accuracy[0]), "f1_macro": float(f1_macro[0])}
+        mean = packed.fractions[trained].mean(axis=0)
+        errors = score_fractions(packed.fractions[held], answers, mean, where=plan.path)
+        return {**counts, "rmse": errors.rmse}, {f"rmse_q{number}": e for number, e in errors.per_question.items()}
+    labels = packed.rows["label"]
+    majority = str(labels[trained].mode()[0])
+    scores = score(labels.to_numpy()[held], answers, packed.card.classes, majority_class=majority, where=plan.path)
+    figures = {**counts, "accuracy": scores.accuracy, "f1_macro": scores.f1_macro}
+    return figures, {"f1_weighted": scores.f1_weighted, "baseline": scores.baseline, **figures_per_class(scores)}
 
 
 def _finished(plan: _Plan) -> pd.DataFrame:

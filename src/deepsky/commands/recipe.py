@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from deepsky.config import PARAMS, read_section, read_yaml
+from deepsky.config import PARAMS, read_recipes, read_section
 from deepsky.datasets.packed import Packed
 from deepsky.errors import ConfigError
 from deepsky.stages import fine_tune, from_scratch, frozen
@@ -19,7 +19,7 @@ from deepsky.training.recipes import FineTuneParams, FromScratchParams, FrozenPa
 from deepsky.training.view_features import read_views, write_views
 from deepsky.training.view_job import ViewJob
 
-WAYS: dict[str, type[FrozenParams] | type[FineTuneParams] | type[FromScratchParams]] = {
+_PARAMS_OF: dict[str, type[FrozenParams] | type[FineTuneParams] | type[FromScratchParams]] = {
     "frozen": FrozenParams,
     "fine_tune": FineTuneParams,
     "from_scratch": FromScratchParams,
@@ -63,14 +63,14 @@ def find_recipe(key: str) -> Recipe:
     Raises:
         ConfigError: there is none, there are several, or a value of it is wrong.
     """
-    entries = read_yaml("recipes")
-    ways = [way for way in WAYS if key in entries.get(way, {})]
+    entries = read_recipes()
+    ways = [way for way in entries if key in entries[way]]
     if len(ways) > 1:
         raise ConfigError(f"recipe {key}", f"is in {PARAMS} under {' and '.join(ways)}", "give each a name of its own")
     if not ways:
-        known = ", ".join(name for way in WAYS for name in entries.get(way, {}))
+        known = ", ".join(name for way in entries.values() for name in way)
         raise ConfigError(f"recipe {key}", f"is not in {PARAMS}", f"choose one of: {known or 'none is there'}")
-    return Recipe(key, ways[0], read_section(f"recipes.{ways[0]}.{key}", WAYS[ways[0]]))
+    return Recipe(key, ways[0], read_section(f"recipes.{ways[0]}.{key}", _PARAMS_OF[ways[0]]))
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from graphlib import TopologicalSorter
 
 import click
 
-from deepsky.config import read_section, read_yaml
+from deepsky.config import read_recipes, read_section, read_yaml
 from deepsky.errors import ConfigError, DeepSkyError
 from deepsky.tuning.adopt import read_adopted
 
@@ -55,8 +55,11 @@ def run(jobs: int, targets: Sequence[str] = ()) -> None:
     """
     if not 1 <= jobs <= MAX_JOBS:
         raise ConfigError(f"--jobs {jobs}", "is out of range", f"give 1 to {MAX_JOBS}")
-    if "tuned" in read_yaml():  # our own line about params.yaml comes before DVC's
+    sections = read_yaml()  # our own line about params.yaml comes before DVC's
+    if "tuned" in sections:
         list(read_adopted())
+    if "recipes" in sections:
+        read_recipes()
     if jobs > 1:
         _run_side_by_side(_stale_graph(targets), jobs)
     if subprocess.run(["dvc", "repro", *targets]).returncode:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from deepsky.config import PARAMS, read_choice, read_section, read_yaml
+from deepsky.config import PARAMS, read_choice, read_entries, read_section, read_yaml
 from deepsky.errors import ConfigError, DeepSkyError
 
 MAX_WORKERS = 64
@@ -88,7 +88,7 @@ def list_studies(storage: str | None) -> None:
 
 def _chosen(what: str, name: str | None, sections: tuple[str, ...]) -> str:
     name = name or str(read_yaml(f"tune.{what}"))
-    known = [known for section in sections for known in read_yaml(section)]
+    known = [known for section in sections for known in read_entries(section)]
     if name not in known:
         raise ConfigError(f"{what} {name}", f"is not in {PARAMS}", f"choose one of: {', '.join(known)}")
     return name
@@ -100,7 +100,7 @@ def _storage() -> str:
 
 def _work(dataset: str, network: str, *, trials: int | None, name: str, storage: str | None) -> None:
     """Be one worker."""
-    if network in read_yaml("backbones"):
+    if network in read_entries("backbones"):
         os.environ.setdefault("KERAS_BACKEND", read_choice("tune.backend", ("jax", "tensorflow")))
         # What one worker has compiled, the others and the next search find; by host, because processors differ.
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(".jax_cache", socket.gethostname()).absolute()))

@@ -7,20 +7,28 @@ from pathlib import Path
 
 from deepsky.datasets.collection import Collection, CollectionParams, Objects
 from deepsky.datasets.keras_arrays import read_arrays
+from deepsky.datasets.part_folders import read_pictures
 
 CLASSES = tuple("0123456789")
 
 
 def read(source: Path, params: CollectionParams) -> Objects:
-    """Read ``mnist.npz`` as Keras stores it, or a part of it: gray images of 28 x 28 pixels.
+    """Read ``mnist.npz`` as Keras stores it, or pictures: gray images of 28 x 28 pixels.
+
+    Args:
+        source: ``.npz`` with x_train, y_train, x_test and y_test; or a folder or zip of train/DIGIT/NAME.png and
+            test/DIGIT/NAME.png (or .jpg).
+        params: how to prepare the images.
 
     Raises:
-        DataError: not such a file.
+        DataError: not such a source.
 
     Source:
         LeCun, Cortes & Burges, the MNIST database of handwritten digits.
     """
-    return read_arrays(source, params, (28, 28), CLASSES)
+    if source.suffix == ".npz":
+        return read_arrays(source, params, (28, 28), CLASSES)
+    return read_pictures(source, params, CLASSES, gray=True)
 
 
 COLLECTION = Collection(read, gray=True, group_by="given", refused=("mirror", "turn"))

@@ -1,7 +1,7 @@
 """Pack pictures that come one by one: what every stage does that makes a dataset of pictures."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
-from deepsky.datasets.collection import Objects
+from deepsky.datasets.collection import UNNAMED, Objects
 from deepsky.datasets.packed import Change, DatasetCard, Target, create_images, write_rows
 from deepsky.errors import DataError
 from deepsky.files import whole_folder
@@ -136,7 +136,7 @@ def check_objects(objects: Objects, target: Target, bad: BadFiles, source: Path)
     if not len(objects.rows) + len(objects.absent) + len(bad.skipped):
         reasons = ", ".join(f"{number:,} {reason}" for reason, number in objects.n_dropped.items() if number)
         raise DataError(source, f"holds no object to learn from ({reasons or 'it is empty'})", "add some")
-    _meet_absent(objects.absent, len(objects.rows), bad, source)
+    _meet_absent(objects, bad, source)
     _refuse_useless(objects.rows["label"], target, bad, source)
 
 
@@ -180,11 +180,14 @@ def pack_objects(
     click.echo(f"{name}: {len(kept):,} images packed{left_out}", err=True)
 
 
-def _meet_absent(absent: Sequence[Path], n_present: int, bad: BadFiles, source: Path) -> None:
-    if absent and bad.policy == "stop":
+def _meet_absent(objects: Objects, bad: BadFiles, source: Path) -> None:
+    absent, n_present, n_unnamed = objects.absent, len(objects.rows), objects.n_dropped.get(UNNAMED, 0)
+    if absent and (bad.policy == "stop" or not n_present):
         problem = f"{len(absent)} of its {len(absent) + n_present} images are absent from {absent[0].parent}"
-        remedy = "add them, or set on_bad_file: skip in params.yaml"
-        raise DataError(source, f"{problem}, the first is {absent[0].name}", remedy)
+        problem += f", the first is {absent[0].name}" + (f"; {n_unnamed} {UNNAMED} are there" if n_unnamed else "")
+        remedy = f"name each image by its id, {absent[0].name}.jpg for one, or drop those rows"
+        skip = ", or set on_bad_file: skip in params.yaml for dvc repro" if n_present else ""
+        raise DataError(source, problem, remedy + skip)
     for path in absent:
         bad.meet(DataError(path, "image is absent", "add it"))
 

@@ -60,7 +60,7 @@ class BadFiles:
         """
         if not n_left:
             first = f" (the first: {self.skipped[0][0]}: {self.skipped[0][1]})" if self.skipped else ""
-            raise DataError(what, f"every object was skipped{first}", "mend the files; on_bad_file: stop shows each")
+            raise DataError(what, f"every object was skipped{first}", "mend the files")
 
 
 def read_missing(folder: Path) -> dict[Path, str]:

@@ -21,7 +21,7 @@ _SOF, _SOS, _EOI = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}, 0xDA, b"\x
 _PHOTOMETRIC, _PLAIN_COLOURS = 262, range(4)
 _OTHER_COLOURS = {4: "transparency mask", 5: "CMYK", 6: "YCbCr", 8: "CIELab", 9: "ICCLab", 10: "ITULab"}
 _PNG_LEVEL = (cv2.IMWRITE_PNG_COMPRESSION, 1)  # three times as fast as the default, 4 % larger
-_AGAIN = "fetch the file again or take it out of the label table"
+_AGAIN = "fetch the file again or take it out of the dataset"
 
 
 def read_picture(path: Path) -> Picture:

@@ -36,7 +36,7 @@ def build_tail_of(
         frozen_norm: keep the moving statistics of batch normalisation and use them in training too, so that few
             images cannot spoil them; its scales and offsets may train. False: normalise by the batch.
         hidden_units: width of each hidden layer of the head, in order.
-        dropout: share of the pooled features, and of each hidden layer's outputs, left out in training.
+        dropout: share of each hidden layer's outputs left out in training; without such layers, of the pooled features.
         seed: of the head, its dropout and the weights without file.
         answer: what the network ends in.
 
@@ -57,7 +57,7 @@ def build_tail_of(
     pixels = keras.Input((size_px, size_px, 3), name="pixels")
     maps = base(backbone.scale(pixels))
     pooled = keras.layers.GlobalAveragePooling2D(name="average")(named_maps(maps))
-    if dropout:
+    if dropout and not hidden_units:
         pooled = SeededDropout(dropout, layer_seed(seed, 0), name="dropout_0")(pooled)
     head = build_head(pooled.shape[-1], answer, hidden_units, "relu", dropout=dropout, seed=seed)
     return keras.Model(pixels, head(pooled), name=f"{base.name}_tail")

@@ -111,7 +111,8 @@ def read_weights_card(folder: Path) -> WeightsCard:
     try:
         return WeightsCard(**json.loads((folder / "weights.json").read_text()))
     except (OSError, ValueError, TypeError) as error:
-        raise WeightsError(folder, f"holds no weights ({error})", "run dvc repro to write them again") from error
+        remedy = f"add {folder.name} to weights.networks in params.yaml if it is not there, then run dvc repro"
+        raise WeightsError(folder, f"holds no weights ({error})", remedy) from error
 
 
 def draw_weights(backbone: Backbone, seed: int) -> keras.Model:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
+import numpy as np
+import numpy.typing as npt
 from keras import ops
 
 from deepsky.errors import DataError
@@ -33,6 +35,8 @@ def average_views(core: keras.Model, n_views: Literal[1, 2, 4, 8], swaps: Sequen
     Raises:
         DataError: images are not square, and 4 or 8 views want quarter turns.
     """
+    if n_views == 1:
+        return core
     image = keras.Input(core.input_shape[1:], dtype=core.inputs[0].dtype, name="image")
     views = DihedralViews(n_views, name="views")(image)
     return keras.Model(image, MeanOfViews(n_views, swaps, name="mean_of_views")(core(views)), name=name)
@@ -52,12 +56,7 @@ class DihedralViews(keras.layers.Layer):
         Raises:
             DataError: they are not square.
         """
-        if self.n_views >= 4 and input_shape[1] != input_shape[2]:
-            raise DataError(
-                "test_views",
-                f"images are {input_shape[1]} x {input_shape[2]} px",
-                "pack square cutouts, or set it to 1 or 2",
-            )
+        _refuse_oblong(self.n_views, input_shape)
 
     def call(self, image: Any) -> Any:
         """Return all views, in the image's dtype."""
@@ -70,6 +69,35 @@ class DihedralViews(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Return what rebuilds the layer."""
         return {**super().get_config(), "n_views": self.n_views}
+
+
+def views_of(images: npt.NDArray[Any], n_views: int) -> list[npt.NDArray[Any]]:
+    """Return what ``DihedralViews`` makes of images, view by view; nothing is copied.
+
+    Args:
+        images: (n, height, width, channel).
+        n_views: as for ``average_views``.
+
+    Raises:
+        DataError: images are not square, and 4 or 8 views want quarter turns.
+    """
+    _refuse_oblong(n_views, images.shape)
+    mirrored_too = {False: images, True: images[:, :, ::-1]}
+    return [np.rot90(mirrored_too[mirrored], turns, axes=(1, 2)) for turns, mirrored in VIEWS[n_views]]
+
+
+def mean_of_views(answers: Sequence[npt.NDArray[np.float32]], swaps: Sequence[int]) -> npt.NDArray[np.float32]:
+    """Average the answers about each view, (n, output), as ``MeanOfViews`` does."""
+    views = VIEWS[len(answers)]
+    plain = [one[:, list(swaps)] if mirrored else one for one, (_, mirrored) in zip(answers, views, strict=True)]
+    return np.mean(plain, axis=0, dtype=np.float32)
+
+
+def _refuse_oblong(n_views: int, shape: Sequence[int | None]) -> None:
+    if n_views >= 4 and shape[1] != shape[2]:
+        raise DataError(
+            "test_views", f"images are {shape[1]} x {shape[2]} px", "pack square cutouts, or set it to 1 or 2"
+        )
 
 
 def _view(image: Any, turns: int, mirrored: bool) -> Any:

@@ -89,10 +89,16 @@ def _tracked(scores: Mapping[str, Scores], gains: Mapping[str, float]) -> dict[s
     logged |= {f"test_{name}": value for name, value in gains.items()}
     others = {split: s for split, s in scores.items() if split != "test"}
     logged |= {f"final_{name}": value for name, value in beside_each_other(others, SPLIT_MEASURES).items()}
-    for label, safe in _metric_labels(list(test.per_class)).items():
-        for name in ("precision", "recall", "f1"):
-            logged[f"test_{name}_{safe}"] = getattr(test.per_class[label], name)
-    return logged
+    return logged | {f"test_{name}": value for name, value in figures_per_class(test).items()}
+
+
+def figures_per_class(scores: Scores) -> dict[str, float]:
+    """Return precision, recall and F1 of every class as metrics, ``f1_CLASS`` for one."""
+    return {
+        f"{name}_{safe}": getattr(scores.per_class[label], name)
+        for label, safe in _metric_labels(list(scores.per_class)).items()
+        for name in ("precision", "recall", "f1")
+    }
 
 
 def _metric_labels(labels: Sequence[str]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from deepsky.training.fit import on_cpu
 from deepsky.training.image_batches import examples_of
 from deepsky.training.image_fit import Phase, fit_images
 from deepsky.training.job import Job
-from deepsky.training.recipes import MIRRORING, RecipeParams, check_views, swaps_of
+from deepsky.training.recipes import RecipeParams, check_views, swaps_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +92,8 @@ class ImageJob(Job):
 
     @cached_property
     def _whole(self) -> keras.Model:
-        core, n_views = join(self.front, self.tail, self.network), self.params.test_views
-        if n_views == 1:
-            return core
-        swaps = swaps_of(self.packed.card) if n_views in MIRRORING else range(core.output_shape[1])
-        return average_views(core, n_views, swaps, self.network)
+        core = join(self.front, self.tail, self.network)
+        return average_views(core, self.params.test_views, swaps_of(self.packed.card), self.network)
 
     def summary(self, figures: Mapping[str, float]) -> str:
         """Return one line about a training."""

@@ -60,7 +60,7 @@ class FineTuneParams(RecipeParams):
         norm: how batch norms work in training: ``inference`` keeps the pretrained statistics, ``batch`` normalises by
             the batch and lets them move.
         hidden_units: width of each hidden layer between the backbone and the answer.
-        dropout: share of the outputs left out before each of these layers and before the answer, in training.
+        dropout: share of these layers' outputs left out in training; without such layers, of the backbone's.
         head_epochs: passes in which only the head learns; they come before the ``epochs`` of the whole.
         head_learning_rate: step size in these passes, constant.
         unfreeze: what of the backbone learns after them: ``all``, or its last blocks, so many.
@@ -118,6 +118,7 @@ class FrozenParams(TrainParams):
         augment: how the views of training images differ from the plain one.
         n_views: augmented views of each training image; each epoch draws one of them, or the plain one as often as
             each. 0: the plain one, always.
+        test_views: rotated and mirrored views whose answers are averaged when the network is used; 1: the plain one.
         class_weights: ``balanced``: every class weighs the same in the loss, however many training rows it has.
     """
 
@@ -126,6 +127,7 @@ class FrozenParams(TrainParams):
     input_size_px: int
     augment: AugmentParams
     n_views: int
+    test_views: Literal[1, 2, 4, 8]
     class_weights: Literal["none", "balanced"]
 
     def __post_init__(self) -> None:
@@ -168,7 +170,7 @@ def check_views(params: RecipeParams | FrozenParams, card: DatasetCard) -> None:
     Raises:
         ConfigError: the recipe mirrors or turns what must not be.
     """
-    n_views, turn_deg = params.test_views if isinstance(params, RecipeParams) else 1, params.augment.rotation_deg
+    n_views, turn_deg = params.test_views, params.augment.rotation_deg
     for change, done, what, remedy in (
         ("mirror", params.augment.flip, "flip true", "set flip: false"),
         ("mirror", n_views in MIRRORING, f"test_views {n_views}", "set test_views: 1"),

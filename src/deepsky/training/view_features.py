@@ -1,4 +1,4 @@
-"""What a frozen backbone sees of the images, and of random views of those that a head learns from."""
+"""What a frozen backbone sees of the images, from each test view, and of random views of those to learn from."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,29 +17,35 @@ from deepsky.networks.augment import RandomView
 from deepsky.networks.backbone import Backbone, BackboneParams, build_features
 from deepsky.networks.finetune import base_of
 from deepsky.networks.inputs import ImageSpec, colour_pixels, image_input
+from deepsky.networks.views import views_of
 from deepsky.training.features import FeaturesParams, image_spec, predict_slices
 from deepsky.training.recipes import FrozenParams, check_views
 
 # Views are drawn by step and row: another number of images per step would give other views.
 VIEW_BATCH = 32
-FILES = ("plain", "views", "mirrored", "viewed")
+FILES = ("sides", "views", "mirrored", "viewed")
 
 
 @dataclass(frozen=True)
 class ViewFeatures:
-    """Features of the plain images, and of random views of some of them; each array is one file NAME.npy.
+    """Features of the images from every test view, and of random views of some; each array is one file NAME.npy.
 
     Attributes:
-        plain: of every distinct image, (n_images, n_features), float32.
+        sides: of every distinct image, (test_views, n_images, n_features), float32; the plain view comes first.
         views: (n_views, n_viewed, n_features), float32, a memory map.
         mirrored: whether each view is a mirror image, (n_views, n_viewed), bool.
         viewed: the image of each place among the views, ascending, (n_viewed,), int64.
     """
 
-    plain: npt.NDArray[np.float32]
+    sides: npt.NDArray[np.float32]
     views: npt.NDArray[np.float32]
     mirrored: npt.NDArray[np.bool_]
     viewed: npt.NDArray[np.int64]
+
+    @property
+    def plain(self) -> npt.NDArray[np.float32]:
+        """Return the features of the plain images, (n_images, n_features)."""
+        return self.sides[0]
 
 
 def write_views(
@@ -50,7 +56,7 @@ def write_views(
     images: npt.NDArray[np.int64],
     out: Path,
 ) -> tuple[int, int, int]:
-    """Let the backbone see every image once, and some of them from ``n_views`` random sides too.
+    """Let the backbone see every image from each test view, and some of them from ``n_views`` random sides too.
 
     Args:
         params: network, size, views and their seed.
@@ -66,6 +72,7 @@ def write_views(
     Raises:
         DataError: a feature is not finite.
         ConfigError: the input size is too small for the architecture, or views change what the images show.
+        DataError: quarter turns of images that are not square.
         WeightsError: the weights cannot be read or do not fit.
     """
     check_views(params, packed.card)
@@ -74,11 +81,13 @@ def write_views(
     viewer = _build_viewer(backbone, spec, params, base_of(front))
     shape = (params.n_views, len(images), front.output_shape[1])
     with whole_folder(out) as folder:
-        plain = predict_slices(front, packed.images, features.batch_size)
-        _check_finite(plain, np.arange(len(plain)), out)
-        np.save(folder / "plain.npy", plain, allow_pickle=False)
+        sides = _create(folder / "sides.npy", (params.test_views, len(packed.images), front.output_shape[1]))
+        for number, side in enumerate(views_of(packed.images, params.test_views)):
+            sides[number] = predict_slices(front, side, features.batch_size)
+            _check_finite(sides[number], np.arange(len(side)), out)
+        sides.flush()
         np.save(folder / "viewed.npy", images, allow_pickle=False)
-        views = np.lib.format.open_memmap(folder / "views.npy", mode="w+", dtype=np.float32, shape=shape)
+        views = _create(folder / "views.npy", shape)
         mirrored = np.zeros(shape[:2], bool)
         for number in range(params.n_views):
             seen = predict_slices(viewer, packed.images, VIEW_BATCH, chosen=images)
@@ -89,6 +98,10 @@ def write_views(
     return shape
 
 
+def _create(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    return np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+
+
 def read_views(folder: Path, n_images: int) -> ViewFeatures:
     """Open what ``write_views`` wrote of a dataset.
 
@@ -97,16 +110,16 @@ def read_views(folder: Path, n_images: int) -> ViewFeatures:
     """
     remedy = "run dvc repro to write them again"
     try:
-        plain, views, mirrored, viewed = (
-            np.load(folder / f"{name}.npy", mmap_mode="r" if name in ("plain", "views") else None, allow_pickle=False)
+        sides, views, mirrored, viewed = (
+            np.load(folder / f"{name}.npy", mmap_mode="r" if name in ("sides", "views") else None, allow_pickle=False)
             for name in FILES
         )
     except (OSError, ValueError) as error:
         raise DataError(folder, f"holds no features of views ({error})", remedy) from error
-    fits = plain.ndim == 2 and views.shape == (len(mirrored), len(viewed), plain.shape[1])
-    if not fits or len(plain) != n_images or mirrored.shape != views.shape[:2]:
-        raise DataError(folder, f"holds features {plain.shape} and {views.shape} for {n_images} images", remedy)
-    return ViewFeatures(plain, views, mirrored, viewed)
+    fits = sides.ndim == 3 and views.shape == (len(mirrored), len(viewed), sides.shape[2])
+    if not fits or sides.shape[1] != n_images or mirrored.shape != views.shape[:2]:
+        raise DataError(folder, f"holds features {sides.shape} and {views.shape} for {n_images} images", remedy)
+    return ViewFeatures(sides, views, mirrored, viewed)
 
 
 class _AlwaysRandomView(RandomView):

@@ -10,6 +10,7 @@ import pandas as pd
 
 from deepsky.datasets.packed import DatasetCard
 from deepsky.errors import ConfigError, DataError
+from deepsky.networks.views import average_views, mean_of_views
 from deepsky.training.fit import FitParams, keep_best
 from deepsky.training.image_batches import Array, ImageExamples, TrainBatches, examples_of
 from deepsky.training.image_fit import fit_batches
@@ -94,9 +95,21 @@ class ViewJob(Job):
         return fit_batches(self.tail, self.batches(), examples, self.recipe, [*stop, *callbacks])
 
     def answers(self) -> npt.NDArray[np.float32]:
+        """Predict from the features of every test view."""
+        return mean_of_views([self._predicted(side) for side in self.views.sides], swaps_of(self.packed.card))
+
+    def plain_answers(self, images: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
         """Predict from the plain features."""
-        predicted = self.tail.predict(self.views.plain, batch_size=max(256, self.params.batch_size), verbose=0)
+        return None if self.recipe.test_views == 1 else self._predicted(self.views.plain[images])
+
+    def _predicted(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        predicted = self.tail.predict(features, batch_size=max(256, self.params.batch_size), verbose=0)
         return np.asarray(predicted, np.float32)
+
+    def whole(self) -> keras.Model:
+        """Return the network to save, which answers with the mean over the recipe's test views."""
+        swaps = swaps_of(self.packed.card)
+        return average_views(super().whole(), self.recipe.test_views, swaps, self.network)
 
     def summary(self, figures: Mapping[str, float]) -> str:
         """Return one line about a training."""
@@ -122,7 +135,7 @@ def as_image_recipe(params: FrozenParams, card: DatasetCard) -> RecipeParams:
             network=params.network,
             input_size_px=params.input_size_px,
             augment=params.augment,
-            test_views=1,
+            test_views=params.test_views,
             class_weights=params.class_weights,
             mixup=0.0,
             precision="float32",

@@ -13,7 +13,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 
-from deepsky.config import PARAMS, build, read_yaml
+from deepsky.config import PARAMS, build, read_entries
 from deepsky.errors import ConfigError
 from deepsky.tuning.adopted import Adopted
 
@@ -30,10 +30,7 @@ def read_adopted(path: Path = PARAMS) -> Iterator[Adopted]:
     """
     known = {field.name for field in fields(Adopted)}
     for part, networks in NETWORKS_OF.items():
-        entries, where = read_yaml(f"tuned.{part}", path), f"{path}: tuned.{part}"
-        if not isinstance(entries, dict):
-            raise ConfigError(where, f"{entries!r} is not a mapping", "write {} where nothing is adopted")
-        for key, entry in entries.items():
+        for key, entry in read_entries(f"tuned.{part}", path).items():
             where = f"{path}: tuned.{part}.{key}"
             own = {name: entry[name] for name in known & set(entry)} if isinstance(entry, dict) else entry
             adopted: Adopted = build(own, Adopted, where)
@@ -41,7 +38,7 @@ def read_adopted(path: Path = PARAMS) -> Iterator[Adopted]:
                 problem = f"is about {adopted.dataset} x {adopted.network}"
                 raise ConfigError(where, problem, f"name it {adopted.key}, or adopt the study again")
             for section, name in (("datasets", adopted.dataset), (networks, adopted.network)):
-                if name not in read_yaml(section, path):
+                if name not in read_entries(section, path):
                     raise ConfigError(where, f"{section} has no {name!r}", "put it back, or delete the entry")
             yield adopted
 

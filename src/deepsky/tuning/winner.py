@@ -7,7 +7,7 @@ from typing import Any
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from deepsky.config import PARAMS, read_section, read_yaml
+from deepsky.config import PARAMS, read_entries, read_section
 from deepsky.errors import ConfigError, StudyError
 from deepsky.training.fit import FitParams, ScratchParams, TrainParams
 from deepsky.tuning.adopted import Adopted
@@ -47,7 +47,7 @@ def winner_of(study: Study, number: int | None, tune: TuneParams) -> Winner:
     if settings is None:
         raise StudyError(f"study {study.study_name}", "has no settings: deepsky did not make it", "name another study")
     trial, dataset, network = _complete_trial(study, number), settings["dataset"], settings["network"]
-    if dataset not in read_yaml("datasets"):
+    if dataset not in read_entries("datasets"):
         raise ConfigError(f"{PARAMS}: datasets", f"has no {dataset!r}, which the study is about", "put it back")
     # The space only said what may be drawn; with sampler grid it would have to be a grid today, too.
     begun = {key: settings[key] for key in ("epochs", "patience", "seed")} | {"sampler": "random"}
@@ -74,9 +74,9 @@ def _complete_trial(study: Study, number: int | None) -> FrozenTrial:
 
 
 def _reference(network: str) -> FitParams:
-    if network in read_yaml("backbones"):
+    if network in read_entries("backbones"):
         return read_section("train", TrainParams)
-    if network in read_yaml("scratch"):
+    if network in read_entries("scratch"):
         return read_section(f"scratch.{network}", ScratchParams)
     raise ConfigError(f"{PARAMS}: backbones", f"has no {network!r}, which the study is about", "put it back")
 
