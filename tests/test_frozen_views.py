@@ -171,6 +171,9 @@ def test_the_stage_writes_a_network_that_stands_alone(name: str, first: str, pro
                                atol=1e-4)  # fmt: skip
     assert card.weights == "random"
     np.testing.assert_allclose(answers[:, :3].sum(axis=1), 1, atol=3e-6)
+    if name == "toy":
+        plain, test = pd.read_csv(out / "predictions_plain.csv"), predictions["split"] == "test"
+        assert np.abs(plain.filter(regex="^p_").to_numpy() - answers[test]).max() > 1e-3
     measure = "accuracy" if name == "toy" else "rmse"
     history = pd.read_csv(out / "history.csv")
     assert list(history.columns) == ["epoch", measure, "loss", f"val_{measure}", "val_loss"]

@@ -258,6 +258,18 @@ def test_one_cycle_rises_and_falls() -> None:
     assert float(make_rate(replace(PARAMS, schedule="one_cycle"), n_steps=1)(0)) == pytest.approx(3e-3)
 
 
+def test_epochs_of_one_step_have_a_history(tmp_path: Path) -> None:
+    history = job_of(tmp_path, replace(PARAMS, batch_size=64, epochs=2)).fit([])
+    assert list(history["epoch"]) == [1, 2]
+
+
+def test_quarter_turns_of_oblong_images_are_refused_before_training(tmp_path: Path) -> None:
+    job = job_of(tmp_path)
+    oblong = replace(job.packed, images=job.packed.images[:, :-2])
+    with pytest.raises(DataError, match=r"test_views: images are \d+ x \d+ px; pack square"):
+        make_job("toy_job", replace(PARAMS, test_views=4), {}, oblong, job.split)
+
+
 def test_waiting_counts_what_a_step_waited_for() -> None:
     batches = TrainBatches(examples(), PARAMS)
     watch, logs = InputWait(batches), dict[str, float]()

@@ -231,7 +231,7 @@ def test_absent_images_are_counted(tmp_path):
     for path in (tmp_path / "images").rglob("*.*"):
         path.unlink()
     (tmp_path / "out/mine").rename(tmp_path / "before")
-    assert_refused(tmp_path, "every object was skipped", on_bad_file="skip")
+    assert_refused(tmp_path, "4 of its 4 images are absent .* name each image by its id", on_bad_file="skip")
 
 
 def test_nothing_left_of_bad_images(tmp_path):

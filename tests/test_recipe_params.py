@@ -107,8 +107,7 @@ def test_a_view_that_changes_what_an_image_shows_is_refused(
     card = replace(CARD, refused=refused)
     changed = {"augment": augment, "test_views": test_views}
     recipes = [build({**IMAGES, **changed}, FromScratchParams, "recipes.x")]
-    if test_views == 1:  # the frozen way has no others
-        recipes.append(build({**FROZEN, "augment": augment}, FrozenParams, "recipes.x"))
+    recipes.append(build({**FROZEN, **changed}, FrozenParams, "recipes.x"))
     for recipe in recipes:
         if message is None:
             check_views(recipe, card)

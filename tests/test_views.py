@@ -8,7 +8,7 @@ import pytest
 
 from deepsky.errors import DataError
 from deepsky.networks.saving import save_h5
-from deepsky.networks.views import VIEWS, DihedralViews, average_views
+from deepsky.networks.views import VIEWS, DihedralViews, average_views, mean_of_views, views_of
 
 SWAPS = [1, 0, 2]
 
@@ -39,6 +39,9 @@ def test_the_mean_is_that_of_views_made_by_hand(n_views: int) -> None:
     averaged = average_views(network, n_views, SWAPS, "averaged").predict(images(), batch_size=2, verbose=0)
     np.testing.assert_allclose(averaged, by_hand(network, images(), n_views), atol=1e-6)
     assert len(VIEWS[n_views]) == n_views
+    answers = [network.predict(view, verbose=0) for view in views_of(images(), n_views)]
+    np.testing.assert_allclose(mean_of_views(answers, SWAPS), averaged, atol=1e-6)
+    assert n_views not in (2, 8) or np.abs(mean_of_views(answers, range(3)) - averaged).max() > 1e-3
 
 
 def test_views_are_all_different_and_stay_whole_numbers() -> None:

@@ -102,6 +102,7 @@ def _write_rest(
         "n_images": len(predictions),
         "class_counts": counts,
         "n_skipped": 2,
+        "n_dropped": 1,
         "classes": classes,
     } | facts
     (folder / "run.json").write_text(json.dumps(described))

@@ -79,7 +79,7 @@ def split_rows(rows: pd.DataFrame, group_by: GroupBy, params: SplitParams) -> pd
     else:
         split[_take(by_id, params.test_fraction, params.seed, "test")] = "test"
     rest = by_id[split == "train"]
-    split[rest.index[_take(rest, params.val_fraction / (1 - params.test_fraction), params.seed, "val")]] = "val"
+    split[rest.index[_take(rest, params.val_fraction * len(by_id) / len(rest), params.seed, "val")]] = "val"
     assigned = pd.Series(split.to_numpy(), index=by_id["id"])
     return pd.DataFrame({"id": rows["id"], "split": assigned.loc[rows["id"]].to_numpy(), "group": groups})
 

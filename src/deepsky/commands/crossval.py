@@ -35,6 +35,7 @@ from deepsky.training.job import write_csv
 FOLDER = Path("evaluation/crossval")
 # What the figures follow from.
 CODE = [Path(package.__path__[0]) for package in (datasets, networks, stages, training)]
+_ABOUT_FOLD = ("n_train", "n_test", "seconds")
 MEASURES = {"accuracy": "accuracy", "f1_macro": "macro F1", "rmse": "RMSE"}  # and what they are called in print
 
 
@@ -185,7 +186,9 @@ def _run_fold(plan: _Plan, number: int, make_job: MakeJob, parent_id: str) -> pd
         job.fit([LogEpochs(tracked)])
         figures, more = _test(job.whole(), plan, plan.splits[number - 1])
         figures["seconds"] = time.perf_counter() - started
-        tracked.log_metrics(figures | more)
+        # Under the bare names the curves of the training rows are logged.
+        scores = {f"test_{name}": value for name, value in (figures | more).items() if name not in _ABOUT_FOLD}
+        tracked.log_metrics(scores | {name: figures[name] for name in _ABOUT_FOLD})
     return pd.Series(figures)
 
 

@@ -16,6 +16,9 @@ from deepsky.errors import DataError
 
 Arrays = dict[str, npt.NDArray[Any]]
 PARTS = ("train", "test")
+_UNREADABLE = (
+    OSError, ValueError, TypeError, AttributeError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 def read_arrays(source: Path, params: CollectionParams, shape: tuple[int, ...], classes: tuple[str, ...]) -> Objects:
@@ -60,7 +63,7 @@ def _load(source: Path) -> Arrays:
                 keys = ", ".join(archive) or "none"
                 raise DataError(source, f"has no array {absent[0]!r}; its keys are {keys}", remedy)
             return {key: archive[key] for key in wanted}
-    except (OSError, ValueError, TypeError, AttributeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise DataError(source, f"is not a whole .npz of arrays ({error})", remedy) from error
 
 

@@ -56,7 +56,7 @@ class DihedralViews(keras.layers.Layer):
         Raises:
             DataError: they are not square.
         """
-        _refuse_oblong(self.n_views, input_shape)
+        refuse_oblong(self.n_views, input_shape)
 
     def call(self, image: Any) -> Any:
         """Return all views, in the image's dtype."""
@@ -81,7 +81,7 @@ def views_of(images: npt.NDArray[Any], n_views: int) -> list[npt.NDArray[Any]]:
     Raises:
         DataError: images are not square, and 4 or 8 views want quarter turns.
     """
-    _refuse_oblong(n_views, images.shape)
+    refuse_oblong(n_views, images.shape)
     mirrored_too = {False: images, True: images[:, :, ::-1]}
     return [np.rot90(mirrored_too[mirrored], turns, axes=(1, 2)) for turns, mirrored in VIEWS[n_views]]
 
@@ -93,7 +93,16 @@ def mean_of_views(answers: Sequence[npt.NDArray[np.float32]], swaps: Sequence[in
     return np.mean(plain, axis=0, dtype=np.float32)
 
 
-def _refuse_oblong(n_views: int, shape: Sequence[int | None]) -> None:
+def refuse_oblong(n_views: int, shape: Sequence[int | None]) -> None:
+    """Refuse quarter turns of images that are not square.
+
+    Args:
+        n_views: as for ``average_views``.
+        shape: of a batch of images, (n, height, width, channel).
+
+    Raises:
+        DataError: they are not square, and 4 or 8 views want quarter turns.
+    """
     if n_views >= 4 and shape[1] != shape[2]:
         raise DataError(
             "test_views", f"images are {shape[1]} x {shape[2]} px", "pack square cutouts, or set it to 1 or 2"

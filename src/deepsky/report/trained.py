@@ -15,7 +15,8 @@ from deepsky.errors import DataError
 SPLITS = ("train", "val", "test")
 MEASURES = {"class": "accuracy", "fractions": "rmse"}  # by target: what an epoch is judged by, beside its loss
 FACTS = (
-    "dataset", "network", "weights", "params", "n_parameters", "n_images", "class_counts", "n_skipped", "classes",
+    "dataset", "network", "weights", "params", "n_parameters", "n_images", "class_counts", "n_skipped",
+    "n_dropped", "classes",
 )  # fmt: skip
 REMEDY = "run dvc repro to train it again"
 

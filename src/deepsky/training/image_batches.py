@@ -195,6 +195,6 @@ class InputWait(keras.callbacks.Callback):
         ended_s = self._ended_s or time.perf_counter()
         begun_s = {step: at_s for step, at_s in self._begun_s.items() if step or self._compiled}
         self._compiled = True
-        if begun_s:
-            waited_s = sum(max(0.0, self._batches.ready_s[step] - at_s) for step, at_s in begun_s.items())
-            logs["input_wait_share"] = waited_s / (ended_s - min(begun_s.values()))
+        waited_s = sum(max(0.0, self._batches.ready_s[step] - at_s) for step, at_s in begun_s.items())
+        # Always there, for Keras' history holds lists of one length: 0 where the only step is left out.
+        logs["input_wait_share"] = waited_s / (ended_s - min(begun_s.values())) if begun_s else 0.0

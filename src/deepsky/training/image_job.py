@@ -13,7 +13,7 @@ import pandas as pd
 from deepsky.networks.augment import AugmentParams, MirrorBack, RandomView
 from deepsky.networks.heads import join
 from deepsky.networks.inputs import ImageSpec, colour_pixels, image_input
-from deepsky.networks.views import average_views
+from deepsky.networks.views import average_views, refuse_oblong
 from deepsky.training.features import predict_slices
 from deepsky.training.fit import on_cpu
 from deepsky.training.image_batches import examples_of
@@ -24,7 +24,8 @@ from deepsky.training.recipes import RecipeParams, check_views, swaps_of
 
 @dataclass(frozen=True, kw_only=True)
 class ImageJob(Job):
-    """One training from images; raises ConfigError for views that change what the dataset's images are.
+    """One training from images; raises ConfigError for views that change what the dataset's images are,
+    and DataError for quarter turns of images that are not square.
 
     Attributes:
         params: of the recipe.
@@ -39,8 +40,9 @@ class ImageJob(Job):
     top: float | None
 
     def __post_init__(self) -> None:
-        """Refuse views that change what the dataset's images are."""
+        """Refuse views that the dataset's images do not allow."""
         check_views(self.params, self.packed.card)
+        refuse_oblong(self.params.test_views, self.packed.images.shape)
 
     def fit(self, callbacks: Sequence[keras.callbacks.Callback]) -> pd.DataFrame:
         """Train the tail."""

@@ -104,7 +104,7 @@ def read_split(path: Path, packed: Packed) -> npt.NDArray[np.str_]:
     """
     remedy = "run dvc repro to write it again"
     try:
-        table = pd.read_csv(path, dtype=str).set_index("id")["split"]
+        table = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("id")["split"]
     except (OSError, ValueError, KeyError) as error:
         raise DataError(path, f"is not a split ({error})", remedy) from error
     split = packed.rows["id"].map(table).fillna("").to_numpy(str)

@@ -66,6 +66,8 @@ class ViewBatches(TrainBatches):
 class ViewJob(Job):
     """One training of a head; raises ConfigError for views that change what the dataset's images are.
 
+    It raises DataError where the features are those of another number of test views.
+
     Attributes:
         recipe: how the head is fitted, in the words of the recipes that learn from images.
         views: what its backbone saw.
@@ -75,8 +77,11 @@ class ViewJob(Job):
     views: ViewFeatures
 
     def __post_init__(self) -> None:
-        """Refuse views that change what the dataset's images are."""
+        """Refuse views that change what the dataset's images are, and features of other test views."""
         check_views(self.recipe, self.packed.card)
+        if len(self.views.sides) != self.recipe.test_views:
+            problem = f"of {self.dataset} were seen from {len(self.views.sides)} sides, test_views is not so many"
+            raise DataError("features", problem, "run dvc repro to write them again")
 
     def examples(self) -> ImageExamples:
         """Return the plain features with what there is to learn of each row."""

@@ -103,7 +103,7 @@ def _md5(path: Path) -> str:
 
 def _groups(split: Path, packed: Packed) -> npt.NDArray[np.str_]:
     """Return the sky group of each row; the split is known to hold every row."""
-    table = pd.read_csv(split, dtype=str).set_index("id")
+    table = pd.read_csv(split, dtype=str, keep_default_na=False).set_index("id")
     if "group" not in table:
         raise DataError(split, "has no column group", "run dvc repro to write it again")
     return packed.rows["id"].map(table["group"]).to_numpy(str)
