@@ -4,7 +4,7 @@ from pathlib import Path
 
 from deepsky.datasets.collection import Collection, CollectionParams, Objects
 from deepsky.datasets.keras_arrays import read_arrays
-from deepsky.datasets.part_folders import read_pictures
+from deepsky.datasets.part_folders import may_hold_pictures, read_pictures
 
 # In the order of the published labels.
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -28,7 +28,7 @@ def read(source: Path, params: CollectionParams) -> Objects:
     Source:
         Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images.
     """
-    if source.suffix == ".npz":
+    if not may_hold_pictures(source):
         return read_arrays(source, params, (32, 32, 3), CLASSES)
     return read_pictures(source, params, CLASSES)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deepsky.datasets.collection import Collection, CollectionParams, Objects
 from deepsky.datasets.keras_arrays import read_arrays
-from deepsky.datasets.part_folders import read_pictures
+from deepsky.datasets.part_folders import may_hold_pictures, read_pictures
 
 CLASSES = tuple("0123456789")
 
@@ -26,7 +26,7 @@ def read(source: Path, params: CollectionParams) -> Objects:
     Source:
         LeCun, Cortes & Burges, the MNIST database of handwritten digits.
     """
-    if source.suffix == ".npz":
+    if not may_hold_pictures(source):
         return read_arrays(source, params, (28, 28), CLASSES)
     return read_pictures(source, params, CLASSES, gray=True)
 

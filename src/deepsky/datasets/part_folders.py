@@ -14,6 +14,11 @@ from deepsky.imaging.picture_files import PictureFiles
 _LAYOUT = "name pictures train/CLASS/NAME.png or test/CLASS/NAME.png"
 
 
+def may_hold_pictures(source: Path) -> bool:
+    """Tell a folder or zip of pictures from a file of arrays; what is not there goes by its name."""
+    return source.suffix != ".npz" and (source.suffix == ".zip" or not source.is_file())
+
+
 def read_pictures(source: Path, params: CollectionParams, classes: tuple[str, ...], *, gray: bool = False) -> Objects:
     """Read both parts.
 
