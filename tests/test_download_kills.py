@@ -13,7 +13,7 @@ from deepsky.archives.http import DownloadParams
 from deepsky.archives.journal import UNFINISHED
 from deepsky.archives.manifest import read_manifest
 from deepsky.archives.wanted import Wanted
-from tests.archive_server import ArchiveServer, frame_content, jpeg_content
+from tests.archive_server import ArchiveServer, Fault, frame_content, jpeg_content
 
 HOST = "http://archive.example"
 PARAMS = DownloadParams(mirror=None, connections=4, requests_per_s=None, timeout_s=10, tries=3, contact=None)
@@ -51,7 +51,9 @@ def test_thirty_kills_cost_nothing_but_the_bytes_in_flight(files: dict[str, byte
     rng, processes = random.Random(20150307), multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload([__name__])
     n_killed, n_resumed = 0, 0
-    with ArchiveServer(files, latency_s=0.01) as server:
+    # Three frames stall in mid-body, so that kills surely hit some there; the fourth connection goes on.
+    stalls = [Fault("stall", "^/f/", times=3)]
+    with ArchiveServer(files, faults=stalls, latency_s=0.01) as server:
         for _ in range(N_KILLS):
             there, n_requests = named(tmp_path), len(server.requests)
             process = processes.Process(target=fetch, args=(server.url, tmp_path))
