@@ -107,6 +107,7 @@ def test_what_would_fail_later_is_refused_and_leaves_nothing(project, tmp_path):
         (ConfigError, "format: 'mnits' is unknown; choose one of", ("bad", "mnits", digits)),
         (DataError, "has the SHA-256 .*, or --sha256 any", ("bad", "galaxy10", galaxies)),
         (DataError, "is not a whole .npz", ("bad", "mnist", galaxies)),
+        (DataError, "nope.npz: does not exist; name the file", ("bad", "mnist", tmp_path / "nope.npz")),
     ):
         with pytest.raises(error, match=message) as caught:
             add(*arguments)

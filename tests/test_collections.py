@@ -154,6 +154,13 @@ def test_absent_images(tmp_path):
         assert_refused(source, "6 of its 6 images are absent .* 100008; 5 images that no row names are there", policy)
 
 
+def test_a_class_without_objects_is_told(tmp_path, capsys):
+    source = write_challenge(tmp_path / "zoo", IDS, ["none", *CLASSES[:1] * 3, *CLASSES[1:2] * 3])
+    pack(source)
+    absent = ", ".join(CLASSES[2:])
+    assert f"{source}: holds no object of the class {absent}: nothing can learn it" in capsys.readouterr().err
+
+
 def test_archives_as_they_are_served_are_to_be_unpacked(tmp_path):
     source = write_challenge(tmp_path / "zoo", IDS, KINDS)
     table = source / "training_solutions_rev1.csv"

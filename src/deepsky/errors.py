@@ -1,5 +1,8 @@
 """The errors a user can mend. Each is one line: where, what is wrong, the remedy."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class DeepSkyError(Exception):
     """Base of every error that the command line reports as one line with exit code 1."""
@@ -13,7 +16,8 @@ class DeepSkyError(Exception):
             remedy: what the user can do about it.
         """
         self.where, self.problem, self.remedy = str(where), problem, remedy
-        super().__init__(" ".join(f"{where}: {problem}; {remedy}".split()))
+        line = "".join(letter if letter.isprintable() else " " for letter in f"{where}: {problem}; {remedy}")
+        super().__init__(" ".join(line.split()))
 
     def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
         """Travel between worker processes."""
@@ -26,6 +30,15 @@ class ConfigError(DeepSkyError):
 
 class DataError(DeepSkyError):
     """A file, image, catalogue or label table is wrong."""
+
+
+@contextmanager
+def about(name: object) -> Iterator[None]:
+    """Let the line of a DataError begin with what it is about."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{name}: {error.where}", error.problem, error.remedy) from error
 
 
 class WeightsError(DeepSkyError):

@@ -21,7 +21,7 @@ from deepsky.config import PARAMS, build, read_entries, read_section
 from deepsky.datasets.collection import CollectionParams
 from deepsky.datasets.packed import ROW_COLUMNS
 from deepsky.datasets.packing import check_objects, check_pictures
-from deepsky.errors import ConfigError, DataError
+from deepsky.errors import ConfigError, DataError, about
 from deepsky.files import whole_file, whole_folder
 from deepsky.imaging.badfiles import BadFiles
 from deepsky.imaging.fields import find_fields, require_bands
@@ -175,6 +175,8 @@ def add_collection(
     home, where = EXTERNAL / name, f"collections {name}"
     entry = {"format": kind, "source": str(source or home), **options, "group_by": group_by or "image"}
     collection = choose(name, build(entry, CollectionParams, where))
+    if source is not None and not source.exists():
+        raise DataError(source, "does not exist", "name the file or folder that holds the dataset")
     source = source or get_published(kind, home, download)
     sources = {"source": (source, source.resolve().name)}
     entry |= {**_project_paths(name, sources), "group_by": group_by or collection.group_by}
@@ -182,7 +184,8 @@ def add_collection(
     objects = collection.read(source, params)
     check_objects(objects, params.target, BadFiles("stop"), source)
     rows = objects.rows.reindex(columns=list(ROW_COLUMNS)).assign(image=range(len(objects.rows)))
-    split_rows(rows, params.group_by, read_section("split", SplitParams))
+    with about(source):
+        split_rows(rows, params.group_by, read_section("split", SplitParams))
     check_pictures(name, objects)
     defaults = {field.name: field.default for field in fields(CollectionParams)}
     entry = {key: value for key, value in entry.items() if value != defaults[key]}

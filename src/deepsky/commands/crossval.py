@@ -17,7 +17,7 @@ from deepsky import datasets, networks, stages, training
 from deepsky.commands.recipe import MakeJob, Recipe, find_recipe, job_maker, settings_of
 from deepsky.config import read_section
 from deepsky.datasets.packed import Packed, open_packed
-from deepsky.errors import ConfigError, DataError, TrackingError
+from deepsky.errors import ConfigError, DataError, TrackingError, about
 from deepsky.files import whole_file
 from deepsky.metrics import score, score_fractions
 from deepsky.networks.pretrained import read_weights_card
@@ -130,7 +130,8 @@ def _plan(key: str, n_folds: int, seed: int) -> _Plan:
     params, fractions = recipe.params, read_section("split", SplitParams)
     chosen_by_val = params.keep == "best" or params.patience is not None
     val_fraction = fractions.val_fraction / (1 - fractions.test_fraction) if chosen_by_val else 0.0
-    splits = cross_validation(rows, n_folds, seed, val_fraction)
+    with about(recipe.packed):
+        splits = cross_validation(rows, n_folds, seed, val_fraction)
     experiment = f"{read_section('tracking', TrackingParams).experiment}-crossval"
     return _Plan(recipe, packed, splits, _digest(recipe, splits), experiment)
 

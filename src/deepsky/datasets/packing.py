@@ -138,6 +138,9 @@ def check_objects(objects: Objects, target: Target, bad: BadFiles, source: Path)
         raise DataError(source, f"holds no object to learn from ({reasons or 'it is empty'})", "add some")
     _meet_absent(objects, bad, source)
     _refuse_useless(objects.rows["label"], target, bad, source)
+    unseen = [name for name in objects.classes if name not in set(objects.rows["label"])]
+    if unseen:
+        click.echo(f"{source}: holds no object of the class {', '.join(unseen)}: nothing can learn it", err=True)
 
 
 def check_pictures(name: str, objects: Objects) -> None:

@@ -151,7 +151,7 @@ def _answer_tile(run: _Run, row: int, picture: Picture | None = None) -> Tile:
     label, answer = run.packed.labels[row], run.answers[row]
     probability = f"{run.probabilities[row, answer]:.2f}"
     if label == answer:
-        caption: tuple[str, ...] = (f"{run.classes[label]} {probability}",)
+        caption: tuple[str, ...] = (f"{probability} {run.classes[label]}",)
     else:
         caption = (f"is {run.classes[label]}", f"{probability} {run.classes[answer]}")
     return Tile(run.picture(row) if picture is None else picture, caption, _RIGHT if label == answer else _WRONG)
