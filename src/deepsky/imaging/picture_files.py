@@ -65,7 +65,7 @@ class PictureFiles:
             return read_picture(self.place / name)
         try:
             content = self._threads_zip().read(name)
-        except (OSError, RuntimeError, NotImplementedError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        except (OSError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise DataError(self.place / name, f"cannot be read ({error})", _AGAIN) from error
         return decode_picture(self.place / name, content)
 
