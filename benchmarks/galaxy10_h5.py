@@ -20,7 +20,9 @@ from deepsky.stages import pack_collection
 
 TARGET = 50.0
 CHUNKS = (555, 16, 16, 1)
-PARAMS = CollectionParams(format="galaxy10", source="", target="class", group_by="sky", size_px=224, sha256="any")
+PARAMS = CollectionParams(
+    format="galaxy10", source="", target="class", group_by="neighbours", size_px=224, sha256="any"
+)
 
 
 def main() -> None:

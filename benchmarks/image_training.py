@@ -29,7 +29,9 @@ from deepsky.training.recipes import FromScratchParams
 ROOT = Path(__file__).resolve().parents[1]
 SIDE_PX, BATCH = 256, 32
 TARGET = 1.5
-PACKING = CollectionParams(format="galaxy10", source="", target="class", group_by="sky", size_px=SIDE_PX, sha256="any")
+PACKING = CollectionParams(
+    format="galaxy10", source="", target="class", group_by="neighbours", size_px=SIDE_PX, sha256="any"
+)
 
 
 def main() -> None:
@@ -81,7 +83,7 @@ def fit_plain(folder: Path, packed: Packed, epochs: int, watch: "Watch") -> None
     image = keras.Input((SIDE_PX, SIDE_PX, 3))
     model = keras.Model(image, tail(keras.layers.Rescaling(1 / 255)(image)))
     model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
-    model.fit(images, epochs=epochs, verbose=0, callbacks=[watch])
+    model.fit(images, epochs=epochs, shuffle=False, verbose=0, callbacks=[watch])
 
 
 def fit_ours(packed: Packed, params: FromScratchParams, watch: "Watch") -> None:

@@ -21,6 +21,7 @@ from deepsky.datasets.packed import open_packed
 from deepsky.datasets.registry import COLLECTIONS
 from deepsky.errors import ConfigError, DataError
 from deepsky.splits import GroupBy
+from deepsky.stages.pack import ImagesParams
 from tests.archive_server import ArchiveServer, Fault
 from tests.conftest import ROOT
 from tests.galaxy_zoo_files import write_challenge, write_jpeg
@@ -34,7 +35,7 @@ frames: {}
 collections:
   stand_in: {format: mnist, source: data/raw/mnist.npz, target: class, group_by: given, size_px: 28}  # a comment
 datasets: {}
-split: {seed: 1, test_fraction: 0.34, val_fraction: 0.33, cell_arcmin: 2.0}
+split: {seed: 1, test_fraction: 0.34, val_fraction: 0.33, cell_arcmin: 2.0, link_arcmin: 2.0}
 """
 ONCE = DownloadParams(mirror=None, connections=1, requests_per_s=None, timeout_s=5.0, tries=1, contact=None)
 OPTIONS = {
@@ -176,6 +177,22 @@ def test_images_are_looked_for_as_they_are_packed(project, tmp_path):
     assert_nothing_changed(project)
 
 
+def test_images_of_a_sense_of_winding_say_what_a_mirror_does(project, tmp_path, capsys):
+    folder, labels = tmp_path / "pictures", tmp_path / "labels.csv"
+    for number in range(4):
+        write_jpeg(folder / f"{number}.jpg", 9)
+    labels.write_text("id,class\n0,cw\n1,acw\n2,cw\n3,acw\n")
+    columns = {"id_column": "id", "label_column": "class", "size_px": 16, "crop_px": None, "group_column": None}
+    with pytest.raises(ConfigError, match=r"mirrored names the unknown class 'ccw'; classes are acw, cw"):
+        add_images("winding", folder, labels, **columns, mirrored=("cw,ccw",))
+    assert_nothing_changed(project)
+    add_images("winding", folder, labels, **columns, mirrored=("cw,acw",))
+    assert read_section("images.winding", ImagesParams).pairs == (("cw", "acw"),)
+    assert "mirror" not in capsys.readouterr().out
+    add_images("plain", folder, labels, **columns)
+    assert "mirror images are taken to keep their class" in capsys.readouterr().out
+
+
 def test_what_a_stage_writes_is_entered_as_it_is_and_packed_from_a_path_with_a_space(project, tmp_path):
     write_npz(tmp_path / "made.npz")
     make = {"cmd": f"cp '{tmp_path}/made.npz' 'data/raw/my digits.npz'", "outs": ["data/raw/my digits.npz"]}
@@ -228,7 +245,7 @@ def test_the_release_is_downloaded_and_an_interrupted_download_goes_on(project, 
     assert [path.name for path in folder.iterdir()] == ["Galaxy10_DECals.h5"]
     assert (folder / "Galaxy10_DECals.h5").read_bytes() == content
     assert entry("decals") == CollectionParams(
-        "galaxy10", str(folder.relative_to(project) / "Galaxy10_DECals.h5"), "class", "sky", 16
+        "galaxy10", str(folder.relative_to(project) / "Galaxy10_DECals.h5"), "class", "neighbours", 16
     )
 
 

@@ -109,6 +109,18 @@ def test_the_smallest_images_are_named(network: str, min_size_px: int) -> None:
         tail_of(network, min_size_px - 1)
 
 
+@pytest.mark.parametrize(("network", "size_px"), [("alexnet", 95), ("resnet18", 32), ("regression_512", 46)])
+def test_a_step_reaches_every_kernel(network: str, size_px: int) -> None:
+    keras.utils.set_random_seed(1)
+    tail = tail_of(network, size_px)
+    tail.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+    kernels = [weight for weight in tail.trainable_weights if len(weight.shape) > 1]
+    before = [weight.numpy() for weight in kernels]
+    tail.train_on_batch(np.random.default_rng(1).random((8, size_px, size_px, 3), np.float32), np.arange(8) % 4)
+    still = [kernel.path for kernel, old in zip(kernels, before, strict=True) if (kernel.numpy() == old).all()]
+    assert not still
+
+
 @pytest.mark.parametrize("network", ["regression_96_64", "galaxy10_model_1", "galaxy10_model_2"])
 def test_they_learn_what_is_easy(network: str) -> None:
     keras.utils.set_random_seed(1)

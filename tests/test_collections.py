@@ -198,7 +198,7 @@ def test_one_class_only_is_refused(tmp_path):
 def test_class_with_fewer_images_than_the_split_needs_is_refused(tmp_path):
     packed = pack(write_challenge(tmp_path / "zoo", IDS, KINDS))
     with pytest.raises(DataError, match=r"class .* lies in 1 groups, too few to hold back one in 5 for test"):
-        split_rows(packed.rows, "image", SplitParams(1, 0.2, 0.1, 10.0))
+        split_rows(packed.rows, "image", SplitParams(1, 0.2, 0.1, 10.0, 2.0))
 
 
 def test_entries_that_do_not_fit_are_refused(tmp_path):
@@ -278,7 +278,9 @@ def test_folders_are_classes(tmp_path, names):
     assert packed.card.mirrored == (("spiral clockwise", "spiral anticlockwise"),)
     ids = packed.rows["id"].astype(np.int64)
     assert ids.is_monotonic_increasing
-    assert sky_groups(packed.rows, "objid", 10.0).tolist()[:2] == ["000752-1-0020", "000753-2-0020"]
+    assert sky_groups(
+        packed.rows, "objid", SplitParams(seed=1, test_fraction=0.2, val_fraction=0.2, cell_arcmin=2.0, link_arcmin=2.0)
+    ).tolist()[:2] == ["000752-1-0020", "000753-2-0020"]
 
 
 def test_bad_folders_are_refused(tmp_path):
@@ -387,5 +389,5 @@ def test_real_galaxy_zoo_1(real_data, tmp_path):
         path.symlink_to(real_data(f"galaxy_zoo1/images/{identity}.jpeg"))
     packed = pack(tmp_path / "zoo1", format="galaxy_zoo1", crop_px=250, size_px=64)
     assert packed.rows["label"].value_counts().to_dict() == dict.fromkeys(SIX, 6)
-    split = split_rows(packed.rows, "objid", SplitParams(1, 0.25, 0.25, 10.0))
+    split = split_rows(packed.rows, "objid", SplitParams(1, 0.25, 0.25, 10.0, 2.0))
     assert set(split["split"]) == {"train", "val", "test"}

@@ -9,7 +9,7 @@ from deepsky.errors import ConfigError
 from deepsky.splits import SplitParams
 
 ROOT = Path(__file__).resolve().parents[1]
-GOOD = "split: {seed: 1, test_fraction: 0.2, val_fraction: 2e-1, cell_arcmin: 2}\n"
+GOOD = "split: {seed: 1, test_fraction: 0.2, val_fraction: 2e-1, cell_arcmin: 2, link_arcmin: 2.0}\n"
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -20,7 +20,7 @@ def write(tmp_path: Path, text: str) -> Path:
 
 def test_reads_a_section_with_yaml_1_2_floats(tmp_path):
     params = read_section("split", SplitParams, write(tmp_path, GOOD))
-    assert params == SplitParams(seed=1, test_fraction=0.2, val_fraction=0.2, cell_arcmin=2.0)
+    assert params == SplitParams(seed=1, test_fraction=0.2, val_fraction=0.2, cell_arcmin=2.0, link_arcmin=2.0)
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,11 @@ def runs(project: Path) -> list:
     return client.search_runs([experiment.experiment_id]) if experiment else []
 
 
+def metrics_of(project: Path, key: str) -> list[dict[str, float]]:
+    """Of each fold of a recipe."""
+    return [run.data.metrics for run in runs(project) if f"-{key}-fold" in run.info.run_name]
+
+
 def test_every_row_is_tested_once_and_groups_stay_whole() -> None:
     rng = np.random.default_rng(2)
     group = np.repeat(np.arange(30), 4)
@@ -158,19 +163,26 @@ def test_best_weights_are_chosen_by_rows_of_the_other_folds_and_fractions_have_a
 ) -> None:
     plain = crossval._plan("votes_net", 2, 1)
     assert "val" not in np.concatenate(plain.splits)
-    write_recipes(Path(), epochs=1, keep="best")
+    write_recipes(Path(), epochs=1, keep="best", test_views=2)
     assert crossval._plan("votes_net", 2, 1).digest != plain.digest  # another recipe of that name
     crossval.run("votes_net", 2, 1)
     assert re.search(r"^votes_net: RMSE 0\.\d{4} \+- ", capsys.readouterr().out, re.MULTILINE)
+    fall = [m["test_plain_rmse"] - m["test_rmse"] - m["test_views_gain"] for m in metrics_of(Path(), "votes_net")]
+    assert fall == pytest.approx([0.0, 0.0])
     table = pd.read_csv("evaluation/crossval/votes_net.csv")
     assert table["rmse"].between(0.01, 0.5).all()
     assert (table["n_train"] + table["n_test"] < 32).all()
 
 
 def test_a_frozen_backbone_sees_all_images_once(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_recipes(project, epochs=1)
+    write_recipes(project, epochs=1, test_views=2)
     crossval.run("heads", 2, 1)
     assert capsys.readouterr().out.splitlines()[-1].startswith("heads: accuracy ")
+    gains = [m["test_accuracy"] - m["test_plain_accuracy"] - m["test_views_gain"] for m in metrics_of(project, "heads")]
+    assert gains == pytest.approx([0.0, 0.0])
+    # A table of the same recipe name that held other measures is no obstacle.
+    Path("evaluation/crossval/heads.csv").write_text("fold,n_train,n_test,rmse,seconds,digest\n1,16,16,0.1,2,ab\n")
+    assert crossval._finished(crossval._plan("heads", 2, 1)).empty
 
 
 def test_a_pretrained_backbone_is_trained_on_any_split() -> None:

@@ -228,7 +228,7 @@ def test_cutouts_split_by_the_catalogues_fields(tmp_path):
     )
     rows = open_packed(tmp_path / "packed/own_cutouts").rows
     copies = [rows.assign(id=rows["id"] + f"-{n}", field=rows["field"] + 20 * n) for n in range(12)]
-    table = split_rows(pd.concat(copies, ignore_index=True), "field", SplitParams(1, 0.2, 0.2, 2.0))
+    table = split_rows(pd.concat(copies, ignore_index=True), "field", SplitParams(1, 0.2, 0.2, 2.0, 2.0))
     assert set(table["split"]) == {"train", "val", "test"}
     assert table.groupby("group")["split"].nunique().max() == 1
     assert table["group"].nunique() == 12  # fields 7, 8 and 9 overlap

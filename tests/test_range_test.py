@@ -151,8 +151,8 @@ def test_the_command_writes_and_logs(
     assert [point.step for point in points] == list(table["step"])
     assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"range.csv", "range.png"}
     suggested = suggest_rate(table)
-    if suggested is not None:
-        assert run.data.metrics["suggested_learning_rate"] == pytest.approx(suggested, rel=1e-4)
+    assert suggested is not None
+    assert run.data.metrics["suggested_learning_rate"] == pytest.approx(suggested, rel=1e-4)
     with pytest.raises(ConfigError, match="--steps 3: is out of range"):
         lr_range.run("net", 3)
 

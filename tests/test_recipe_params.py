@@ -1,10 +1,13 @@
 """Section recipes: what its dataclasses take and refuse."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
+from deepsky.commands import repro
 from deepsky.config import build
 from deepsky.datasets.packed import DatasetCard
 from deepsky.errors import ConfigError, DataError
@@ -16,6 +19,7 @@ from deepsky.training.recipes import (
     check_views,
     swaps_of,
 )
+from tests.conftest import ROOT
 
 FIT = {
     "seed": 1, "label_smoothing": 0.0, "optimizer": "adam", "learning_rate": 1e-3, "schedule": "one_cycle",
@@ -131,3 +135,25 @@ def test_swaps_are_of_classes_only() -> None:
     assert list(swaps_of(replace(CARD, target="fractions", classes=("galaxy",), mirrored=()))) == list(range(37))
     with pytest.raises(DataError, match="acw"):
         swaps_of(replace(CARD, classes=("cw", "smooth")))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (
+            "dataset",
+            "zoo9",
+            r"recipes.fine_tune.zoo1_fine_tune: dataset 'zoo9' is unknown; choose one of: sdss_",
+        ),
+        ("network", "densenet121", r"weights of network 'densenet121' are not made ready; add it to weights.networks"),
+    ],
+)
+def test_repro_names_a_recipe_that_no_stage_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    params["recipes"]["fine_tune"]["zoo1_fine_tune"][key] = value
+    YAML(typ="safe").dump(params, Path("params.yaml"))
+    with pytest.raises(ConfigError, match=message):
+        repro.run(1)

@@ -147,6 +147,13 @@ def test_pictures_are_as_elongated_as_the_votes_say() -> None:
     assert measured["thin"] < 0.35
 
 
+@pytest.mark.parametrize(("kind", "boxy", "answer"), [("bulged", 0.05, 1), ("bulged", 0.7, 2), ("thin", 0.0, 3)])
+def test_votes_say_which_bulge_an_edge_on_disc_has(kind: str, boxy: float, answer: int) -> None:
+    shapes = draw_shapes([kind] * 12, np.random.default_rng(3)).assign(boxy=boxy)
+    votes = vote_fractions(shapes, np.random.default_rng(3))[:, COLUMNS.index("Class9.1") :][:, :3]
+    assert (votes.mean(axis=0).argmax() + 1) == answer
+
+
 def test_ellipticals_are_redder_than_loose_spirals() -> None:
     def redness(kind: str) -> float:
         middle = draw_picture(shape_of(kind, blueness=0.7), 212, np.random.default_rng(1))[91:121, 91:121]

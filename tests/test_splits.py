@@ -11,7 +11,7 @@ from deepsky.catalogue.tables import read_objects
 from deepsky.errors import DataError
 from deepsky.splits import SplitParams, fold_splits, sky_groups, split_rows
 
-PARAMS = SplitParams(seed=1, test_fraction=0.2, val_fraction=0.2, cell_arcmin=2.0)
+PARAMS = SplitParams(seed=1, test_fraction=0.2, val_fraction=0.2, cell_arcmin=2.0, link_arcmin=2.0)
 
 
 def make_rows(seed: int = 0, n_fields: int = 20, per_class: int = 6) -> pd.DataFrame:
@@ -49,7 +49,7 @@ def test_fractions_and_classes():
     assert shares["test"] == pytest.approx(0.2, abs=0.05)
     assert shares["val"] == pytest.approx(0.2, abs=0.05)
     assert (rows.groupby(split.to_numpy())["label"].nunique() == 3).all()
-    other = split_rows(rows, "field", SplitParams(seed=2, test_fraction=0.2, val_fraction=0.2, cell_arcmin=2.0))
+    other = split_rows(rows, "field", replace(PARAMS, seed=2))
     assert (other["split"] != split).any()
 
 
@@ -67,13 +67,21 @@ def test_rows_by_themselves_keep_the_shares_of_their_classes():
 
 def test_overlapping_neighbours_share_a_group():
     rows = pd.DataFrame({"run": [1, 1, 1, 1, 1, 2], "camcol": [1, 1, 1, 2, 1, 1], "field": [12, 11, 14, 13, 13, 12]})
-    groups = sky_groups(rows, "field", 2.0)
+    groups = sky_groups(rows, "field", PARAMS)
     assert groups.tolist() == ["000001-1-0011"] * 3 + ["000001-2-0013", "000001-1-0011", "000002-1-0012"]
+
+
+def test_close_neighbours_share_a_group_wherever_they_lie():
+    dec_deg = [39.9999, 40.0001, 40.03, 40.0, 40.0, 0.0, 0.0, 89.999, 89.999, -30.0]
+    ra_deg = [10.0, 10.0, 10.0, 10.043, 10.1, 359.99, 0.01, 0.0, 180.0, 10.0]
+    groups = sky_groups(pd.DataFrame({"ra_deg": ra_deg, "dec_deg": dec_deg}), "neighbours", PARAMS)
+    # 0.72" apart; a friend of a friend; 1.98' and then 2.6' of right ascension; across 0 h; across the pole; alone.
+    assert pd.factorize(groups)[0].tolist() == [0, 0, 0, 0, 1, 2, 2, 3, 3, 4]
 
 
 def test_sky_cells_hold_neighbours_and_part_strangers():
     rows = pd.DataFrame({"ra_deg": [10.0001, 10.0002, 10.5], "dec_deg": [40.0001, 40.0002, 40.0001]})
-    groups = sky_groups(rows, "sky", 2.0)
+    groups = sky_groups(rows, "sky", PARAMS)
     assert groups[0] == groups[1] != groups[2]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from deepsky.errors import DataError
 from deepsky.networks.saving import save_h5
-from deepsky.networks.views import VIEWS, DihedralViews, average_views, mean_of_views, views_of
+from deepsky.networks.views import VIEWS, DihedralViews, average_views, mean_of_views, n_views_of, views_of
 
 SWAPS = [1, 0, 2]
 
@@ -36,7 +36,9 @@ def by_hand(network: keras.Model, some: np.ndarray, n_views: int) -> np.ndarray:
 @pytest.mark.parametrize("n_views", VIEWS)
 def test_the_mean_is_that_of_views_made_by_hand(n_views: int) -> None:
     network = core()
-    averaged = average_views(network, n_views, SWAPS, "averaged").predict(images(), batch_size=2, verbose=0)
+    whole = average_views(network, n_views, SWAPS, "averaged")
+    assert n_views_of(whole) == n_views
+    averaged = whole.predict(images(), batch_size=2, verbose=0)
     np.testing.assert_allclose(averaged, by_hand(network, images(), n_views), atol=1e-6)
     assert len(VIEWS[n_views]) == n_views
     answers = [network.predict(view, verbose=0) for view in views_of(images(), n_views)]

@@ -14,7 +14,7 @@ from deepsky.stages.pack_collection import run
 
 DIGITS = CollectionParams(format="mnist", source="unused", target="class", group_by="given", size_px=14)
 THINGS = CollectionParams(format="cifar10", source="unused", target="class", group_by="given", size_px=16)
-SPLIT = SplitParams(seed=1, test_fraction=0.2, val_fraction=0.2, cell_arcmin=2.0)
+SPLIT = SplitParams(seed=1, test_fraction=0.2, val_fraction=0.2, cell_arcmin=2.0, link_arcmin=2.0)
 
 
 def arrays(side_px=28, n_train=40, n_test=20, channels=(), **changes):

@@ -7,12 +7,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from sklearn.cluster import DBSCAN
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from deepsky.catalogue.objid import are_objids, unpack_objid
 from deepsky.errors import DataError
 
-GroupBy = Literal["field", "objid", "sky", "group", "image", "given"]
+GroupBy = Literal["field", "objid", "sky", "neighbours", "group", "image", "given"]
 SPLITS = ("train", "val", "test")
 
 
@@ -22,7 +23,8 @@ class DatasetParams:
 
     Attributes:
         group_by: what must stay in one split. ``field``: SDSS field by run, camcol and field, overlapping
-            neighbours merged; ``objid``: the same, read out of SDSS objIDs; ``sky``: square cells of the sky;
+            neighbours merged; ``objid``: the same, read out of SDSS objIDs; ``sky``: square cells of the sky, for
+            crowded fields; ``neighbours``: what lies close together on the sky, and the neighbours of neighbours;
             ``group``: the dataset's own group column; ``image``: each distinct image by itself; ``given``: the
             dataset has a published test part (``train`` or ``test`` in its group column), which stays the test rows;
             val is drawn from its train part, each image by itself.
@@ -39,12 +41,14 @@ class SplitParams:
         seed: of the assignment of groups to splits.
         test_fraction: share of the rows wanted in test; val_fraction likewise.
         cell_arcmin: side of the sky cells of ``group_by: sky``.
+        link_arcmin: under ``group_by: neighbours``, the distance below which two are.
     """
 
     seed: int
     test_fraction: float
     val_fraction: float
     cell_arcmin: float
+    link_arcmin: float
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
@@ -52,8 +56,9 @@ class SplitParams:
         fractions = (self.test_fraction, self.val_fraction)
         if not (min(fractions) > 0 and sum(fractions) <= 0.8):  # so that NaN fails too
             raise ValueError("test_fraction and val_fraction must be above 0 and leave at least 0.2 for training")
-        if not 0 < self.cell_arcmin < 60:
-            raise ValueError(f"cell_arcmin must lie between 0 and 60, not {self.cell_arcmin}")
+        for name in ("cell_arcmin", "link_arcmin"):
+            if not 0 < getattr(self, name) < 60:
+                raise ValueError(f"{name} must lie between 0 and 60, not {getattr(self, name)}")
 
 
 def split_rows(rows: pd.DataFrame, group_by: GroupBy, params: SplitParams) -> pd.DataFrame:
@@ -70,7 +75,7 @@ def split_rows(rows: pd.DataFrame, group_by: GroupBy, params: SplitParams) -> pd
     Raises:
         DataError: the rows lack the columns that ``group_by`` needs, or a class would be missing from a split.
     """
-    groups = sky_groups(rows, group_by, params.cell_arcmin)
+    groups = sky_groups(rows, group_by, params)
     by_id = rows.assign(group=groups, part=rows["group"] if group_by == "given" else None)
     by_id = by_id.sort_values("id", ignore_index=True)
     split = pd.Series("train", index=by_id.index)
@@ -170,7 +175,7 @@ def _folds(
     return StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(label, label, group)
 
 
-def sky_groups(rows: pd.DataFrame, group_by: GroupBy, cell_arcmin: float) -> pd.Series:
+def sky_groups(rows: pd.DataFrame, group_by: GroupBy, params: SplitParams) -> pd.Series:
     """Name the sky group of each row.
 
     Raises:
@@ -182,7 +187,8 @@ def sky_groups(rows: pd.DataFrame, group_by: GroupBy, cell_arcmin: float) -> pd.
         if not are_objids(rows["id"]):
             raise DataError("column id", "holds ids that are not SDSS objIDs", "choose another group_by in params.yaml")
         return _field_groups(unpack_objid(rows["id"].astype(np.int64)).set_index(rows.index))
-    needed = {"field": ["run", "camcol", "field"], "sky": ["ra_deg", "dec_deg"]}
+    place = ["ra_deg", "dec_deg"]
+    needed = {"field": ["run", "camcol", "field"], "sky": place, "neighbours": place}
     for column in needed.get(group_by, ["group"]):
         if rows[column].isna().any():
             bad = rows.loc[rows[column].isna(), "id"].iloc[0]
@@ -192,8 +198,10 @@ def sky_groups(rows: pd.DataFrame, group_by: GroupBy, cell_arcmin: float) -> pd.
     if group_by == "field":
         return _field_groups(rows)
     if group_by == "sky":
-        return _sky_cells(rows, cell_arcmin)
-    return rows["group"].astype(str) if group_by == "group" else sky_groups(rows, "image", cell_arcmin)
+        return _sky_cells(rows, params.cell_arcmin)
+    if group_by == "neighbours":
+        return _linked(rows, params.link_arcmin)
+    return rows["group"].astype(str) if group_by == "group" else sky_groups(rows, "image", params)
 
 
 def _field_groups(rows: pd.DataFrame) -> pd.Series:
@@ -214,6 +222,13 @@ def _sky_cells(rows: pd.DataFrame, cell_arcmin: float) -> pd.Series:
     width_deg = cell_arcmin / 60 / np.cos(np.radians((band + 0.5) * cell_arcmin / 60)).clip(lower=1e-3)
     column = np.floor(rows["ra_deg"] / width_deg).astype(int)
     return "cell-" + band.astype(str) + "-" + column.astype(str)
+
+
+def _linked(rows: pd.DataFrame, link_arcmin: float) -> pd.Series:
+    """Friends of friends: nothing is torn apart, as it is at the edges of cells."""
+    position = np.radians(rows[["dec_deg", "ra_deg"]].to_numpy(float))
+    friends = DBSCAN(np.radians(link_arcmin / 60), min_samples=1, metric="haversine", algorithm="ball_tree")
+    return pd.Series(friends.fit_predict(position), index=rows.index).map("sky-{}".format)
 
 
 def _given_test(rows: pd.DataFrame) -> npt.NDArray[np.int64]:

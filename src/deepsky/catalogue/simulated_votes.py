@@ -98,7 +98,7 @@ def _logits(shapes: pd.DataFrame) -> _Array:
             *_yes_or_no(5.5 * (odd - 0.5)),
             *_nearest(shape["axis_ratio"], (0.95, 0.62, 0.26), 0.17),
             *(5 * shape.get(name, zero) for name in _ODD_ANSWERS),
-            *(2 * shape["boxy"] - 1 + zero, 4 * shape["boxy"] - 3, 14 * (0.16 - shape["bulge"])),
+            *(1 - 5 * shape["boxy"], 5 * shape["boxy"] - 3, 14 * (0.16 - shape["bulge"])),
             *_nearest(shape["pitch_deg"], (10.0, 18.0, 30.0), 6.0),
             *(np.where(shape["n_arms"] == count, 3.0, 0.0) for count in range(1, 6)),
             unsure,

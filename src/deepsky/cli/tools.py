@@ -48,6 +48,7 @@ def add() -> None:
 @click.option("--size-px", default=224, show_default=True, help="side of the square pictures to learn from")
 @click.option("--crop-px", type=int, help="keep the middle square of this side first")
 @click.option("--group-column", help="column that says which images belong together")
+@click.option("--mirrored", metavar="A,B", multiple=True, help="classes that a mirror image turns into each other")
 def add_images(name: str, folder: Path, labels: Path, **options: Any) -> None:
     """Register the images of FOLDER, labelled by the CSV LABELS, as dataset NAME."""
     from deepsky.commands import add as command
@@ -86,7 +87,7 @@ def add_frames(name: str, folder: Path, catalogue: Path, **options: Any) -> None
 @click.option("--sha256", help="of the file, where it is not the published one; any: do not check")
 @click.option(
     "--group-by",
-    metavar="image|objid|sky|field|group|given",
+    metavar="image|objid|neighbours|sky|field|group|given",
     help="what stays together in a split (default: what suits the format)",
 )
 def add_collection(name: str, kind: str, source: Path | None, **options: Any) -> None:

@@ -48,6 +48,7 @@ def add_images(
     size_px: int,
     crop_px: int | None,
     group_column: str | None,
+    mirrored: Sequence[str] = (),
 ) -> None:
     """Register a folder of images with a label table as dataset ``name``.
 
@@ -60,6 +61,7 @@ def add_images(
         size_px: side of the square pictures to learn from.
         crop_px: side of a centre crop before that, or None.
         group_column: column that says which images belong together (one split for all of a group), or None.
+        mirrored: pairs of classes, with a comma between, that a mirror image turns into each other.
 
     Raises:
         ConfigError: the name is taken or unfit.
@@ -86,10 +88,13 @@ def add_images(
         "size_px": size_px,
         "crop_px": crop_px,
         "group_column": group_column,
+        "mirrored": [pair.split(",") for pair in mirrored],
     }
     build(entry, ImagesParams, f"images {name}")
     group_by = "group" if group_column else "objid" if are_objids(table["id"]) else "image"
     _register(name, "images", entry, sources, {name: group_by})
+    if not mirrored:
+        click.echo("mirror images are taken to keep their class; if two swap, write them as mirrored: [[A, B]] there")
 
 
 def add_frames(

@@ -30,12 +30,15 @@ from deepsky.tracking.store import TrackingParams
 from deepsky.tracking.studies import StudyRun, open_study_run
 from deepsky.tracking.training import LogEpochs
 from deepsky.training.features import predict_slices
+from deepsky.training.image_job import ImageJob
 from deepsky.training.job import write_csv
+from deepsky.training.view_job import ViewJob
 
 FOLDER = Path("evaluation/crossval")
 # What the figures follow from.
 CODE = [Path(package.__path__[0]) for package in (datasets, networks, stages, training)]
 _ABOUT_FOLD = ("n_train", "n_test", "seconds")
+_Figures = dict[str, float]
 MEASURES = {"accuracy": "accuracy", "f1_macro": "macro F1", "rmse": "RMSE"}  # and what they are called in print
 
 
@@ -185,7 +188,7 @@ def _run_fold(plan: _Plan, number: int, make_job: MakeJob, parent_id: str) -> pd
         tags={"weights": job.weights, "way": recipe.way, "fold": str(number), PARENT_TAG: parent_id},
     ) as tracked:
         job.fit([LogEpochs(tracked)])
-        figures, more = _test(job.whole(), plan, plan.splits[number - 1])
+        figures, more = _test(job, plan, plan.splits[number - 1])
         figures["seconds"] = time.perf_counter() - started
         # Under the bare names the curves of the training rows are logged.
         scores = {f"test_{name}": value for name, value in (figures | more).items() if name not in _ABOUT_FOLD}
@@ -193,33 +196,45 @@ def _run_fold(plan: _Plan, number: int, make_job: MakeJob, parent_id: str) -> pd
     return pd.Series(figures)
 
 
-def _test(network: keras.Model, plan: _Plan, split: npt.NDArray[np.str_]) -> tuple[dict[str, float], dict[str, float]]:
-    """Score the network, as it would be saved, on the held fold; return the table's figures, and those of each part."""
+def _test(job: ImageJob | ViewJob, plan: _Plan, split: npt.NDArray[np.str_]) -> tuple[_Figures, _Figures]:
+    """Score the network, as it would be saved, on the held fold; return the table's figures, and more for the run."""
     packed, params, held = plan.packed, plan.recipe.params, np.flatnonzero(split == "test")
     images, place = np.unique(packed.rows["image"].to_numpy(np.int64)[held], return_inverse=True)
     n_at_once = max(1, params.batch_size // params.test_views)  # all views of a batch are in memory
-    answers = predict_slices(network, packed.images, n_at_once, chosen=images)[place]
-    counts = {"n_train": int((split == "train").sum()), "n_test": len(held)}
-    trained = split == "train"
+    answers = predict_slices(job.whole(), packed.images, n_at_once, chosen=images)
+    figures, more = _score(plan, split, answers[place])
+    plain = job.plain_answers(images)
+    if plain is not None:
+        (before, _), name = _score(plan, split, plain[place]), plan.measures[0]
+        gain = figures[name] - before[name]
+        more |= {f"plain_{name}": before[name], "views_gain": -gain if name == "rmse" else gain}
+    return {"n_train": int((split == "train").sum()), "n_test": len(held), **figures}, more
+
+
+def _score(plan: _Plan, split: npt.NDArray[np.str_], answers: npt.NDArray[np.float32]) -> tuple[_Figures, _Figures]:
+    """Score answers about the held fold's rows: the plan's measures, and those of each part."""
+    packed, held, trained = plan.packed, split == "test", split == "train"
     if packed.fractions is not None:
         mean = packed.fractions[trained].mean(axis=0)
         errors = score_fractions(packed.fractions[held], answers, mean, where=plan.path)
-        return {**counts, "rmse": errors.rmse}, {f"rmse_q{number}": e for number, e in errors.per_question.items()}
+        return {"rmse": errors.rmse}, {f"rmse_q{number}": error for number, error in errors.per_question.items()}
     labels = packed.rows["label"]
     majority = str(labels[trained].mode()[0])
     scores = score(labels.to_numpy()[held], answers, packed.card.classes, majority_class=majority, where=plan.path)
-    figures = {**counts, "accuracy": scores.accuracy, "f1_macro": scores.f1_macro}
+    figures = {"accuracy": scores.accuracy, "f1_macro": scores.f1_macro}
     return figures, {"f1_weighted": scores.f1_weighted, "baseline": scores.baseline, **figures_per_class(scores)}
 
 
 def _finished(plan: _Plan) -> pd.DataFrame:
     """Return the figures of the folds that were done before, by number; of other parameters or data none counts."""
     columns = ["n_train", "n_test", *plan.measures, "seconds"]
+    none = pd.DataFrame(columns=columns, dtype=float)
     try:
         table = pd.read_csv(plan.path, dtype={"digest": str})
-        return table[table["digest"] == plan.digest].set_index("fold")[columns].astype(float)
+        same = table[table["digest"] == plan.digest].set_index("fold")
+        return same[columns].astype(float) if len(same) else none
     except FileNotFoundError:
-        return pd.DataFrame(columns=columns, dtype=float)
+        return none
     except (ValueError, KeyError) as error:
         raise DataError(plan.path, f"is no table of folds ({error})", "delete it to train all folds again") from error
 

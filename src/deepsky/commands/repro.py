@@ -1,14 +1,15 @@
 """dvc repro with independent stages side by side; DVC itself runs one stage at a time."""
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
+from typing import Any
 
 import click
 
-from deepsky.config import read_recipes, read_section, read_yaml
+from deepsky.config import PARAMS, read_recipes, read_section, read_yaml
 from deepsky.errors import ConfigError, DeepSkyError
 from deepsky.tuning.adopt import read_adopted
 
@@ -59,7 +60,7 @@ def run(jobs: int, targets: Sequence[str] = ()) -> None:
     if "tuned" in sections:
         list(read_adopted())
     if "recipes" in sections:
-        read_recipes()
+        _check_recipes(sections)
     if jobs > 1:
         _run_side_by_side(_stale_graph(targets), jobs)
     if subprocess.run(["dvc", "repro", *targets]).returncode:
@@ -69,6 +70,21 @@ def run(jobs: int, targets: Sequence[str] = ()) -> None:
 
     # A killed training whose outputs then came from DVC's cache has no successor to close its run.
     close_dead_runs(read_section("tracking", TrackingParams).experiment)
+
+
+def _check_recipes(sections: Mapping[str, Any]) -> None:
+    """Refuse recipes of datasets or weights that no stage makes: DVC would only miss a file."""
+    datasets = [name for section in ("datasets", "collections") for name in sections.get(section) or ()]
+    networks = (sections.get("weights") or {}).get("networks") or ()
+    for way, entries in read_recipes().items():
+        for key in entries:
+            where = f"{PARAMS}: recipes.{way}.{key}"
+            dataset, network = (read_yaml(f"recipes.{way}.{key}.{name}") for name in ("dataset", "network"))
+            if dataset not in datasets:
+                raise ConfigError(where, f"dataset {dataset!r} is unknown", f"choose one of: {', '.join(datasets)}")
+            if way != "from_scratch" and network not in networks:
+                problem = f"the weights of network {network!r} are not made ready"
+                raise ConfigError(where, problem, f"add it to weights.networks, which has {', '.join(networks)}")
 
 
 def _stale_graph(targets: Sequence[str]) -> dict[str, set[str]]:

@@ -141,4 +141,4 @@ def _read_slices(source: Path) -> Iterator[tuple[str, Picture]]:
                 yield f"image {place} of {source}", picture
 
 
-COLLECTION = Collection(read, sha256=SHA256, group_by="sky")
+COLLECTION = Collection(read, sha256=SHA256, group_by="neighbours")

@@ -75,7 +75,8 @@ class RandomView(keras.layers.Layer):
         """
         if input_shape[1] != input_shape[2]:
             raise DataError("augment", f"images are {input_shape[1]} x {input_shape[2]} px", "resize them to squares")
-        self._step = self.add_weight(shape=(), dtype="int32", initializer="zeros", trainable=False, name="step")
+        # "int": int64 under TensorFlow, which leaves an int32 on the host, where a compiled step cannot reach it.
+        self._step = self.add_weight(shape=(), dtype="int", initializer="zeros", trainable=False, name="step")
 
     def call(self, pixels: Any, training: bool = False) -> tuple[Any, Any]:
         """Return the views, (n, size, size, channel), and 1 where a view is a mirror image, float32 (n,)."""

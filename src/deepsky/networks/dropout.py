@@ -56,7 +56,8 @@ class SeededDropout(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         """Start at step 0."""
-        self._step = self.add_weight(shape=(), dtype="int32", initializer="zeros", trainable=False, name="step")
+        # "int": int64 under TensorFlow, which leaves an int32 on the host, where a compiled step cannot reach it.
+        self._step = self.add_weight(shape=(), dtype="int", initializer="zeros", trainable=False, name="step")
 
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         """Return inputs (row, unit), with the units left out at 0."""

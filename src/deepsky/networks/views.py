@@ -93,6 +93,11 @@ def mean_of_views(answers: Sequence[npt.NDArray[np.float32]], swaps: Sequence[in
     return np.mean(plain, axis=0, dtype=np.float32)
 
 
+def n_views_of(model: keras.Model) -> int:
+    """Return at how many views of each image a model of ``average_views`` looks."""
+    return next((layer.n_views for layer in model.layers if isinstance(layer, DihedralViews)), 1)
+
+
 def refuse_oblong(n_views: int, shape: Sequence[int | None]) -> None:
     """Refuse quarter turns of images that are not square.
 
