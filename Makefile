@@ -15,7 +15,7 @@ repro: $(READY)  ## run the pipeline: catalogue -> ... -> report (JOBS=2 stages 
 	deepsky repro --jobs $(JOBS)
 
 test: check      ## lint, types, import layers and the whole test suite (JOBS=2 files side by side)
-	pytest --numprocesses $(JOBS) --dist loadfile
+	pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 check: $(READY)  ## lint, types and import layers only
 	ruff check .

@@ -1,7 +1,5 @@
 """Random views in the graph, and mirror images whose label is another one."""
 
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -136,50 +134,6 @@ def test_views_differ_by_image_and_step_and_repeat_with_the_seed() -> None:
     assert not np.allclose(first, other)
     assert not np.allclose(first[0], first[1])
     assert not np.allclose(first, keras.ops.convert_to_numpy(layers[0](same, training=True)[0]))
-
-
-LEARNER = """
-import sys
-from dataclasses import asdict
-import keras, numpy as np
-from deepsky.networks.augment import AugmentParams, MirrorBack, RandomView, mirror_swaps
-from deepsky.networks.tree import TreeFractions
-from deepsky.networks.views import average_views
-
-rng = np.random.default_rng(7)
-image = keras.Input((16, 16, 3), dtype="uint8", name="image")
-pixels = keras.layers.Rescaling(1 / 255, name="scale")(image)
-augment = AugmentParams(flip=True, rotation_deg=180, shift=0.1, shear_deg=10, zoom=0.2, brightness=0.3)
-seen, mirrored = RandomView(asdict(augment), seed=5, top=1.0, name="view")(pixels)
-answer = keras.layers.Dense(3, activation="softmax", name="probabilities")(keras.layers.Flatten(name="flat")(seen))
-back = MirrorBack(mirror_swaps(("a", "b", "c"), (("a", "b"),)), name="mirror_back")([answer, mirrored])
-learner = keras.Model(image, back, name="learner")
-learner.set_weights([rng.normal(0, 0.1, w.shape) if len(w.shape) else w for w in learner.get_weights()])
-images, labels = rng.integers(0, 256, (8, 16, 16, 3), dtype=np.uint8), np.eye(3)[np.arange(8) % 3]
-learner.compile(keras.optimizers.SGD(0.1), loss="categorical_crossentropy", jit_compile=True)
-losses = learner.fit(images, labels, batch_size=4, epochs=2, shuffle=False, verbose=0).history["loss"]
-averaged = average_views(keras.Model(image, learner(image), name="core"), 8, (1, 0, 2), "averaged")
-tree = TreeFractions()(rng.normal(0, 3, (4, 37)).astype(np.float32))
-np.savez(sys.argv[1], losses=losses, averaged=averaged.predict(images, verbose=0), tree=np.array(tree),
-         plain=learner.predict(images, verbose=0))
-"""
-
-
-def test_jax_and_tensorflow_learn_the_same_from_the_same_views_compiled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    processes, found = {}, {}
-    for backend in ("tensorflow", "jax"):
-        monkeypatch.setenv("KERAS_BACKEND", backend)
-        command = [sys.executable, "-c", LEARNER, str(tmp_path / f"{backend}.npz")]
-        processes[backend] = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    for backend, process in processes.items():
-        errors = process.communicate()[1]
-        assert process.returncode == 0, errors
-        found[backend] = dict(np.load(tmp_path / f"{backend}.npz"))
-    for name, values in found["tensorflow"].items():
-        np.testing.assert_allclose(found["jax"][name], values, atol=2e-4, err_msg=name)
-    assert not np.allclose(found["jax"]["averaged"], found["jax"]["plain"], atol=1e-2)
 
 
 def small_network(n_classes: int = 3) -> keras.Model:

@@ -1,5 +1,6 @@
 """deepsky crossval: folds, what chooses, what is printed, kept and tracked."""
 
+import os
 import re
 import shutil
 import signal
@@ -105,29 +106,40 @@ def test_a_recipe_is_trained_in_folds_and_finished_folds_are_kept(
     assert sum("mlflow.parentRunId" not in run.data.tags for run in runs(project)) == 1
 
 
-def test_a_signal_leaves_no_run_running_and_finished_folds(project: Path) -> None:
-    write_recipes(project, epochs=40)  # the second fold must not end before the signal comes
+def test_a_signal_leaves_no_run_running_and_finished_folds(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {run.info.run_id for run in runs(project)}
 
     def statuses() -> dict[str, str]:
         new = [run for run in runs(project) if run.info.run_id not in before]
         return {run.data.tags.get("deepsky.fold", "parent"): run.info.status for run in new}
 
-    command = [sys.executable, "-m", "deepsky", "crossval", "net", "--folds", "2"]
-    between_folds, in_second_fold = {"parent", "1"}, {"parent", "1", "2"}
-    for number, code, begun in ((signal.SIGTERM, 143, between_folds), (signal.SIGINT, 1, in_second_fold)):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline().startswith("fold 1 of 2")
-            while begun == in_second_fold and not begun <= set(statuses()) and process.poll() is None:
-                time.sleep(0.05)
-            process.send_signal(number)
-            assert process.wait() == code
-        ended = statuses()
-        assert begun <= set(ended)  # a slow signal may find the second fold begun already
-        assert ended.pop("1") == "FINISHED"
-        assert set(ended.values()) == {"KILLED"}
-        assert list(pd.read_csv("evaluation/crossval/net.csv")["fold"]) == [1]
+    def stop(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    write_recipes(project, epochs=1)
+    between_folds = crossval._plan("net", 2, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(crossval._Plan, "show", stop)
+        with pytest.raises(SystemExit, match="143"):
+            crossval.run("net", 2, 1)
+    assert statuses() == {"parent": "KILLED", "1": "FINISHED"}
+    done = crossval._finished(between_folds)
+    assert list(done.index) == [1]
+
+    write_recipes(project, epochs=300)  # the second fold must not end before the signal comes
+    in_second_fold = crossval._plan("net", 2, 1)
+    crossval._write_finished(done, in_second_fold)
+    before |= {run.info.run_id for run in runs(project)}
+    command = [sys.executable, "-m", "deepsky", "crossval", "net", "--folds", "2", "--seed", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().endswith(" (done before)\n")
+        while "2" not in statuses() and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 1
+    assert statuses() == {"parent": "KILLED", "2": "KILLED"}
+    assert list(crossval._finished(in_second_fold).index) == [1]
 
 
 @pytest.mark.parametrize("store_refuses", [False, True])

@@ -1,8 +1,5 @@
 """Pretrained networks with a head: what trains of them, what stays, and the published numbers of parameters."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -218,26 +215,3 @@ def test_dropout_stands_behind_hidden_layers_or_without_them_behind_the_backbone
 def test_pixels_too_small_for_the_network_are_refused() -> None:
     with pytest.raises(ConfigError, match="input_size_px 40 is too small; use 71 or more"):
         build_base(BACKBONES["xception"], 40)
-
-
-JAX = """
-import sys, keras, numpy as np
-from deepsky.networks.finetune import unfreeze
-from tests.test_finetune import HEAD, TINY, TINY_TOP, some_batch, step, tiny_tail
-
-assert keras.backend.backend() == "jax"
-np.save(sys.argv[1], tiny_tail()(some_batch()[0], training=False))
-tail = tiny_tail()
-unfreeze(tail, TINY, 1)
-changed = step(tail)
-assert {path.split("/")[0] for path in changed} - HEAD == TINY_TOP, changed
-assert not any("moving" in path for path in changed)
-"""
-
-
-def test_jax_starts_from_the_same_numbers_and_trains(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", JAX, str(tmp_path / "jax.npy")]
-    done = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    expected = keras.ops.convert_to_numpy(tiny_tail()(some_batch()[0], training=False))
-    np.testing.assert_allclose(np.load(tmp_path / "jax.npy"), expected, atol=1e-4)

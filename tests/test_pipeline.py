@@ -1,23 +1,25 @@
 """The whole run, as a user starts it, on a small simulated sky."""
 
 import hashlib
-import json
 import re
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.tracking import MlflowClient
 
-from deepsky.cli import main
-from tests.workspace import Workspace, make_workspace, shrink
+from deepsky.cli import cli, main
+from deepsky.config import read_yaml
+from tests.workspace import ROOT, Workspace, make_workspace, shrink
 
 MATRIX = [(d, n) for d in ("sdss_frames", "sdss_cutouts") for n in ("mobilenet", "cnn_small")]
 RECIPES = [("galaxy_zoo1", "zoo_frozen"), ("galaxy_zoo1", "zoo1_fine_tune"), ("galaxy_zoo", "zoo_fractions")]
@@ -29,6 +31,10 @@ def project(tmp_path_factory) -> Workspace:
     """A project after its first `deepsky repro --jobs 2`."""
     workspace = make_workspace(tmp_path_factory.mktemp("pipeline"))
     shrink(workspace)
+    # Two of the four fields overlap: three groups, one for each part.
+    workspace.edit_params(catalogue__n_fields=4, split__test_fraction=0.34, split__val_fraction=0.34)
+    workspace.edit_params(images={"sdss_jpg": read_yaml("images.sdss_jpg", ROOT / "params.yaml")})
+    workspace.edit_params(archive__stsci_jpg=False)
     workspace.run("deepsky", "repro", "--jobs", "2")
     return workspace
 
@@ -38,11 +44,15 @@ def stages_run(output: str) -> set[str]:
 
 
 def runs(project: Workspace) -> pd.DataFrame:
-    script = (
-        "import mlflow; from deepsky.tracking.store import tracking_uri; mlflow.set_tracking_uri(tracking_uri());"
-        "print(mlflow.search_runs(search_all_experiments=True).to_json(orient='records'))"
+    client = MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
+    found = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    parts = [(run, {"metrics": run.data.metrics, "tags": run.data.tags}.items()) for run in found]
+    return pd.DataFrame(
+        [
+            {"status": run.info.status} | {f"{part}.{key}": values[key] for part, values in data for key in values}
+            for run, data in parts
+        ]
     )
-    return pd.DataFrame(json.loads(project.run("python", "-c", script).stdout.splitlines()[-1]))
 
 
 def test_every_stage_left_its_output(project):
@@ -70,9 +80,9 @@ def test_second_repro_does_nothing(project):
 def test_datasets_hold_the_same_objects_in_the_same_splits(project):
     splits = [pd.read_csv(project.root / f"data/splits/{d}.csv", dtype=str) for d in ("sdss_frames", "sdss_cutouts")]
     assert splits[0].equals(splits[1])
-    assert len(splits[0]) == 8 * 3 * 4
+    assert len(splits[0]) == 4 * 3 * 4
     frames = np.load(project.root / "data/packed/sdss_frames/images.npy", mmap_mode="r")
-    assert len(frames) == 8, "one image per field, not per object"
+    assert len(frames) == 4, "one image per field, not per object"
 
 
 def test_each_run_is_in_mlflow_with_its_lineage(project):
@@ -98,8 +108,10 @@ def test_each_run_is_in_mlflow_with_its_lineage(project):
 
 def test_learning_rate_reruns_train_evaluate_and_report_only(project):
     project.edit_params(train__learning_rate=0.002)
-    ran = stages_run(project.run("dvc", "repro").stdout)
-    assert ran == {"train@sdss_frames-mobilenet", "train@sdss_cutouts-mobilenet", "evaluate", "report"}
+    trained = {"train@sdss_frames-mobilenet", "train@sdss_cutouts-mobilenet"}
+    stale = "from deepsky.commands.repro import _stale_graph; print(*_stale_graph(()))"
+    assert set(project.run("python", "-c", stale).stdout.split()) == {*trained, "evaluate", "report"}
+    assert stages_run(project.run("dvc", "repro", "train").stdout) == trained
     assert len(runs(project)) == len(RUNS) + 2
 
 
@@ -117,7 +129,7 @@ def test_a_killed_run_is_never_left_running(project):
             time.sleep(0.01)
     subprocess.run(["pkill", "-KILL", "--session", str(process.pid)])
     assert process.wait() == -signal.SIGKILL
-    project.run("deepsky", "repro")
+    project.run("deepsky", "repro", target)
     assert set(runs(project)["status"]) == {"FINISHED", "KILLED"}
     after = hashlib.md5((project.root / "models/trained/sdss_cutouts/mobilenet/model.h5").read_bytes()).hexdigest()
     assert after == before
@@ -127,7 +139,8 @@ def test_predict_labels_the_objects_of_frames_as_training_did(project, tmp_path)
     model = "models/trained/sdss_cutouts/mobilenet/model.h5"
     out = tmp_path / "out.csv"
     options = ("--catalogue", "data/catalogue.csv", "--id-column", "objid", "--csv", str(out))
-    project.run("deepsky", "predict", model, "data/raw/frames", *options)
+    with inside(project):
+        cli(["predict", model, "data/raw/frames", *options], standalone_mode=False)
     predicted = pd.read_csv(out, dtype={"id": str}).set_index("id")
     trained = pd.read_csv(project.root / Path(model).with_name("predictions.csv"), dtype={"id": str}).set_index("id")
     columns = ["p_GALAXY", "p_QSO", "p_STAR"]
@@ -143,10 +156,18 @@ def test_predict_labels_pictures(project):
     assert [line.split()[0] for line in lines[1:]] == [str(path) for path in frames]
 
 
-def refused(project: Workspace, *command: str) -> str:
-    """The one line that a command refuses with, run in this process: importing everything anew takes seconds."""
+@contextmanager
+def inside(project: Workspace) -> Iterator[pytest.MonkeyPatch]:
+    """This process in the project's folder: importing everything anew takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project.root)
+        patch.setenv("PATH", project.env["PATH"])
+        yield patch
+
+
+def refused(project: Workspace, *command: str) -> str:
+    """The one line that a command refuses with."""
+    with inside(project) as patch:
         patch.setattr(sys, "argv", ["deepsky", *command])
         with pytest.raises(SystemExit) as stop:
             main()
@@ -183,7 +204,8 @@ def test_add_images_joins_the_next_repro(project, tmp_path):
     table = write_images(tmp_path / "mine", [f"x{n}" for n in range(40)], ["a", "b"] * 20)
     columns = ("--id-column", "name", "--label-column", "kind", "--size-px", "32")
     before = (project.root / "params.yaml").read_text()
-    project.run("deepsky", "add", "images", "mine", str(table.parent / "pictures"), str(table), *columns)
+    with inside(project):
+        cli(["add", "images", "mine", str(table.parent / "pictures"), str(table), *columns], standalone_mode=False)
     after = (project.root / "params.yaml").read_text()
     assert [line for line in before.splitlines() if "#" in line] == [x for x in after.splitlines() if "#" in x]
     assert (project.root / "data/external/mine/images.dvc").exists()

@@ -9,6 +9,7 @@ from deepsky.networks.heads import build_head, softmax_answer
 from deepsky.training import population
 from deepsky.training.fit import Examples, ScratchParams, TrainParams, fit
 from deepsky.training.population import HeadTrainer
+from deepsky.training.stacked import Shape
 from deepsky.training.trials import EpochScore, Outcome, ScratchTrainer
 
 N_FEATURES, N_CLASSES = 24, 3
@@ -24,7 +25,6 @@ CANDIDATES = {
     "softmax regression": replace(HEAD, hidden_units=()),
     "dropout": replace(HEAD, dropout=0.4, hidden_units=(11, 23)),
     "batch norm": replace(HEAD, batch_norm=True, activation="gelu"),
-    "l2": replace(HEAD, l2=0.01),
     "adamw": replace(HEAD, optimizer="adamw", weight_decay=0.1, activation="elu"),
     "adamax": replace(HEAD, optimizer="adamax", label_smoothing=0.15, activation="tanh"),
     "sgd": replace(HEAD, optimizer="sgd", schedule="cosine", learning_rate=0.05, activation="selu", batch_norm=True),
@@ -32,6 +32,7 @@ CANDIDATES = {
     "one cycle": replace(HEAD, schedule="one_cycle", learning_rate=1e-2),
     "patient": replace(HEAD, learning_rate=0.05, patience=1),
 }
+WILD = replace(HEAD, optimizer="sgd", learning_rate=1e30)
 
 
 def examples(n_rows: int = 250) -> Examples:
@@ -50,8 +51,9 @@ def go_on(number: int, score: EpochScore) -> bool:
 
 @pytest.fixture(scope="module")
 def together() -> dict[str, Outcome]:
-    trainer = HeadTrainer(max_padding=1e9)
-    return dict(zip(CANDIDATES, trainer.train(list(CANDIDATES.values()), examples(), go_on), strict=True))
+    candidates = {"wild": WILD, **CANDIDATES}
+    outcomes = HeadTrainer(max_padding=1e9).train(list(candidates.values()), examples(), go_on)
+    return dict(zip(candidates, outcomes, strict=True))
 
 
 @pytest.mark.parametrize("name", CANDIDATES)
@@ -80,13 +82,6 @@ def test_patience_ends_a_head_early(together):
     assert together["plain"].ended == "finished"
 
 
-def test_who_stands_beside_a_head_does_not_matter(together):
-    alone = HeadTrainer().train([CANDIDATES["dropout"], replace(HEAD, batch_size=8)], examples(), go_on)[0]
-    np.testing.assert_allclose(
-        [score.val_loss for score in alone.scores], [score.val_loss for score in together["dropout"].scores], rtol=1e-4
-    )
-
-
 def test_survivors_of_pruning_go_on_in_a_smaller_program(together):
     names = ["plain", "wider", "adamw", "adamax", "sgd", "dropout", "cosine", "batch norm"]
     survivors = {2, 5, 6}  # of every rule that keeps something between steps
@@ -102,14 +97,10 @@ def test_survivors_of_pruning_go_on_in_a_smaller_program(together):
 
 
 def test_a_head_that_diverges_harms_no_other(together):
-    wild = replace(HEAD, optimizer="sgd", learning_rate=1e30)
-    outcomes = HeadTrainer(max_padding=1e9).train([HEAD, wild], examples(), go_on)
-    assert outcomes[1].ended == "diverged"
-    assert "finite" in outcomes[1].reason or "nan" in outcomes[1].reason
-    assert "epoch 1" in outcomes[1].reason
-    np.testing.assert_allclose(
-        [score.val_loss for score in outcomes[0].scores], [s.val_loss for s in together["plain"].scores], rtol=1e-4
-    )
+    wild = together["wild"]  # beside it are heads that are as if alone
+    assert wild.ended == "diverged"
+    assert "finite" in wild.reason or "nan" in wild.reason
+    assert "epoch 1" in wild.reason
 
 
 def test_padding_is_bounded_and_sizes_are_powers_of_two():
@@ -127,36 +118,36 @@ def test_padding_is_bounded_and_sizes_are_powers_of_two():
     assert len(groups) < len(widths)
 
 
-def test_a_program_is_compiled_once():
+def test_a_program_is_compiled_once_and_serves_each_head_of_its_shape(together):
     trainer = HeadTrainer()
-    trainer.train([HEAD], examples(), go_on)
-    programs = dict(trainer._programs)
-    first = trainer.train([replace(HEAD, learning_rate=1e-4, optimizer="sgd")], examples(), go_on)[0]
-    assert trainer._programs == programs
-    again = HeadTrainer().train([replace(HEAD, learning_rate=1e-4, optimizer="sgd")], examples(), go_on)[0]
-    np.testing.assert_allclose([s.val_loss for s in first.scores], [s.val_loss for s in again.scores], rtol=1e-5)
+    for name in ("plain", "adamw", "dropout"):
+        (outcome,) = trainer.train([CANDIDATES[name]], examples(), go_on)
+        assert len(trainer._programs) == 1
+        expected = [score.val_loss for score in together[name].scores]
+        np.testing.assert_allclose([score.val_loss for score in outcome.scores], expected, rtol=1e-4)
 
 
 def test_programs_that_were_used_longest_ago_make_room(monkeypatch):
-    monkeypatch.setattr(population, "_MAX_BYTES", 1)
+    a, b, c = (Shape(n_heads, N_FEATURES, 32, 2, N_CLASSES) for n_heads in (1, 2, 3))
+    monkeypatch.setattr(population, "_MAX_BYTES", a.n_bytes + c.n_bytes)
     trainer = HeadTrainer()
-    for params in (HEAD, replace(HEAD, hidden_units=()), HEAD):
-        trainer.train([replace(params, epochs=1)], examples(), go_on)
-        assert len(trainer._programs) == 1
+    for shape in (a, b, a, c):
+        assert trainer._program(shape) is trainer._programs[shape]
+    assert list(trainer._programs) == [a, c]
 
 
-def test_networks_that_have_no_population_are_fitted_in_turn():
+def test_networks_that_have_no_population_are_fitted_in_turn(together):
     params = ScratchParams(
-        seed=1, label_smoothing=0.0, optimizer="adam", learning_rate=1e-2, schedule="constant", weight_decay=0.0,
-        momentum=0.9, batch_size=16, epochs=3, patience=None, keep="best", input_size_px=8,
+        seed=HEAD.seed, label_smoothing=0.0, optimizer="adam", learning_rate=2e-3, schedule="constant",
+        weight_decay=0.0, momentum=0.9, batch_size=16, epochs=4, patience=None, keep="best", input_size_px=8,
     )  # fmt: skip
 
     def build_tail(shape, answer):
-        return build_head(*shape, answer, (8,), "relu", seed=1)
+        return build_head(*shape, answer, HEAD.hidden_units, HEAD.activation, seed=HEAD.seed)
 
     candidates = [params, replace(params, optimizer="sgd", learning_rate=1e30), replace(params, epochs=2)]
     outcomes = ScratchTrainer(build_tail).train(candidates, examples(), lambda number, score: number != 2)
     assert [outcome.ended for outcome in outcomes] == ["finished", "diverged", "pruned"]
-    assert [len(outcome.scores) for outcome in outcomes] == [3, 0, 1]
-    history = fit(build_tail((N_FEATURES,), softmax_answer(N_CLASSES)), examples(), params)
-    np.testing.assert_allclose([s.val_loss for s in outcomes[0].scores], history["val_loss"], rtol=1e-5)
+    assert [len(outcome.scores) for outcome in outcomes] == [4, 0, 1]
+    expected = [score.val_loss for score in together["plain"].scores]
+    np.testing.assert_allclose([score.val_loss for score in outcomes[0].scores], expected, rtol=1e-4)

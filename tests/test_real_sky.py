@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from deepsky.catalogue.tables import REFERENCE_COLUMNS
+from deepsky.config import read_yaml
 from deepsky.imaging.frames import celestial_wcs, read_header
 from tests.archive_server import ArchiveServer, Fault
 from tests.sql_service import SQL_PATHS, SqlService, with_true_ids
@@ -18,6 +19,7 @@ from tests.workspace import Workspace, make_workspace, shrink
 RUN, CAMCOL, FIELD = 3918, 3, 213
 BANDS = "ugriz"
 N_PER_CLASS = 40
+ENDS = ("report", "pack@sdss_jpg")  # all but what makes the simulated collections and the weights
 
 
 def real_objects(folder: Path) -> pd.DataFrame:
@@ -102,7 +104,7 @@ def sky(real_data, tmp_path_factory):
         )
         early = workspace.run("dvc", "repro", check=False)
         query = workspace.run("deepsky", "query", "--objects-per-class", str(N_PER_CLASS), "--release", "dr17")
-        repro = workspace.run("dvc", "repro")
+        repro = workspace.run("dvc", "repro", *ENDS)
         yield server, workspace, {"early": early, "query": query, "repro": repro}
 
 
@@ -171,9 +173,9 @@ def test_networks_were_trained_on_the_real_sky(sky):
 def test_nothing_is_asked_or_run_again(sky):
     server, workspace, _ = sky
     asked = len(server.targets())
-    assert "Running stage" not in workspace.run("dvc", "repro").stdout
+    assert "Running stage" not in workspace.run("dvc", "repro", *ENDS).stdout
     workspace.edit_params(download__connections=2, download__contact="me@example.org")
-    assert "Running stage" not in workspace.run("dvc", "repro").stdout
+    assert "Running stage" not in workspace.run("dvc", "repro", *ENDS).stdout
     assert len(server.targets()) == asked
 
 
@@ -181,11 +183,14 @@ def test_downloads_outlive_a_change_of_survey(sky):
     """Simulated files and real ones take turns; nothing real is fetched twice."""
     server, workspace, _ = sky
     before, asked = raw_files(workspace), len(server.targets())
-    workspace.edit_params(catalogue__survey="simulated", catalogue__n_fields=1)
+    bands = read_yaml("archive.bands", workspace.root / "params.yaml")
+    workspace.edit_params(
+        catalogue__survey="simulated", catalogue__n_fields=1, catalogue__n_per_class_per_field=1, archive__bands=["r"]
+    )
     workspace.run("dvc", "repro", "fetch")
     simulated = raw_files(workspace)
     assert not set(simulated) & set(before)
-    workspace.edit_params(catalogue__survey="sdss")
+    workspace.edit_params(catalogue__survey="sdss", archive__bands=bands)
     workspace.run("dvc", "repro", "fetch")
     assert raw_files(workspace) == before
     again = [asked.status for asked in server.requests[asked:] if asked.method == "GET"]
@@ -197,7 +202,7 @@ def test_failed_files_are_listed_tried_again_and_then_the_pipeline_goes_on(sky):
     server, workspace, _ = sky
     server.faults = [Fault("status", "psField", times=None, status=500)]
     workspace.edit_params(archive__psf_fields=True, download__tries=2)
-    done = workspace.run("dvc", "repro", check=False)
+    done = workspace.run("dvc", "repro", *ENDS, check=False)
     assert done.returncode
     assert "data/raw/failures.csv: 1 of 163 files failed" in done.stderr
     assert "deepsky fetch --retry-failed" in done.stderr
@@ -207,7 +212,7 @@ def test_failed_files_are_listed_tried_again_and_then_the_pipeline_goes_on(sky):
     assert [each.status for each in server.requests[asked:]] == [404], "the archive has none after all"
     asked = len(server.requests)
     assert not (workspace.root / "data/raw/failures.csv").exists()
-    assert "Running stage 'fetch'" in workspace.run("dvc", "repro").stdout
+    assert "Running stage 'fetch'" in workspace.run("dvc", "repro", *ENDS).stdout
     assert raw_files(workspace) == before
     again = [each.status for each in server.requests[asked:]]
     assert again == [404] * 5, "a finished fetch looks again for what was missing, and for nothing else"

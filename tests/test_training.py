@@ -25,6 +25,7 @@ from deepsky.training.features import FeaturesParams, predict_slices, read_featu
 from deepsky.training.fit import HISTORY_COLUMNS, Examples, ScratchParams, TrainParams, fit
 from deepsky.training.job import read_split
 from deepsky.training.saved import load_network
+from tests.trained_folders import make_project
 
 TRAIN = TrainParams(
     seed=1,
@@ -86,9 +87,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A project of its own: the store and its artifacts stand beside dvc.yaml."""
-    (tmp_path / "dvc.yaml").touch()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    make_project(tmp_path, monkeypatch)
 
 
 def run_features(sky: Path, weights: Path) -> Path:

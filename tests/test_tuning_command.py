@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from deepsky.commands import tune
 from deepsky.errors import ConfigError, DataError, StudyError
+from deepsky.tuning.database import open_database
 from deepsky.tuning.study import is_done, load_study
 from tests.tuning_project import DATASET, NETWORK, ROOT, make_project, write_lock, write_params
 
@@ -56,6 +57,9 @@ def test_features_must_be_the_ones_in_dvc_lock(project):
     with pytest.raises(DataError, match=r"mobilenet.npy: does not exist; run dvc repro features@blobs-mobilenet"):
         search()
     np.save(path, features)
+    (project / "data" / "splits" / f"{DATASET}.csv").write_text("id,split,group\n")
+    with pytest.raises(DataError, match=r"data/splits/blobs.csv: is stale: .*; run dvc repro split@blobs"):
+        search()
     (project / "dvc.lock").unlink()
     with pytest.raises(DataError, match=r"is not in dvc.lock; run dvc repro split@blobs"):
         search()
@@ -68,7 +72,8 @@ def test_two_objectives_need_a_head(project):
         search(network="cnn_small")
 
 
-def test_heads_and_networks_are_searched_by_grouped_folds(project, capsys):
+def test_heads_and_networks_are_searched_by_grouped_folds(project, capsys, monkeypatch):
+    monkeypatch.setattr("deepsky.tuning.search.draw_study", lambda *arguments: None)
     write_params(project, folds=2, epochs=2, population="auto", pruner="none")
     search(trials=3)
     search(network="cnn_small", trials=1, study="small")
@@ -121,18 +126,17 @@ def test_workers_side_by_side_end_together_on_ctrl_c(project):
 
 
 def test_a_worker_that_fails_is_named(project):
-    (project / "data" / "splits" / f"{DATASET}.csv").write_text("id,split,group\n")
+    write_params(project, backend="abacus")
     failed = start(project, "run", "--workers", "2")
     output, _ = failed.communicate()
     assert failed.returncode == 1
-    assert re.search(r"^\[1\] error: data/splits/blobs.csv: is stale", output, re.MULTILINE)
+    assert re.search(r"^\[1\] error: params.yaml: tune.backend: 'abacus' is unknown", output, re.MULTILINE)
     assert "[2]" not in output
     assert output.splitlines()[-1].startswith("error: worker 1: failed; its own line above says why")
 
 
 def test_the_dashboard_serves_this_machine(project):
-    load = "from deepsky.tuning.database import open_database; open_database('sqlite:///tuning.db', create=True)"
-    subprocess.run([sys.executable, "-c", load], cwd=project, env=ENV, check=True)
+    open_database(STORAGE, create=True).close()
     served = start(project, "dashboard", "--port", "18473")
     try:
         wait_for(served, "open http://127.0.0.1:18473/dashboard/")

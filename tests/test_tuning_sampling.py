@@ -7,7 +7,7 @@ from optuna.trial import TrialState
 
 from deepsky.errors import ConfigError
 from deepsky.training.fit import TrainParams
-from deepsky.tuning.database import quiet
+from deepsky.tuning.database import WorkerStorage, open_database, quiet
 from deepsky.tuning.params import TuneParams
 from deepsky.tuning.sampling import SEEN, decision_steps, grid, make_pruner, make_sampler, turn
 from deepsky.tuning.space import suggest
@@ -25,7 +25,7 @@ def value_of(candidate: TrainParams) -> float:
     return -abs(candidate.learning_rate - 1e-2) - len(candidate.hidden_units) - candidate.label_smoothing
 
 
-def new_study(params: TuneParams, storage: str | None = None) -> optuna.Study:
+def new_study(params: TuneParams, storage: str | WorkerStorage | None = None) -> optuna.Study:
     return optuna.create_study(
         study_name="s", storage=storage, directions=["maximize"] * len(params.objectives), load_if_exists=True,
         sampler=make_sampler(params, HEAD), pruner=make_pruner(params),
@@ -57,7 +57,7 @@ def test_one_seed_draws_one_search_also_when_it_was_stopped_between(tmp_path, sa
     populate(once, params, 5)
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     for _ in range(5):  # a process of its own for each population
-        populate(new_study(params, url), params, 1)
+        populate(new_study(params, open_database(url, create=True)), params, 1)
     assert drawn(new_study(params, url)) == drawn(once)
     assert len({str(params) for params in drawn(once)}) == 40
     other = new_study(replace(params, seed=2))

@@ -2,6 +2,7 @@ import re
 import signal
 import threading
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -12,26 +13,33 @@ from deepsky.errors import StudyError
 from deepsky.tracking.studies import open_study_run
 from deepsky.training.fit import Examples
 from deepsky.tuning.database import quiet
+from deepsky.tuning.figures import draw_study
 from deepsky.tuning.objective import Objective
 from deepsky.tuning.search import Worker
 from deepsky.tuning.space import suggest
 from deepsky.tuning.study import is_done, meaning_of, open_study
+from tests.trained_folders import _empty_store
 from tests.tuning_project import HEAD, TUNE_PARAMS, FormulaTrainer
 
 TUNE = replace(TUNE_PARAMS, epochs=4)
+DRAW = "deepsky.tuning.search.draw_study"
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """An MLflow store of this module's own; making one takes seconds."""
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+    """An MLflow store of this module's own."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    path.write_bytes(_empty_store())
+    return f"sqlite:///{path}"
 
 
 @pytest.fixture(autouse=True)
 def project(tmp_path, monkeypatch, store):
+    """The current folder; its searches draw no figures, which takes a second or two."""
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.setattr(DRAW, lambda *arguments: None)
     return tmp_path
 
 
@@ -62,7 +70,7 @@ def outline(worker):
     return [(trial.params, trial.state, trial.values) for trial in trials_of(worker)]
 
 
-def test_a_search_ends_at_its_trials_and_goes_on_to_more(capsys):
+def test_a_search_ends_at_its_trials_and_goes_on_to_more(capsys, monkeypatch):
     worker = new_worker("ends")
     worker.run(10)
     assert len(trials_of(worker)) == 10
@@ -73,6 +81,7 @@ def test_a_search_ends_at_its_trials_and_goes_on_to_more(capsys):
     again = new_worker("ends")
     again.run(10)
     assert len(trials_of(again)) == 10
+    monkeypatch.setattr(DRAW, draw_study)
     new_worker("ends").run(13)
     assert len(trials_of(again)) == 13
     runs, (parent,) = children("ends")
@@ -117,11 +126,16 @@ def test_a_search_in_which_all_diverge_says_so():
     assert len(trials_of(worker)) == 6
 
 
+@cache
+def undisturbed(params):
+    worker = new_worker("undisturbed", params=params, name="once")
+    worker.run(12)
+    return outline(worker)
+
+
 @pytest.mark.parametrize(("at", "number"), [(3, signal.SIGTERM), (30, signal.SIGINT)])
 def test_a_stopped_search_goes_on_as_if_nothing_had_been(capsys, at, number, project):
     params, handler = replace(TUNE, pruner="none"), signal.getsignal(number)
-    undisturbed = new_worker("undisturbed", params=params, name="once")
-    undisturbed.run(12)
     stopped = new_worker("stopped", FormulaTrainer(interrupt_at=at, number=number), params)
     with pytest.raises(KeyboardInterrupt):
         stopped.run(12)
@@ -132,7 +146,7 @@ def test_a_stopped_search_goes_on_as_if_nothing_had_been(capsys, at, number, pro
     assert children("stopped")[1][0].info.status == "KILLED"
     assert signal.getsignal(number) == handler
     new_worker("stopped", params=params).run(12)
-    assert outline(stopped) == outline(undisturbed)
+    assert outline(stopped) == undisturbed(params)
 
 
 def test_one_seed_one_worker_one_search():
@@ -159,7 +173,9 @@ def test_an_error_gives_the_trials_back():
     assert len(trials_of(worker)) == 12
 
 
-def test_a_dead_workers_trials_are_tried_again():
+def test_a_dead_workers_trials_are_tried_again(monkeypatch):
+    monkeypatch.setattr("deepsky.tuning.database._GRACE", 1)
+    monkeypatch.setattr("deepsky.tuning.search._WAIT_S", 0.5)
     dead = new_worker("dead")
     with quiet():
         for number in range(3):
@@ -223,7 +239,8 @@ def test_trials_that_mlflow_never_heard_of_are_handed_in():
     assert len(children("late")[0]) == 4
 
 
-def test_two_objectives():
+def test_two_objectives(monkeypatch):
+    monkeypatch.setattr(DRAW, draw_study)
     params = replace(TUNE, objectives=("f1_macro", "parameters"), pruner="none")
     worker = new_worker("two_objectives", params=params)
     worker.run(8)

@@ -11,9 +11,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import keras
 import psycopg
 import pytest
 from mlflow.tracking import MlflowClient
@@ -21,6 +24,7 @@ from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from deepsky.cli import main
+from deepsky.commands import tune
 from deepsky.tuning.study import is_done, load_study
 from tests.tuning_project import DATASET, NETWORK, ROOT, make_project, write_params
 
@@ -36,23 +40,21 @@ ENV = {
 
 
 @pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database without experiments; making one takes seconds."""
-    path: Path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
+def new_project(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Makes a project on which a search takes seconds."""
+    return lambda: make_project(tmp_path_factory.mktemp("search") / "project", n_rows=60, trials=TRIALS)
 
 
 @pytest.fixture(scope="module")
-def new_project(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Callable[[], Path]:
-    """Makes a project on which a search takes seconds."""
+def compiled_here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("compiled")
+    return path
 
-    def make() -> Path:
-        root = make_project(tmp_path_factory.mktemp("search") / "project", n_rows=60, trials=TRIALS)
-        shutil.copy(empty_store, root / "mlflow.db")
-        return root
 
-    return make
+@pytest.fixture
+def compiled(compiled_here, monkeypatch) -> None:
+    """Searches find what those of another test have compiled."""
+    monkeypatch.setitem(ENV, "JAX_COMPILATION_CACHE_DIR", str(compiled_here))
 
 
 def begin(root: Path, *options: str) -> "subprocess.Popen[str]":
@@ -142,20 +144,11 @@ def logged(root: Path) -> tuple[list[int], str]:
     return sorted(numbers), str(parent.info.status)
 
 
-def test_one_seed_gives_one_search_even_if_it_is_stopped(new_project, start, study_of) -> None:
-    roots = [new_project() for _ in range(3)]
-    first, second = start(roots[0]), start(roots[1])
-    for process in (first, second):
-        lines = last_lines(process)
-        assert process.returncode == 0, "\n".join(lines)
-        assert lines[-1].startswith(f"{TRIALS}/{TRIALS} done, best f1_macro ")
-    undisturbed = outline(study_of(roots[0]))
-    assert len(undisturbed) == TRIALS
-    assert outline(study_of(roots[1])) == undisturbed
-
-    stopped = start(roots[2])
+def test_one_seed_gives_one_search_even_if_it_is_stopped(new_project, start, study_of, compiled) -> None:
+    once, root = new_project(), new_project()
+    whole, stopped = start(once), start(root)
     wait_for_line(stopped, f"4/{TRIALS} done")
-    study = study_of(roots[2])
+    study = study_of(root)
     wait_until(stopped, lambda: bool(running(study)))
     stopped.send_signal(signal.SIGINT)
     lines = last_lines(stopped)
@@ -163,13 +156,19 @@ def test_one_seed_gives_one_search_even_if_it_is_stopped(new_project, start, stu
     assert lines[-1] == STOPPED
     assert stopped.returncode == 1
     assert not running(study)
+
+    lines = last_lines(whole)
+    assert whole.returncode == 0, "\n".join(lines)
+    assert lines[-1].startswith(f"{TRIALS}/{TRIALS} done, best f1_macro ")
+    undisturbed = outline(study_of(once))
+    assert len(undisturbed) == TRIALS
     assert outline(study)[:4] == undisturbed[:4]
 
-    resumed = start(roots[2])
+    resumed = start(root)
     assert last_lines(resumed)[-1].startswith(f"{TRIALS}/{TRIALS} done")
     assert resumed.returncode == 0
     assert outline(study) == undisturbed
-    assert logged(roots[2]) == (list(range(TRIALS)), "FINISHED")
+    assert logged(root) == (list(range(TRIALS)), "FINISHED")
 
 
 def test_a_worker_killed_between_two_loses_nothing(new_project, start, study_of) -> None:
@@ -249,7 +248,7 @@ def answers(url: str) -> bool:
     return True
 
 
-def test_two_workers_on_postgresql_end_together(new_project, start, study_of, postgres) -> None:
+def test_two_workers_on_postgresql_end_together(new_project, start, study_of, postgres, compiled) -> None:
     root, lines = new_project(), list[str]()
     for worker in [start(root, "--storage", postgres, "--trials", "20") for _ in range(2)]:
         lines += last_lines(worker)
@@ -269,8 +268,9 @@ def test_two_workers_on_postgresql_end_together(new_project, start, study_of, po
 def searched(new_project) -> Path:
     """A project with a search of four trials; tests leave it as it is."""
     root: Path = new_project()
-    process = begin(root, "--trials", "4")
-    assert last_lines(process)[-1].startswith("4/4 done")
+    environment = mock.patch.dict(os.environ, KERAS_BACKEND=keras.backend.backend())
+    with chdir(root), environment, mock.patch("deepsky.tuning.search.draw_study"):
+        tune.run(None, None, trials=4, study=None, storage=None)
     return root
 
 
@@ -416,18 +416,17 @@ def test_databases_that_cannot_be_used(params, tmp_path) -> None:
         assert "check that it is reachable, whole and writable" in message
 
 
-def test_a_server_that_is_not_there(params) -> None:
-    url = f"postgresql://deepsky:hidden@127.0.0.1:{closed_port()}/postgres"
-    command = [sys.executable, "-m", "deepsky", "tune", "run", "--storage", url]
+def test_a_server_that_is_not_there(params, capsys, caplog) -> None:
+    began = time.monotonic()
+    message = refused(params, "--storage", f"postgresql://deepsky:hidden@127.0.0.1:{closed_port()}/postgres")
     # Not a measurement: with the retries of a database library it would be minutes.
-    ended = subprocess.run(command, cwd=params, env=ENV, capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 1
-    assert ended.stdout == ""
-    message = ended.stderr.splitlines()[-1]
-    assert message.startswith("error: postgresql://deepsky:***@127.0.0.1:")
+    assert time.monotonic() - began < 60
+    assert message.startswith("postgresql://deepsky:***@127.0.0.1:")
     assert "Connection refused" in message
-    assert "hidden" not in ended.stderr
-    assert "Traceback" not in ended.stderr
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "hidden" not in message + said.err + caplog.text
+    assert "Traceback" not in said.err + caplog.text
 
 
 def md5(text: str) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
@@ -25,13 +26,14 @@ from deepsky.training.image_job import ImageJob
 from deepsky.training.job import read_split
 from deepsky.training.recipes import FineTuneParams, FromScratchParams
 from deepsky.training.saved import load_network
+from tests.conftest import ROOT
 from tests.recipe_project import know_tiny, write_random_weights
 from tests.toy_galaxies import write_galaxies
 from tests.trained_folders import make_project
 
 FINE_TUNE = FineTuneParams(
     seed=1, label_smoothing=0.1, optimizer="adamw", learning_rate=1e-3, schedule="one_cycle", weight_decay=0.01,
-    momentum=0.9, batch_size=8, epochs=1, patience=None, keep="best", dataset="toy", network="mobilenet",
+    momentum=0.9, batch_size=8, epochs=1, patience=None, keep="best", dataset="toy", network="tiny",
     input_size_px=32, augment=AugmentParams(flip=True, rotation_deg=180.0), test_views=1, class_weights="balanced",
     mixup=0.2, precision="float32", answer="softmax", hidden_units=(8,), dropout=0.2, head_epochs=1,
     head_learning_rate=1e-2, unfreeze=2, norm="inference",
@@ -48,9 +50,12 @@ AGAIN = """
 import json, sys
 from pathlib import Path
 from deepsky.config import build
+from deepsky.networks import BACKBONES
 from deepsky.stages import fine_tune
 from deepsky.training.recipes import FineTuneParams
+from tests.test_finetune import TINY
 
+BACKBONES["tiny"] = TINY
 inputs, sections = Path(sys.argv[1]), json.loads(sys.argv[3])
 fine_tune.run("tuned", build(sections[0], FineTuneParams, ""), "tests", {"split": {"seed": 3}}, out=Path("tuned"),
               packed=inputs / "packed", split=inputs / "split.csv", weights=inputs / "weights")
@@ -77,11 +82,13 @@ np.save("votes.npy", load_network(saved / "votes/model.h5")[0].predict(packed.im
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = write_galaxies(tmp_path_factory.mktemp("ways") / "toy", 32, mirrored=True)
     write_galaxies(folder / "votes", 32, fractions=True)
-    write_random_weights("mobilenet", folder / "weights")
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        know_tiny(patch)
+        write_random_weights("tiny", folder / "weights")
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -157,18 +164,17 @@ def test_the_run_in_mlflow_has_figures_parameters_and_pictures(trained: Path, mo
 
 
 def test_fresh_processes_train_the_same_network_and_jax_trains_and_loads_it(
-    trained: Path, inputs: Path, tmp_path: Path
+    trained: Path, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sections = json.dumps([asdict(FINE_TUNE), asdict(SCRATCH)])
     processes = []
     for backend, script in (("tensorflow", AGAIN), ("jax", IN_JAX)):
         out = tmp_path / backend
         out.mkdir()
-        (out / "dvc.yaml").touch()
-        environment = {**os.environ, "KERAS_BACKEND": backend}
-        environment.pop("MLFLOW_TRACKING_URI", None)
+        make_project(out, monkeypatch)
+        environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-c", script, str(inputs), str(trained), sections]
-        processes.append(subprocess.Popen(command, cwd=out, env=environment, stderr=subprocess.PIPE, text=True))
+        processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     for process in processes:
         errors = process.communicate()[1]
         assert process.returncode == 0, errors
@@ -190,8 +196,7 @@ def changed_by_fit(job: ImageJob) -> set[str]:
     return {"/".join(weight.path.split("/")[-2:]) for weight, old in before if not np.array_equal(weight, old)}
 
 
-def test_a_backbone_learns_from_scratch(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    know_tiny(monkeypatch)
+def test_a_backbone_learns_from_scratch(inputs: Path) -> None:
     packed = open_packed(inputs / "packed")
     params = replace(SCRATCH, network="tiny", input_size_px=32, answer="softmax", test_views=1, epochs=1)
     job = from_scratch.make_job("plain", params, {}, packed, read_split(inputs / "split.csv", packed))
@@ -205,13 +210,11 @@ def test_a_backbone_learns_from_scratch(inputs: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("norm", ["inference", "batch"])
 def test_statistics_move_in_fine_tuning_where_the_recipe_lets_them(
-    norm: Literal["inference", "batch"], inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    norm: Literal["inference", "batch"], inputs: Path
 ) -> None:
-    know_tiny(monkeypatch)
-    write_random_weights("tiny", tmp_path / "tiny")
     packed = open_packed(inputs / "packed")
-    params = replace(FINE_TUNE, network="tiny", norm=norm, unfreeze="all")
-    job = fine_tune.make_job("norm", params, {}, packed, read_split(inputs / "split.csv", packed), tmp_path / "tiny")
+    params = replace(FINE_TUNE, norm=norm, unfreeze="all")
+    job = fine_tune.make_job("norm", params, {}, packed, read_split(inputs / "split.csv", packed), inputs / "weights")
     statistics = [weight for weight in job.tail.weights if "moving" in weight.path]
     before = [np.array(weight) for weight in statistics]
     job.tail(job.front(packed.images[:8]), training=True)

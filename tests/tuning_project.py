@@ -16,6 +16,7 @@ from deepsky.datasets.packed import DatasetCard, create_images, write_rows
 from deepsky.training.fit import Examples, TrainParams
 from deepsky.training.trials import EpochScore, OnEpoch, Outcome
 from deepsky.tuning.params import FitSpace, FloatRange, HeadSpace, IntRange, TuneParams
+from tests.trained_folders import _empty_store
 
 ROOT = Path(__file__).resolve().parents[1]
 DATASET, NETWORK = "blobs", "mobilenet"
@@ -54,7 +55,7 @@ HEAD = TrainParams(
 
 
 def make_project(root: Path, *, n_rows: int = 120, n_features: int = 8, **tune: Any) -> Path:
-    """Write params.yaml, dvc.yaml, dvc.lock and the files that a search reads.
+    """Write params.yaml, dvc.yaml, dvc.lock, an empty store and the files that a search reads.
 
     Args:
         root: an empty folder.
@@ -67,6 +68,7 @@ def make_project(root: Path, *, n_rows: int = 120, n_features: int = 8, **tune: 
     labels = np.arange(n_rows) % len(CLASSES)
     write_params(root, **tune)
     (root / "dvc.yaml").write_text("stages: {}\n")
+    (root / "mlflow.db").write_bytes(_empty_store())
     packed = root / "data" / "packed" / DATASET
     packed.mkdir(parents=True)
     images = create_images(packed, (n_rows, 8, 8, 3), np.uint8)

@@ -122,7 +122,7 @@ def shrink(workspace: Workspace) -> None:
     )
     workspace.edit_params(
         **{f"recipes__frozen__zoo_frozen__{key}": value for key, value in tiny.items()},
-        **{f"recipes__fine_tune__zoo1_fine_tune__{key}": value for key, value in tiny.items()},
+        **{f"recipes__fine_tune__zoo1_fine_tune__{key}": value for key, value in (tiny | {"head_epochs": 0}).items()},
         recipes__from_scratch={"zoo_fractions": read_yaml("recipes.from_scratch.zoo_fractions", ROOT / "params.yaml")},
     )
     workspace.edit_params(
