@@ -206,7 +206,9 @@ def test_a_trial_that_another_worker_took_is_left_to_it(capsys):
     assert sum(map(is_done, trials_of(worker))) == 4
 
 
-@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")  # filters are not the threads' own
+# Filters are not the threads' own: what one of them sets, another takes back.
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_workers_share_a_study_without_one_trial_too_many():
     """Threads stand for processes: each has its own connection and cache."""
     errors = []

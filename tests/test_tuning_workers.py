@@ -45,16 +45,10 @@ def new_project(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
     return lambda: make_project(tmp_path_factory.mktemp("search") / "project", n_rows=60, trials=TRIALS)
 
 
-@pytest.fixture(scope="module")
-def compiled_here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = tmp_path_factory.mktemp("compiled")
-    return path
-
-
 @pytest.fixture
-def compiled(compiled_here, monkeypatch) -> None:
+def compiled(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Searches find what those of another test have compiled."""
-    monkeypatch.setitem(ENV, "JAX_COMPILATION_CACHE_DIR", str(compiled_here))
+    monkeypatch.setitem(ENV, "JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "compiled"))
 
 
 def begin(root: Path, *options: str) -> "subprocess.Popen[str]":
