@@ -83,7 +83,7 @@ def fit_plain(folder: Path, packed: Packed, epochs: int, watch: "Watch") -> None
     image = keras.Input((SIDE_PX, SIDE_PX, 3))
     model = keras.Model(image, tail(keras.layers.Rescaling(1 / 255)(image)))
     model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
-    model.fit(images, epochs=epochs, shuffle=False, verbose=0, callbacks=[watch])
+    model.fit(images, epochs=epochs, shuffle=False, verbose=0, callbacks=[watch])  # the dataset shuffles itself
 
 
 def fit_ours(packed: Packed, params: FromScratchParams, watch: "Watch") -> None:

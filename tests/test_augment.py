@@ -11,6 +11,7 @@ from scipy.ndimage import map_coordinates
 from deepsky.config import build
 from deepsky.errors import ConfigError, DataError
 from deepsky.networks.augment import AugmentParams, MirrorBack, RandomView, mirror_swaps, resample
+from deepsky.networks.dropout import SeededDropout
 from deepsky.networks.saving import save_h5
 
 ALL = AugmentParams(flip=True, rotation_deg=180, shift=0.1, shear_deg=10, zoom=0.2, brightness=0.3)
@@ -124,6 +125,14 @@ def test_resampling_is_bilinear_with_reflected_edges_as_scipy_has_it() -> None:
             places = [row[number], column[number]]
             expected = map_coordinates(before[number, ..., channel], places, order=1, mode="reflect")
             np.testing.assert_allclose(seen[number, ..., channel], expected, atol=0.02)
+
+
+def test_a_device_can_hold_every_counter() -> None:
+    """TensorFlow leaves an int32 variable on the host, where a step compiled for a GPU cannot reach it."""
+    layers = [RandomView(asdict(ALL), seed=5, top=TOP, name="view"), SeededDropout(0.5, seed=1, name="dropout")]
+    for layer, inputs in zip(layers, (images(1), np.zeros((1, 4), np.float32)), strict=True):
+        layer(inputs, training=True)
+        assert {keras.backend.standardize_dtype(weight.dtype) for weight in layer.weights} == {"int64"}
 
 
 def test_views_differ_by_image_and_step_and_repeat_with_the_seed() -> None:

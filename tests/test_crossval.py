@@ -179,6 +179,7 @@ def test_best_weights_are_chosen_by_rows_of_the_other_folds_and_fractions_have_a
     assert crossval._plan("votes_net", 2, 1).digest != plain.digest  # another recipe of that name
     crossval.run("votes_net", 2, 1)
     assert re.search(r"^votes_net: RMSE 0\.\d{4} \+- ", capsys.readouterr().out, re.MULTILINE)
+    assert all(m["test_plain_rmse"] != m["test_rmse"] for m in metrics_of(Path(), "votes_net"))
     fall = [m["test_plain_rmse"] - m["test_rmse"] - m["test_views_gain"] for m in metrics_of(Path(), "votes_net")]
     assert fall == pytest.approx([0.0, 0.0])
     table = pd.read_csv("evaluation/crossval/votes_net.csv")

@@ -108,10 +108,8 @@ def test_each_run_is_in_mlflow_with_its_lineage(project):
 
 def test_learning_rate_reruns_train_evaluate_and_report_only(project):
     project.edit_params(train__learning_rate=0.002)
-    trained = {"train@sdss_frames-mobilenet", "train@sdss_cutouts-mobilenet"}
-    stale = "from deepsky.commands.repro import _stale_graph; print(*_stale_graph(()))"
-    assert set(project.run("python", "-c", stale).stdout.split()) == {*trained, "evaluate", "report"}
-    assert stages_run(project.run("dvc", "repro", "train").stdout) == trained
+    ran = stages_run(project.run("dvc", "repro", "report").stdout)
+    assert ran == {"train@sdss_frames-mobilenet", "train@sdss_cutouts-mobilenet", "evaluate", "report"}
     assert len(runs(project)) == len(RUNS) + 2
 
 

@@ -72,11 +72,13 @@ def test_overlapping_neighbours_share_a_group():
 
 
 def test_close_neighbours_share_a_group_wherever_they_lie():
-    dec_deg = [39.9999, 40.0001, 40.03, 40.0, 40.0, 0.0, 0.0, 89.999, 89.999, -30.0]
+    dec_deg = [39.9999, 40.0001, 40.0334, 40.0, 40.0, 0.0, 0.0, 89.999, 89.999, -30.0]
     ra_deg = [10.0, 10.0, 10.0, 10.043, 10.1, 359.99, 0.01, 0.0, 180.0, 10.0]
-    groups = sky_groups(pd.DataFrame({"ra_deg": ra_deg, "dec_deg": dec_deg}), "neighbours", PARAMS)
+    rows = pd.DataFrame({"ra_deg": ra_deg, "dec_deg": dec_deg})
+    groups = sky_groups(rows, "neighbours", PARAMS)
     # 0.72" apart; a friend of a friend; 1.98' and then 2.6' of right ascension; across 0 h; across the pole; alone.
     assert pd.factorize(groups)[0].tolist() == [0, 0, 0, 0, 1, 2, 2, 3, 3, 4]
+    assert sky_groups(rows[::-1], "neighbours", PARAMS).to_dict() == groups.to_dict()
 
 
 def test_sky_cells_hold_neighbours_and_part_strangers():
@@ -142,9 +144,11 @@ def test_real_reference_table_is_refused_by_objid_and_read_by_specobjid(real_dat
         read_objects(table, id_column="objid", label_column="class", classes=classes)
 
 
-@pytest.mark.parametrize("change", [{"seed": -1}, {"test_fraction": float("nan")}, {"val_fraction": 0.7}])
+@pytest.mark.parametrize(
+    "change", [{"seed": -1}, {"test_fraction": float("nan")}, {"val_fraction": 0.7}, {"link_arcmin": 0}]
+)
 def test_params_out_of_range_are_refused(change):
-    with pytest.raises(ValueError, match=r"seed must|test_fraction and val_fraction must"):
+    with pytest.raises(ValueError, match=r"(seed|test_fraction and val_fraction|link_arcmin) must"):
         replace(PARAMS, **change)
 
 

@@ -264,6 +264,7 @@ def searched(new_project) -> Path:
     root: Path = new_project()
     environment = mock.patch.dict(os.environ, KERAS_BACKEND=keras.backend.backend())
     with chdir(root), environment, mock.patch("deepsky.tuning.search.draw_study"):
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
         tune.run(None, None, trials=4, study=None, storage=None)
     return root
 

@@ -76,6 +76,7 @@ def test_saved_and_loaded_it_answers_the_same(n_views: int, tmp_path: Path) -> N
     save_h5(averaged, tmp_path / "model.h5")
     loaded = keras.models.load_model(tmp_path / "model.h5", compile=False)
     np.testing.assert_allclose(loaded.predict(images(), verbose=0), averaged.predict(images(), verbose=0), atol=1e-7)
+    assert n_views_of(loaded) == n_views
     assert loaded.input_shape == (None, 10, 10, 3)
     assert loaded.output_shape == (None, 3)
     save_h5(average_views(network, n_views, SWAPS, "averaged"), tmp_path / "again.h5")

@@ -41,7 +41,7 @@ class SplitParams:
         seed: of the assignment of groups to splits.
         test_fraction: share of the rows wanted in test; val_fraction likewise.
         cell_arcmin: side of the sky cells of ``group_by: sky``.
-        link_arcmin: under ``group_by: neighbours``, the distance below which two are.
+        link_arcmin: under ``group_by: neighbours``, objects closer than this are neighbours.
     """
 
     seed: int
@@ -227,8 +227,11 @@ def _sky_cells(rows: pd.DataFrame, cell_arcmin: float) -> pd.Series:
 def _linked(rows: pd.DataFrame, link_arcmin: float) -> pd.Series:
     """Friends of friends: nothing is torn apart, as it is at the edges of cells."""
     position = np.radians(rows[["dec_deg", "ra_deg"]].to_numpy(float))
+    order = np.lexsort(position.T)  # groups are numbered as they are met: the order of the rows must not matter
     friends = DBSCAN(np.radians(link_arcmin / 60), min_samples=1, metric="haversine", algorithm="ball_tree")
-    return pd.Series(friends.fit_predict(position), index=rows.index).map("sky-{}".format)
+    number = np.empty(len(rows), np.int64)
+    number[order] = friends.fit_predict(position[order])
+    return pd.Series(number, index=rows.index).map("sky-{}".format)
 
 
 def _given_test(rows: pd.DataFrame) -> npt.NDArray[np.int64]:

@@ -88,13 +88,16 @@ def add_images(
         "size_px": size_px,
         "crop_px": crop_px,
         "group_column": group_column,
-        "mirrored": [pair.split(",") for pair in mirrored],
+        "mirrored": [[name.strip() for name in pair.split(",")] for pair in mirrored],
     }
     build(entry, ImagesParams, f"images {name}")
     group_by = "group" if group_column else "objid" if are_objids(table["id"]) else "image"
     _register(name, "images", entry, sources, {name: group_by})
     if not mirrored:
-        click.echo("mirror images are taken to keep their class; if two swap, write them as mirrored: [[A, B]] there")
+        entry_name = f"images.{name}.mirrored of {PARAMS}"
+        click.echo(
+            f"mirror images are taken to keep their class; if classes A and B swap, set {entry_name} to [[A, B]]"
+        )
 
 
 def add_frames(

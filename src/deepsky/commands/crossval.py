@@ -190,6 +190,7 @@ def _run_fold(plan: _Plan, number: int, make_job: MakeJob, parent_id: str) -> pd
         job.fit([LogEpochs(tracked)])
         figures, more = _test(job, plan, plan.splits[number - 1])
         figures["seconds"] = time.perf_counter() - started
+        more |= _views_gain(job, plan, plan.splits[number - 1], figures)
         # Under the bare names the curves of the training rows are logged.
         scores = {f"test_{name}": value for name, value in (figures | more).items() if name not in _ABOUT_FOLD}
         tracked.log_metrics(scores | {name: figures[name] for name in _ABOUT_FOLD})
@@ -198,17 +199,27 @@ def _run_fold(plan: _Plan, number: int, make_job: MakeJob, parent_id: str) -> pd
 
 def _test(job: ImageJob | ViewJob, plan: _Plan, split: npt.NDArray[np.str_]) -> tuple[_Figures, _Figures]:
     """Score the network, as it would be saved, on the held fold; return the table's figures, and more for the run."""
-    packed, params, held = plan.packed, plan.recipe.params, np.flatnonzero(split == "test")
-    images, place = np.unique(packed.rows["image"].to_numpy(np.int64)[held], return_inverse=True)
+    params, (images, place) = plan.recipe.params, _held_images(plan, split)
     n_at_once = max(1, params.batch_size // params.test_views)  # all views of a batch are in memory
-    answers = predict_slices(job.whole(), packed.images, n_at_once, chosen=images)
+    answers = predict_slices(job.whole(), plan.packed.images, n_at_once, chosen=images)
     figures, more = _score(plan, split, answers[place])
-    plain = job.plain_answers(images)
-    if plain is not None:
-        (before, _), name = _score(plan, split, plain[place]), plan.measures[0]
-        gain = figures[name] - before[name]
-        more |= {f"plain_{name}": before[name], "views_gain": -gain if name == "rmse" else gain}
-    return {"n_train": int((split == "train").sum()), "n_test": len(held), **figures}, more
+    return {"n_train": int((split == "train").sum()), "n_test": len(place), **figures}, more
+
+
+def _views_gain(job: ImageJob | ViewJob, plan: _Plan, split: npt.NDArray[np.str_], figures: _Figures) -> _Figures:
+    """Return the first measure of the plain view alone, and how much the mean of the views is better; or nothing."""
+    images, place = _held_images(plan, split)
+    answers = job.plain_answers(images)
+    if answers is None:
+        return {}
+    (plain, _), name = _score(plan, split, answers[place]), plan.measures[0]
+    gain = figures[name] - plain[name]
+    return {f"plain_{name}": plain[name], "views_gain": -gain if name == "rmse" else gain}
+
+
+def _held_images(plan: _Plan, split: npt.NDArray[np.str_]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the distinct images of the held rows, and which of them each row shows."""
+    return np.unique(plan.packed.rows["image"].to_numpy(np.int64)[split == "test"], return_inverse=True)
 
 
 def _score(plan: _Plan, split: npt.NDArray[np.str_], answers: npt.NDArray[np.float32]) -> tuple[_Figures, _Figures]:

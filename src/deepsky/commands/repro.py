@@ -1,15 +1,14 @@
 """dvc repro with independent stages side by side; DVC itself runs one stage at a time."""
 
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
-from typing import Any
 
 import click
 
-from deepsky.config import PARAMS, read_recipes, read_section, read_yaml
+from deepsky.config import PARAMS, build, read_entries, read_recipes, read_section, read_yaml
 from deepsky.errors import ConfigError, DeepSkyError
 from deepsky.tuning.adopt import read_adopted
 
@@ -59,8 +58,8 @@ def run(jobs: int, targets: Sequence[str] = ()) -> None:
     sections = read_yaml()  # our own line about params.yaml comes before DVC's
     if "tuned" in sections:
         list(read_adopted())
-    if "recipes" in sections:
-        _check_recipes(sections)
+    if "recipes" in sections and not targets:
+        _check_recipes()
     if jobs > 1:
         _run_side_by_side(_stale_graph(targets), jobs)
     if subprocess.run(["dvc", "repro", *targets]).returncode:
@@ -72,19 +71,23 @@ def run(jobs: int, targets: Sequence[str] = ()) -> None:
     close_dead_runs(read_section("tracking", TrackingParams).experiment)
 
 
-def _check_recipes(sections: Mapping[str, Any]) -> None:
+def _check_recipes() -> None:
     """Refuse recipes of datasets or weights that no stage makes: DVC would only miss a file."""
-    datasets = [name for section in ("datasets", "collections") for name in sections.get(section) or ()]
-    networks = (sections.get("weights") or {}).get("networks") or ()
+    datasets = [*read_entries("datasets"), *read_entries("collections")]
+    ready = build(read_yaml("weights.networks"), tuple[str, ...], f"{PARAMS}: weights.networks")
+    remedy = f"correct the name, or add it to weights.networks, which has {', '.join(ready) or 'none'}"
     for way, entries in read_recipes().items():
         for key in entries:
             where = f"{PARAMS}: recipes.{way}.{key}"
             dataset, network = (read_yaml(f"recipes.{way}.{key}.{name}") for name in ("dataset", "network"))
             if dataset not in datasets:
-                raise ConfigError(where, f"dataset {dataset!r} is unknown", f"choose one of: {', '.join(datasets)}")
-            if way != "from_scratch" and network not in networks:
-                problem = f"the weights of network {network!r} are not made ready"
-                raise ConfigError(where, problem, f"add it to weights.networks, which has {', '.join(networks)}")
+                known = ", ".join(map(str, datasets))
+                raise ConfigError(where, f"dataset {dataset!r} is unknown", f"choose one of: {known}")
+            if way != "from_scratch" and network not in ready:
+                raise ConfigError(where, f"the weights of network {network!r} are not made ready", remedy)
+    for network in read_entries("backbones"):
+        if network not in ready:
+            raise ConfigError(f"{PARAMS}: backbones", f"the weights of {network!r} are not made ready", remedy)
 
 
 def _stale_graph(targets: Sequence[str]) -> dict[str, set[str]]:

@@ -16,7 +16,7 @@ def uniform_noise(seed: int, step: Any, n_units: int, n_rows: Any) -> keras.Kera
 
     Args:
         seed: of the layer.
-        step: of the training, int32 scalar.
+        step: of the training, integer scalar.
         n_units: width of the layer.
         n_rows: of the batch.
 

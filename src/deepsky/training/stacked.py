@@ -96,7 +96,7 @@ class Heads(keras.layers.Layer):
         }
         settings = ("depth", "activation", "dropout", "batch_norm", "label_smoothing")
         self._settings = {name: add(name, n_heads) for name in settings}
-        self._step, self._seeds = add("step", dtype="int32"), add("seeds", depth + 1, dtype="int32")
+        self._step, self._seeds = add("step", dtype="int"), add("seeds", depth + 1, dtype="int")
 
     def configure(self, params: Sequence[TrainParams], first_step: int) -> None:
         """Set what each head is, and the step to go on from."""
