@@ -145,7 +145,7 @@ def test_swaps_are_of_classes_only() -> None:
             "zoo9",
             r"recipes.fine_tune.zoo1_fine_tune: dataset 'zoo9' is unknown; choose one of: sdss_",
         ),
-        ("network", "densenet121", r"weights of network 'densenet121' are not made ready; correct the name, or add it to"),
+        ("network", "densenet121", r"weights of network 'densenet121' are not made ready; correct the name, or"),
     ],
 )
 def test_repro_names_a_recipe_that_no_stage_serves(
