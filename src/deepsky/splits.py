@@ -7,7 +7,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.cluster import DBSCAN
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from deepsky.catalogue.objid import are_objids, unpack_objid
@@ -226,6 +225,8 @@ def _sky_cells(rows: pd.DataFrame, cell_arcmin: float) -> pd.Series:
 
 def _linked(rows: pd.DataFrame, link_arcmin: float) -> pd.Series:
     """Friends of friends: nothing is torn apart, as it is at the edges of cells."""
+    from sklearn.cluster import DBSCAN  # slow to import
+
     position = np.radians(rows[["dec_deg", "ra_deg"]].to_numpy(float))
     order = np.lexsort(position.T)  # groups are numbered as they are met: the order of the rows must not matter
     friends = DBSCAN(np.radians(link_arcmin / 60), min_samples=1, metric="haversine", algorithm="ball_tree")

@@ -21,6 +21,7 @@ from deepsky.errors import ConfigError, DataError, TrackingError, about
 from deepsky.files import whole_file
 from deepsky.metrics import score, score_fractions
 from deepsky.networks.pretrained import read_weights_card
+from deepsky.networks.views import images_at_once
 from deepsky.report.class_evaluation import figures_per_class
 from deepsky.splits import SplitParams, cross_validation
 from deepsky.tracking.interruption import interruptible, status_of, uninterrupted
@@ -199,9 +200,9 @@ def _run_fold(plan: _Plan, number: int, make_job: MakeJob, parent_id: str) -> pd
 
 def _test(job: ImageJob | ViewJob, plan: _Plan, split: npt.NDArray[np.str_]) -> tuple[_Figures, _Figures]:
     """Score the network, as it would be saved, on the held fold; return the table's figures, and more for the run."""
-    params, (images, place) = plan.recipe.params, _held_images(plan, split)
-    n_at_once = max(1, params.batch_size // params.test_views)  # all views of a batch are in memory
-    answers = predict_slices(job.whole(), plan.packed.images, n_at_once, chosen=images)
+    network, (images, place) = job.whole(), _held_images(plan, split)
+    n_at_once = images_at_once(network, plan.recipe.params.batch_size)
+    answers = predict_slices(network, plan.packed.images, n_at_once, chosen=images)
     figures, more = _score(plan, split, answers[place])
     return {"n_train": int((split == "train").sum()), "n_test": len(place), **figures}, more
 

@@ -16,7 +16,7 @@ from deepsky.imaging.cutouts import cut_objects, inside, sky_positions
 from deepsky.imaging.fields import assign_fields, find_frames, group_frames, read_field
 from deepsky.imaging.pictures import find_pictures, read_picture
 from deepsky.imaging.preparation import Preparation
-from deepsky.networks.views import n_views_of
+from deepsky.networks.views import images_at_once
 from deepsky.training.features import predict_slices
 from deepsky.training.saved import ModelCard, load_network
 
@@ -64,7 +64,7 @@ def run(
             problem = f"is not among the network's bands {', '.join(card.bands)}"
             raise ConfigError(f"position band {position_band!r}", problem, "give one of them as --position-band")
         first, chunks = "id", _object_chunks(inputs, card, catalogue, id_column, position, position_band)
-    n_at_once = BATCH_SIZE // n_views_of(network)
+    n_at_once = images_at_once(network, BATCH_SIZE)
     parts = [(names, predict_slices(network, images, n_at_once)) for names, images in chunks]
     table = _table(first, parts, card)
     if out is None:

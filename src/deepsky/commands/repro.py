@@ -77,9 +77,11 @@ def _check_recipes() -> None:
     ready = build(read_yaml("weights.networks"), tuple[str, ...], f"{PARAMS}: weights.networks")
     remedy = f"correct the name, or add it to weights.networks, which has {', '.join(ready) or 'none'}"
     for way, entries in read_recipes().items():
-        for key in entries:
+        for key, recipe in entries.items():
             where = f"{PARAMS}: recipes.{way}.{key}"
-            dataset, network = (read_yaml(f"recipes.{way}.{key}.{name}") for name in ("dataset", "network"))
+            dataset, network = (
+                recipe.get(name) if isinstance(recipe, dict) else None for name in ("dataset", "network")
+            )
             if dataset not in datasets:
                 known = ", ".join(map(str, datasets))
                 raise ConfigError(where, f"dataset {dataset!r} is unknown", f"choose one of: {known}")

@@ -93,9 +93,10 @@ def mean_of_views(answers: Sequence[npt.NDArray[np.float32]], swaps: Sequence[in
     return np.mean(plain, axis=0, dtype=np.float32)
 
 
-def n_views_of(model: keras.Model) -> int:
-    """Return at how many views of each image a model of ``average_views`` looks."""
-    return next((layer.n_views for layer in model.layers if isinstance(layer, DihedralViews)), 1)
+def images_at_once(model: keras.Model, batch_size: int) -> int:
+    """Return how many images make a batch for a model of ``average_views``: all views of them are in memory."""
+    n_views = next((layer.n_views for layer in model.layers if isinstance(layer, DihedralViews)), 1)
+    return max(1, batch_size // n_views)
 
 
 def refuse_oblong(n_views: int, shape: Sequence[int | None]) -> None:

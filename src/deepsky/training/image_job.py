@@ -13,7 +13,7 @@ import pandas as pd
 from deepsky.networks.augment import AugmentParams, MirrorBack, RandomView
 from deepsky.networks.heads import join
 from deepsky.networks.inputs import ImageSpec, colour_pixels, image_input
-from deepsky.networks.views import average_views, refuse_oblong
+from deepsky.networks.views import average_views, images_at_once, refuse_oblong
 from deepsky.training.features import predict_slices
 from deepsky.training.fit import on_cpu
 from deepsky.training.image_batches import examples_of
@@ -78,7 +78,7 @@ class ImageJob(Job):
 
     def answers(self) -> npt.NDArray[np.float32]:
         """Predict from the images, as the saved network does."""
-        n_at_once = max(1, self.params.batch_size // self.params.test_views)  # all views of a batch are in memory
+        n_at_once = images_at_once(self._whole, self.params.batch_size)
         return predict_slices(self._whole, self.packed.images, n_at_once)
 
     def plain_answers(self, images: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
