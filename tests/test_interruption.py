@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from deepsky.tracking.interruption import Terminated, interruptible, uninterrupted
+from deepsky.tracking.interruption import Terminated, interruptible, status_of, uninterrupted
 
 SIGNALS = [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
 
@@ -55,3 +55,40 @@ def test_a_signal_waits_for_what_must_not_be_interrupted(number: signal.Signals,
     with pytest.raises(error):
         work()
     assert steps == ["inner", "outer"]
+
+
+@pytest.mark.parametrize(("number", "error"), SIGNALS)
+def test_an_error_that_compiled_code_makes_of_a_signal_is_the_signal(
+    number: signal.Signals, error: type[BaseException]
+) -> None:
+    statuses = []
+
+    @interruptible()
+    def work() -> None:
+        try:
+            with interruptible():
+                try:
+                    signal.raise_signal(number)
+                except BaseException:
+                    raise SystemError("bad argument to internal function") from None
+        except SystemError as made_of_it:
+            statuses.append(status_of(made_of_it))
+            raise
+
+    with pytest.raises(error) as caught:
+        work()
+    assert statuses == ["KILLED"]
+    assert isinstance(caught.value.__cause__, SystemError)
+
+
+def test_an_error_without_a_signal_stays_what_it_is() -> None:
+    @interruptible()
+    def work() -> None:
+        try:
+            raise SystemError("its own")
+        except SystemError as error:
+            assert status_of(error) == "FAILED"
+            raise
+
+    with pytest.raises(SystemError, match="its own"):
+        work()

@@ -16,16 +16,17 @@ class Terminated(SystemExit):
 
 
 class _Handler:
-    """Raises what a signal means, as soon as nothing holds it back."""
+    """Raises what a signal means, as soon as nothing holds it back, and remembers that it did."""
 
     def __init__(self) -> None:
-        self.n_holding, self.waiting = 0, 0
+        self.n_holding, self.waiting, self.raised = 0, 0, 0
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
         if self.n_holding and not self.waiting:  # who asks again and again does not want to wait
             self.waiting = number
         else:
-            raise KeyboardInterrupt if number == signal.SIGINT else Terminated(128 + number)
+            self.raised = number
+            raise _meaning(number)
 
 
 @contextmanager
@@ -33,7 +34,8 @@ def interruptible() -> Iterator[None]:
     """Let SIGTERM unwind the block like Ctrl-C does; only the main thread may set signal handlers.
 
     Python drops an exception that comes while it runs a callback of a weak reference or ``__del__``: such a signal
-    is sent again.
+    is sent again. Compiled code that was called back in the middle of its work may raise an error of its own instead
+    (TensorFlow: SystemError, bad argument to internal function): where a signal came before, it is the signal's.
     """
     if threading.current_thread() is not threading.main_thread() or _handler():
         yield
@@ -51,6 +53,10 @@ def interruptible() -> Iterator[None]:
     sys.unraisablehook = dropped
     try:
         yield
+    except Exception as error:
+        if handler.raised:
+            raise _meaning(handler.raised) from error
+        raise
     finally:
         sys.unraisablehook = report
         for number, previous in before.items():
@@ -76,7 +82,13 @@ def uninterrupted() -> Iterator[None]:
 
 def status_of(error: BaseException) -> str:
     """Return what MLflow calls the end of a run: KILLED from outside, or FAILED."""
-    return "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
+    handler = _handler()
+    signalled = isinstance(error, KeyboardInterrupt | SystemExit) or (handler is not None and handler.raised)
+    return "KILLED" if signalled else "FAILED"
+
+
+def _meaning(number: int) -> BaseException:
+    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(128 + number)
 
 
 def _handler() -> _Handler | None:
