@@ -20,7 +20,7 @@ from deepsky.networks import BACKBONES
 from deepsky.networks.backbone import BackboneParams, build_features
 from deepsky.networks.heads import build_head, join, softmax_answer
 from deepsky.networks.inputs import ImageSpec
-from deepsky.training.features import predict_slices
+from deepsky.training.features import predict_batches
 from deepsky.training.fit import Examples, TrainParams, fit
 
 SIZE_PX, N_CLASSES = 224, 3
@@ -59,7 +59,7 @@ def main() -> None:
             model.predict(images[:64], batch_size=32, verbose=0)  # compile before any clock runs
 
         features_s, bare_s, plain_s = fastest(
-            lambda: predict_slices(fast, packed[:N_TIMED], 32),
+            lambda: predict_batches(fast, packed[:N_TIMED], 32),
             lambda: fast.predict(images[:N_TIMED], batch_size=32, verbose=0),
             lambda: front.predict(images[:N_TIMED], batch_size=32, verbose=0),
         )
@@ -103,7 +103,7 @@ def write_images(folder: Path, source: Path | None, n_images: int) -> tuple[np.n
 
 def fit_head(front: keras.Model, packed: np.ndarray, labels: np.ndarray) -> None:
     """Do what stages features and train do, with every image in train; val is one batch."""
-    inputs = predict_slices(front, packed, 32)
+    inputs = predict_batches(front, packed, 32)
     rows = np.arange(len(inputs) + 32) % len(inputs)
     split = np.where(np.arange(len(rows)) < len(inputs), "train", "val")
     fit(new_head(inputs.shape[1]), Examples(inputs, rows, labels[rows], split, N_CLASSES), PARAMS)

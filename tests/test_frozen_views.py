@@ -117,8 +117,6 @@ def test_an_epoch_draws_the_plain_image_or_a_view_of_each_row_and_swaps_the_labe
     again, other = view_batches(3)[0], view_batches(3, seed=2)[0]
     assert np.array_equal(seen(again)[0], first)
     assert not np.array_equal(seen(other)[0], first)
-    for one in (batches, again, other):
-        one.close()
 
 
 def test_the_plain_image_is_drawn_as_often_as_each_view() -> None:
@@ -127,7 +125,6 @@ def test_the_plain_image_is_drawn_as_often_as_each_view() -> None:
     for _ in range(100):
         drawn.append(seen(batches)[0] // 100)
         batches.on_epoch_end()
-    batches.close()
     shares = np.bincount(np.concatenate(drawn).astype(int)) / (100 * 22)
     np.testing.assert_allclose(shares, 0.25, atol=0.04)
 
@@ -135,7 +132,6 @@ def test_the_plain_image_is_drawn_as_often_as_each_view() -> None:
 def test_balanced_rows_weigh_what_their_own_class_does_whatever_is_drawn() -> None:
     batches, *_ = view_batches(3, class_weights="balanced")
     steps = [batches[step] for step in range(len(batches))]
-    batches.close()
     image = np.concatenate([features[:, 0] for features, _, _ in steps]).astype(int) % 100
     weights = np.concatenate([weight for _, _, weight in steps])
     counts = np.bincount(image % 3)
@@ -148,8 +144,6 @@ def test_without_views_the_plain_images_are_learned_in_the_same_order() -> None:
     plain = TrainBatches(batches._examples, RECIPE)
     for got, wanted in zip(seen(batches), seen(plain), strict=True):
         assert np.array_equal(got, wanted)
-    batches.close()
-    plain.close()
 
 
 @pytest.mark.parametrize(("name", "first"), [("toy", "p_BLUE"), ("votes", "p_Class1.1")])

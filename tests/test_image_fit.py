@@ -12,10 +12,10 @@ from deepsky.datasets.packed import open_packed
 from deepsky.errors import ConfigError, DataError
 from deepsky.networks.augment import AugmentParams, RandomView
 from deepsky.stages.from_scratch import make_job
-from deepsky.training.features import predict_slices
-from deepsky.training.fit import HISTORY_COLUMNS, PlainLosses, make_rate
+from deepsky.training.features import predict_batches
+from deepsky.training.fit import HISTORY_COLUMNS, PlainLosses, make_optimizer, make_rate
 from deepsky.training.image_batches import ImageBatches, ImageExamples, InputWait, TrainBatches, balance, blend
-from deepsky.training.image_fit import FRACTION_COLUMNS, Phase, fit_images
+from deepsky.training.image_fit import FRACTION_COLUMNS, Phase, compile_learner, fit_images
 from deepsky.training.image_job import ImageJob
 from deepsky.training.job import read_split
 from deepsky.training.recipes import FromScratchParams
@@ -64,6 +64,21 @@ def test_an_epoch_shows_each_train_row_once_in_an_order_of_its_own() -> None:
         np.testing.assert_array_equal(step[1], other[1])
     watched = steps_of(ImageBatches(data, "val", 3))
     np.testing.assert_array_equal(np.concatenate([t for _, t in watched]), data.targets[data.rows("val")])
+
+
+def test_a_fit_learns_from_the_rows_of_each_epoch_in_its_order() -> None:
+    data, params = examples(), replace(PARAMS, epochs=4, label_smoothing=0.0)
+    (model, tail), (again, _) = small_model(), small_model()
+    again.set_weights(model.get_weights())
+    fit_images(model, tail, data, [Phase(params)])
+    batches = TrainBatches(data, params)
+    compile_learner(again, params, make_optimizer(params, n_steps=4 * len(batches)))
+    for _ in range(params.epochs):
+        batches.on_epoch_end()  # Keras also does before the first epoch
+        for step in steps_of(batches):
+            again.train_on_batch(*step)
+    for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_blending_keeps_shares_of_images_and_targets_alike() -> None:
@@ -270,19 +285,22 @@ def test_quarter_turns_of_oblong_images_are_refused_before_training(tmp_path: Pa
         make_job("toy_job", replace(PARAMS, test_views=4), {}, oblong, job.split)
 
 
-def test_waiting_counts_what_a_step_waited_for() -> None:
+@pytest.mark.parametrize(("before_s", "late_s"), [(0.0, 0.0), (100.0, 0.0), (0.0, 50.0)])
+def test_waiting_counts_what_the_epoch_and_its_steps_waited_for(before_s: float, late_s: float) -> None:
     batches = TrainBatches(examples(), PARAMS)
     watch, logs = InputWait(batches), dict[str, float]()
     for epoch in range(2):
         watch.on_epoch_begin(epoch)
         for step in range(3):
             watch.on_train_batch_begin(step)
-        batches.ready_s = dict(watch._begun_s)  # nothing waited
-        batches.ready_s[0] += 1e-7 if epoch else 1e9  # the first step of all compiles
+        # All of the first epoch's steps but the one that compiles count; so does what comes before an epoch's first.
+        watch._started_s -= before_s * epoch
+        batches.ready_s = dict(watch._begun_s)
+        batches.ready_s[0] += late_s if epoch else 1e9
         watch.on_test_begin()
+        watch._ended_s += 200
         watch.on_epoch_end(epoch, logs)
-        assert 0 <= logs["input_wait_share"] < 1
-    assert logs["input_wait_share"] > 0
+        assert logs["input_wait_share"] == pytest.approx(epoch * (before_s + late_s) / (200 + before_s), abs=1e-3)
 
 
 def test_plain_losses_do_without_val() -> None:
@@ -295,6 +313,5 @@ def test_chosen_images_are_predicted_in_their_order() -> None:
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten()])
     images = np.random.default_rng(0).normal(size=(23, 4, 4, 1)).astype(np.float32)
     chosen = np.array([20, 3, 3, 7, 0])
-    for slice_bytes in (1, 1 << 20):
-        predicted = predict_slices(model, images, 2, slice_bytes, chosen=chosen)
-        np.testing.assert_array_equal(predicted, images[chosen].reshape(5, 16))
+    predicted = predict_batches(model, images, 2, chosen=chosen)
+    np.testing.assert_array_equal(predicted, images[chosen].reshape(5, 16))

@@ -55,7 +55,6 @@ def learner_and_batches(scale: float = 1.0) -> tuple[keras.Model, TrainBatches]:
 def test_rates_grow_by_a_constant_factor_and_each_step_uses_its_own() -> None:
     model, batches = learner_and_batches()
     table = raise_rate(model, batches, 29)  # more than one epoch of 6 steps
-    batches.close()
     ratios = table["learning_rate"].to_numpy()[1:] / table["learning_rate"].to_numpy()[:-1]
     np.testing.assert_allclose(ratios, 10**0.25, rtol=1e-6)
     assert table["learning_rate"].iloc[0] == LOWEST
@@ -70,14 +69,12 @@ def test_rates_grow_by_a_constant_factor_and_each_step_uses_its_own() -> None:
         losses.append((wrong**2).mean())
         slope = 2 * wrong / wrong.size
         kernel, bias = kernel - rate * inputs.T @ slope, bias - rate * slope.sum(axis=0)
-    again.close()
     np.testing.assert_allclose(table["loss"], losses, rtol=1e-4)
 
 
 def test_it_stops_where_the_loss_diverges() -> None:
     model, batches = learner_and_batches(scale=30.0)
     table = raise_rate(model, batches, 100)
-    batches.close()
     assert 50 < len(table) < 100
     assert np.isfinite(table).all(axis=None)
     assert table["learning_rate"].iloc[-1] < 0.1
@@ -87,7 +84,6 @@ def test_inputs_that_are_no_numbers_are_told() -> None:
     model, batches = learner_and_batches(scale=float("nan"))
     with pytest.raises(DataError, match="loss: is not finite at the lowest learning rate"):
         raise_rate(model, batches, 30)
-    batches.close()
 
 
 def weights_of(learner: keras.Model) -> dict[str, np.ndarray]:
@@ -118,8 +114,7 @@ def test_a_fine_tuning_is_tested_from_where_its_rate_is_used(tmp_path: Path, mon
     with job_maker(recipe, packed, np.arange(len(packed.images))) as make_job:
         phases = StartOfPhases()
         history = make_job(split).fit([phases])
-        learner, batches, params = lr_range._start(make_job(split))
-    batches.close()
+        learner, _, params = lr_range._start(make_job(split))
     assert history["val_loss"].iloc[:3].idxmin() != 2
     head, whole = phases.weights
     assert not np.array_equal(head["probabilities/bias"], whole["probabilities/bias"])

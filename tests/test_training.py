@@ -21,7 +21,7 @@ from deepsky.stages import features as features_stage
 from deepsky.stages import train as train_stage
 from deepsky.stages import train_scratch as scratch_stage
 from deepsky.stages import weights as weights_stage
-from deepsky.training.features import FeaturesParams, predict_slices, read_features, write_features
+from deepsky.training.features import FeaturesParams, predict_batches, read_features, write_features
 from deepsky.training.fit import HISTORY_COLUMNS, Examples, ScratchParams, TrainParams, fit
 from deepsky.training.job import read_split
 from deepsky.training.saved import load_network
@@ -172,13 +172,12 @@ def test_rows_that_share_an_image_share_its_probabilities(weights: Path, tmp_pat
     assert predictions.groupby(np.arange(64) // 4)["p_RED"].nunique().max() == 1
 
 
-def test_features_do_not_depend_on_slices_and_hold_each_image_once(weights: Path, tmp_path: Path) -> None:
+def test_features_do_not_depend_on_the_batch_and_hold_each_image_once() -> None:
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten()])
     images = np.random.default_rng(0).normal(size=(23, 4, 4, 1)).astype(np.float32)
-    whole = predict_slices(model, images, batch_size=5)
-    for slice_bytes in (1, 64 * 7, 1 << 20):
-        np.testing.assert_array_equal(predict_slices(model, images, 5, slice_bytes), whole)
-    np.testing.assert_array_equal(whole, images.reshape(23, 16))
+    for batch_size in (1, 5, 23, 32):
+        np.testing.assert_array_equal(predict_batches(model, images, batch_size), images.reshape(23, 16))
+    assert predict_batches(model, images[:0], 5).shape == (0, 16)
 
 
 def test_features_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from deepsky.tracking.runs import training_run
 from deepsky.tracking.store import TrackingParams
 from deepsky.tracking.studies import StudyRun, open_study_run
 from deepsky.tracking.training import LogEpochs
-from deepsky.training.features import predict_slices
+from deepsky.training.features import predict_batches
 from deepsky.training.image_job import ImageJob
 from deepsky.training.job import write_csv
 from deepsky.training.view_job import ViewJob
@@ -202,7 +202,7 @@ def _test(job: ImageJob | ViewJob, plan: _Plan, split: npt.NDArray[np.str_]) -> 
     """Score the network, as it would be saved, on the held fold; return the table's figures, and more for the run."""
     network, (images, place) = job.whole(), _held_images(plan, split)
     n_at_once = images_at_once(network, plan.recipe.params.batch_size)
-    answers = predict_slices(network, plan.packed.images, n_at_once, chosen=images)
+    answers = predict_batches(network, plan.packed.images, n_at_once, chosen=images)
     figures, more = _score(plan, split, answers[place])
     return {"n_train": int((split == "train").sum()), "n_test": len(place), **figures}, more
 

@@ -79,10 +79,7 @@ def _measure(recipe: Recipe, n_steps: int) -> pd.DataFrame:
     with job_maker(recipe, packed, images) as make_job:
         learner, batches, params = _start(make_job(split))
         compile_learner(learner, params, make_optimizer(replace(params, schedule="constant"), n_steps))
-        try:
-            return raise_rate(learner, batches, n_steps)
-        finally:
-            batches.close()
+        return raise_rate(learner, batches, n_steps)
 
 
 def _start(job: ImageJob | ViewJob) -> tuple[keras.Model, TrainBatches, RecipeParams]:

@@ -17,7 +17,7 @@ from deepsky.imaging.fields import assign_fields, find_frames, group_frames, rea
 from deepsky.imaging.pictures import find_pictures, read_picture
 from deepsky.imaging.preparation import Preparation
 from deepsky.networks.views import images_at_once
-from deepsky.training.features import predict_slices
+from deepsky.training.features import predict_batches
 from deepsky.training.saved import ModelCard, load_network
 
 BATCH_SIZE = 32  # images, or views of images, that go through the network together
@@ -65,7 +65,7 @@ def run(
             raise ConfigError(f"position band {position_band!r}", problem, "give one of them as --position-band")
         first, chunks = "id", _object_chunks(inputs, card, catalogue, id_column, position, position_band)
     n_at_once = images_at_once(network, BATCH_SIZE)
-    parts = [(names, predict_slices(network, images, n_at_once)) for names, images in chunks]
+    parts = [(names, predict_batches(network, images, n_at_once)) for names, images in chunks]
     table = _table(first, parts, card)
     if out is None:
         click.echo(table.to_string(index=False))

@@ -5,7 +5,7 @@ from pathlib import Path
 from deepsky.datasets.packed import open_packed
 from deepsky.networks import BACKBONES, choose
 from deepsky.networks.backbone import BackboneParams, build_features
-from deepsky.training.features import FeaturesParams, image_spec, predict_slices, write_features
+from deepsky.training.features import FeaturesParams, image_spec, predict_batches, write_features
 
 
 def run(
@@ -20,6 +20,6 @@ def run(
     dataset = open_packed(packed)
     weights_file = weights / "weights.h5"
     model = build_features(choose(BACKBONES, network), image_spec(dataset), params, weights_file, fast=True)
-    features = predict_slices(model, dataset.images, features_params.batch_size)
+    features = predict_batches(model, dataset.images, features_params.batch_size)
     write_features(features, out)
     print(f"{network}: {features.shape[1]} features of {len(features)} images")

@@ -12,7 +12,7 @@ from deepsky.networks import SCRATCH, choose
 from deepsky.networks.heads import softmax_answer
 from deepsky.tracking.origin import origin_tags
 from deepsky.tracking.training import track_training
-from deepsky.training.features import image_spec, predict_slices
+from deepsky.training.features import image_spec, predict_batches
 from deepsky.training.fit import ScratchParams
 from deepsky.training.job import FeatureJob, read_split
 from deepsky.tuning.adopted import Adopted
@@ -63,7 +63,7 @@ def run(
     assigned = read_split(split, opened)
     front = kind.build_front(image_spec(opened), params.input_size_px)
     # The front has no weights: its output, n images of input_size_px squared, is kept in memory for all epochs.
-    inputs = predict_slices(front, opened.images, params.batch_size)
+    inputs = predict_batches(front, opened.images, params.batch_size)
     keras.utils.set_random_seed(params.seed)
     tail = kind.build_tail(inputs.shape[1:], softmax_answer(len(opened.card.classes)))
     settings = {"scratch": asdict(params), **data}

@@ -13,8 +13,7 @@ from deepsky.errors import DataError
 from deepsky.files import whole_file
 from deepsky.networks.inputs import ImageSpec
 
-# Large slices keep the start of each predict() negligible; bounded, because they are read into memory.
-SLICE_BYTES = 128 << 20
+ROWS_AT_ONCE = 256  # of features, where nothing else says how many
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class FeaturesParams:
     batch_size: int
 
     def __post_init__(self) -> None:
-        """Refuse what predict() would fail on later."""
+        """Refuse what would fail later."""
         if self.batch_size < 1:
             raise ValueError(f"batch_size {self.batch_size} is below 1")
 
@@ -39,33 +38,36 @@ def image_spec(packed: Packed) -> ImageSpec:
     return ImageSpec((height, width, channel), packed.card.kind, packed.card.bands, packed.card.colour_bands)
 
 
-def predict_slices(
+def predict_batches(
     model: keras.Model,
     images: npt.NDArray[Any],
     batch_size: int,
-    slice_bytes: int = SLICE_BYTES,
     *,
     chosen: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Predict on images that need not fit into memory.
 
+    ``keras.Model.predict`` goes through tf.data, whose tuner keeps it for up to as long again as it took
+    (see ``image_batches.ImageBatches``).
+
     Args:
         model: takes (n, *images.shape[1:]).
         images: array or memory map, n first.
         batch_size: images per step.
-        slice_bytes: how much of the images is read at once, at least.
         chosen: which images; None: all.
 
     Returns:
         Float32, (n, *model.output_shape[1:]).
     """
     n_images = len(images if chosen is None else chosen)
-    bytes_each = max(1, images[:1].nbytes)
-    n_slice = max(1, slice_bytes // (bytes_each * batch_size)) * batch_size
+    n_at_once = max(1, min(batch_size, n_images))
     result = np.empty((n_images, *model.output_shape[1:]), np.float32)
-    for start in range(0, n_images, n_slice):
-        part = np.array(images[start : start + n_slice] if chosen is None else images[chosen[start : start + n_slice]])
-        result[start : start + n_slice] = model.predict(part, batch_size=batch_size, verbose=0)
+    for start in range(0, n_images, n_at_once):
+        rows = slice(start, start + n_at_once)
+        part = np.array(images[rows] if chosen is None else images[chosen[rows]])
+        # The last batch is filled up: another size would be compiled anew.
+        filled = np.pad(part, [(0, n_at_once - len(part)), *[(0, 0)] * (part.ndim - 1)], mode="edge")
+        result[rows] = model.predict_on_batch(filled)[: len(part)]
     return result
 
 

@@ -1,11 +1,9 @@
-"""Batches of packed images: read from the memory map one step ahead of the network, never all at once."""
+"""Batches of packed images: read from the memory map some steps ahead of the network, never all at once."""
 
 import math
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any
 
 import keras
@@ -69,19 +67,21 @@ def examples_of(packed: Packed, split: npt.NDArray[np.str_]) -> ImageExamples:
 
 
 class ImageBatches(keras.utils.PyDataset):
-    """The rows of one split in steps; a thread reads the next steps while the network works on this one.
+    """The rows of one split in steps; Keras' threads read the next steps while the network works on this one.
 
     Attributes:
-        ready_s: when each step of this epoch was handed over, by ``time.perf_counter``.
+        ready_s: when each step of this epoch was read, by ``time.perf_counter``.
     """
 
     def __init__(self, examples: ImageExamples, split: str, batch_size: int) -> None:
         """Take the rows in their order."""
-        super().__init__()
+        # With one worker tf.data reads ahead and tunes itself: its tuner (TensorFlow 2.21) sleeps 10, 20, 40, ... ms,
+        # and an epoch's end waits until it wakes, for up to as long as the epoch took. With two, Keras turns it off
+        # and needs 0.1 s to end an epoch: more than the tuner costs where rows are features, not images.
+        n_workers = 2 if examples.images.ndim == 4 else 1
+        super().__init__(workers=n_workers, max_queue_size=STEPS_AHEAD)
         self._examples, self._batch_size = examples, batch_size
         self._order = examples.rows(split)
-        self._reader, self._lock = ThreadPoolExecutor(1, "images"), Lock()
-        self._ahead: dict[int, Future[tuple[Array, ...]]] = {}
         self.ready_s: dict[int, float] = {}
 
     def __len__(self) -> int:
@@ -90,18 +90,9 @@ class ImageBatches(keras.utils.PyDataset):
 
     def __getitem__(self, step: int) -> tuple[Array, ...]:
         """Return images and targets of one step."""
-        with self._lock:
-            for number in range(step, min(step + 1 + STEPS_AHEAD, len(self))):
-                if number not in self._ahead:
-                    self._ahead[number] = self._reader.submit(self._read, number, self._order)
-            wanted = self._ahead.pop(step)
-        batch = wanted.result()
+        batch = self._read(step, self._order)
         self.ready_s[step] = time.perf_counter()
         return batch
-
-    def close(self) -> None:
-        """End the thread."""
-        self._reader.shutdown(cancel_futures=True)
 
     def _read(self, step: int, order: npt.NDArray[np.int64]) -> tuple[Array, ...]:
         rows = order[step * self._batch_size : (step + 1) * self._batch_size]
@@ -120,10 +111,8 @@ class TrainBatches(ImageBatches):
 
     def on_epoch_end(self) -> None:
         """Go on to the next epoch's order."""
-        with self._lock:
-            self._epoch += 1
-            self._order = np.random.default_rng([self._params.seed, self._epoch]).permutation(self._rows)
-            self._ahead.clear()
+        self._epoch += 1
+        self._order = np.random.default_rng([self._params.seed, self._epoch]).permutation(self._rows)
 
     def _read(self, step: int, order: npt.NDArray[np.int64]) -> tuple[Array, ...]:
         epoch = self._epoch
@@ -164,25 +153,27 @@ def blend(
 
 
 class InputWait(keras.callbacks.Callback):
-    """Add ``input_wait_share`` to each epoch's logs: the share of the steps' time that passed before their images came.
+    """Add ``input_wait_share`` to each epoch's logs: the share of its time that passed before images came.
 
-    What the backend then does to bring a batch to the device counts as the step's own. The very first step, in which
-    the network is compiled, is left out.
+    What passes between an epoch's start and its first step counts as waiting; what the backend then does to bring a
+    batch to the device, as the step's own. The very first step, in which the network is compiled, is left out.
     """
 
     def __init__(self, batches: ImageBatches) -> None:
         super().__init__()
         self._batches = batches
         self._begun_s: dict[int, float] = {}
-        self._compiled, self._ended_s = False, 0.0
+        self._compiled, self._started_s, self._ended_s = False, 0.0, 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Forget the epoch before."""
         self._begun_s.clear()
-        self._ended_s = 0.0
+        self._started_s, self._ended_s = time.perf_counter(), 0.0
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Note when the network could have begun."""
+        if batch == 1 and not self._compiled:
+            self._started_s = time.perf_counter()
         self._begun_s[batch] = time.perf_counter()
 
     def on_test_begin(self, logs: Mapping[str, float] | None = None) -> None:
@@ -195,6 +186,9 @@ class InputWait(keras.callbacks.Callback):
         ended_s = self._ended_s or time.perf_counter()
         begun_s = {step: at_s for step, at_s in self._begun_s.items() if step or self._compiled}
         self._compiled = True
-        waited_s = sum(max(0.0, self._batches.ready_s[step] - at_s) for step, at_s in begun_s.items())
         # Always there, for Keras' history holds lists of one length: 0 where the only step is left out.
-        logs["input_wait_share"] = waited_s / (ended_s - min(begun_s.values())) if begun_s else 0.0
+        logs["input_wait_share"] = 0.0
+        if begun_s:
+            before_s = min(begun_s.values()) - self._started_s
+            waited_s = before_s + sum(max(0.0, self._batches.ready_s[step] - at_s) for step, at_s in begun_s.items())
+            logs["input_wait_share"] = waited_s / (ended_s - self._started_s)

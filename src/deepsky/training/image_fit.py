@@ -95,7 +95,7 @@ def fit_batches(
     callbacks: Sequence[keras.callbacks.Callback],
     n_done: int = 0,
 ) -> pd.DataFrame:
-    """Fit ``params.epochs`` more epochs, in place, and close the batches.
+    """Fit ``params.epochs`` more epochs, in place.
 
     Args:
         model: images -> answer.
@@ -110,20 +110,15 @@ def fit_batches(
     """
     watched = ImageBatches(examples, "val", params.batch_size) if len(examples.rows("val")) else None
     compile_learner(model, params, make_optimizer(params, n_steps=params.epochs * len(batches)))
-    try:
-        history = model.fit(
-            batches,
-            initial_epoch=n_done,
-            epochs=n_done + params.epochs,
-            shuffle=False,  # TrainBatches does
-            validation_data=watched,
-            callbacks=[PlainLosses(), StopOnNonFinite(), InputWait(batches), *callbacks],
-            verbose=0,
-        ).history
-    finally:
-        batches.close()
-        if watched:
-            watched.close()
+    history = model.fit(
+        batches,
+        initial_epoch=n_done,
+        epochs=n_done + params.epochs,
+        shuffle=False,  # TrainBatches does
+        validation_data=watched,
+        callbacks=[PlainLosses(), StopOnNonFinite(), InputWait(batches), *callbacks],
+        verbose=0,
+    ).history
     columns = HISTORY_COLUMNS if params.answer == "softmax" else FRACTION_COLUMNS
     epochs = range(n_done + 1, n_done + 1 + len(history["loss"]))
     return pd.DataFrame({"epoch": epochs, **history}).reindex(columns=list(columns))

@@ -14,7 +14,7 @@ from deepsky.networks.augment import AugmentParams, MirrorBack, RandomView
 from deepsky.networks.heads import join
 from deepsky.networks.inputs import ImageSpec, colour_pixels, image_input
 from deepsky.networks.views import average_views, images_at_once, refuse_oblong
-from deepsky.training.features import predict_slices
+from deepsky.training.features import predict_batches
 from deepsky.training.fit import on_cpu
 from deepsky.training.image_batches import examples_of
 from deepsky.training.image_fit import Phase, fit_images
@@ -79,14 +79,14 @@ class ImageJob(Job):
     def answers(self) -> npt.NDArray[np.float32]:
         """Predict from the images, as the saved network does."""
         n_at_once = images_at_once(self._whole, self.params.batch_size)
-        return predict_slices(self._whole, self.packed.images, n_at_once)
+        return predict_batches(self._whole, self.packed.images, n_at_once)
 
     def plain_answers(self, images: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
         """Predict from the plain view."""
         if self.params.test_views == 1:
             return None
         core = join(self.front, self.tail, self.network)
-        return predict_slices(core, self.packed.images, self.params.batch_size, chosen=images)
+        return predict_batches(core, self.packed.images, self.params.batch_size, chosen=images)
 
     def whole(self) -> keras.Model:
         """Return the network to save, which answers with the mean over the recipe's test views."""

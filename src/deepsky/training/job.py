@@ -17,7 +17,7 @@ from deepsky.catalogue.decision_tree import COLUMNS
 from deepsky.datasets.packed import Packed
 from deepsky.errors import DataError
 from deepsky.networks.heads import join
-from deepsky.training.features import image_spec
+from deepsky.training.features import ROWS_AT_ONCE, image_spec, predict_batches
 from deepsky.training.fit import SPLITS, Examples, FitParams, fit
 from deepsky.training.saved import ModelCard, save_network
 
@@ -92,8 +92,7 @@ class FeatureJob(Job):
 
     def answers(self) -> npt.NDArray[np.float32]:
         """Predict from the inputs."""
-        predicted = self.tail.predict(self.inputs, batch_size=max(256, self.params.batch_size), verbose=0)
-        return np.asarray(predicted, np.float32)
+        return predict_batches(self.tail, self.inputs, max(ROWS_AT_ONCE, self.params.batch_size))
 
 
 def read_split(path: Path, packed: Packed) -> npt.NDArray[np.str_]:

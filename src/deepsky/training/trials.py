@@ -6,11 +6,11 @@ from functools import partial
 from typing import Literal, Protocol, TypeVar
 
 import keras
-import numpy as np
 
 from deepsky.errors import ConfigError
 from deepsky.metrics import score_heads
 from deepsky.networks.heads import Answer, softmax_answer
+from deepsky.training.features import ROWS_AT_ONCE, predict_batches
 from deepsky.training.fit import Examples, FitParams, ScratchParams, fit
 
 P = TypeVar("P", bound=FitParams, contravariant=True)
@@ -111,8 +111,8 @@ class _Watch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Stop after what `fit`'s own early stopping, which came first, has decided."""
-        probabilities = self.model.predict(self._inputs, verbose=0)
-        loss, accuracy, f1 = (float(values[0]) for values in score_heads(np.asarray(probabilities)[None], self._labels))
+        probabilities = predict_batches(self.model, self._inputs, ROWS_AT_ONCE)
+        loss, accuracy, f1 = (float(values[0]) for values in score_heads(probabilities[None], self._labels))
         self.scores.append(EpochScore(epoch + 1, loss, accuracy, f1))
         if not self._on_score(self.scores[-1]):
             self.ended, self.model.stop_training = "pruned", True

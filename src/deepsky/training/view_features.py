@@ -18,7 +18,7 @@ from deepsky.networks.backbone import Backbone, BackboneParams, build_features
 from deepsky.networks.finetune import base_of
 from deepsky.networks.inputs import ImageSpec, colour_pixels, image_input
 from deepsky.networks.views import views_of
-from deepsky.training.features import FeaturesParams, image_spec, predict_slices
+from deepsky.training.features import FeaturesParams, image_spec, predict_batches
 from deepsky.training.recipes import FrozenParams, check_views
 
 # Views are drawn by step and row: another number of images per step would give other views.
@@ -83,14 +83,14 @@ def write_views(
     with whole_folder(out) as folder:
         sides = _create(folder / "sides.npy", (params.test_views, len(packed.images), front.output_shape[1]))
         for number, side in enumerate(views_of(packed.images, params.test_views)):
-            sides[number] = predict_slices(front, side, features.batch_size)
+            sides[number] = predict_batches(front, side, features.batch_size)
             _check_finite(sides[number], np.arange(len(side)), out)
         sides.flush()
         np.save(folder / "viewed.npy", images, allow_pickle=False)
         views = _create(folder / "views.npy", shape)
         mirrored = np.zeros(shape[:2], bool)
         for number in range(params.n_views):
-            seen = predict_slices(viewer, packed.images, VIEW_BATCH, chosen=images)
+            seen = predict_batches(viewer, packed.images, VIEW_BATCH, chosen=images)
             _check_finite(seen, images, out)
             views[number], mirrored[number] = seen[:, :-1], seen[:, -1] > 0.5
         views.flush()

@@ -11,6 +11,7 @@ import pandas as pd
 from deepsky.datasets.packed import DatasetCard
 from deepsky.errors import ConfigError, DataError
 from deepsky.networks.views import average_views, mean_of_views
+from deepsky.training.features import ROWS_AT_ONCE, predict_batches
 from deepsky.training.fit import FitParams, keep_best
 from deepsky.training.image_batches import Array, ImageExamples, TrainBatches, examples_of
 from deepsky.training.image_fit import fit_batches
@@ -108,8 +109,7 @@ class ViewJob(Job):
         return None if self.recipe.test_views == 1 else self._predicted(self.views.plain[images])
 
     def _predicted(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        predicted = self.tail.predict(features, batch_size=max(256, self.params.batch_size), verbose=0)
-        return np.asarray(predicted, np.float32)
+        return predict_batches(self.tail, features, max(ROWS_AT_ONCE, self.params.batch_size))
 
     def whole(self) -> keras.Model:
         """Return the network to save, which answers with the mean over the recipe's test views."""

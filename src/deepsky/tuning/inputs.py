@@ -15,7 +15,7 @@ from deepsky.errors import DataError
 from deepsky.networks import SCRATCH
 from deepsky.splits import fold_splits
 from deepsky.tracking.lineage import recorded_hashes
-from deepsky.training.features import image_spec, predict_slices, read_features
+from deepsky.training.features import image_spec, predict_batches, read_features
 from deepsky.training.fit import Examples, FitParams, ScratchParams, TrainParams
 from deepsky.training.job import read_split
 from deepsky.training.population import HeadTrainer
@@ -66,7 +66,7 @@ def read_material(
     if isinstance(reference, ScratchParams):
         chosen = SCRATCH[network]
         front = chosen.build_front(image_spec(opened), reference.input_size_px)
-        inputs = predict_slices(front, opened.images, reference.batch_size)
+        inputs = predict_batches(front, opened.images, reference.batch_size)
         trainer: Trainer[Any] = ScratchTrainer(chosen.build_tail)
     else:
         inputs, trainer = read_features(features, len(opened.images)), HeadTrainer()
