@@ -36,7 +36,7 @@ PACKING = CollectionParams(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--n-images", type=int, default=320)
+    parser.add_argument("--n-images", type=int, default=640)
     parser.add_argument("--epochs", type=int, default=3, help="of each way, twice, after one to warm up")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -285,22 +285,31 @@ def test_quarter_turns_of_oblong_images_are_refused_before_training(tmp_path: Pa
         make_job("toy_job", replace(PARAMS, test_views=4), {}, oblong, job.split)
 
 
-@pytest.mark.parametrize(("before_s", "late_s"), [(0.0, 0.0), (100.0, 0.0), (0.0, 50.0)])
-def test_waiting_counts_what_the_epoch_and_its_steps_waited_for(before_s: float, late_s: float) -> None:
+@pytest.mark.parametrize("waits", [(0, 0, 0), (100, 0, 0), (0, 50, 0), (0, 0, 20), (7, 8, 9)])
+def test_waiting_counts_what_passes_before_between_and_behind_the_steps(
+    waits: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before_s, late_s, behind_s = waits
+    clock = [0.0]
+    monkeypatch.setattr("deepsky.training.image_batches.time.perf_counter", lambda: clock[0])
     batches = TrainBatches(examples(), PARAMS)
     watch, logs = InputWait(batches), dict[str, float]()
     for epoch in range(2):
         watch.on_epoch_begin(epoch)
+        clock[0] += before_s
         for step in range(3):
             watch.on_train_batch_begin(step)
-        # All of the first epoch's steps but the one that compiles count; so does what comes before an epoch's first.
-        watch._started_s -= before_s * epoch
-        batches.ready_s = dict(watch._begun_s)
-        batches.ready_s[0] += late_s if epoch else 1e9
+            batches.ready_s[step] = clock[0] + (late_s if step == 1 else -1)
+            clock[0] += late_s + 1000 * (epoch == 0 and step == 0) + 10
+            watch.on_train_batch_end(step)
+        clock[0] += behind_s
         watch.on_test_begin()
-        watch._ended_s += 200
+        clock[0] += 500
         watch.on_epoch_end(epoch, logs)
-        assert logs["input_wait_share"] == pytest.approx(epoch * (before_s + late_s) / (200 + before_s), abs=1e-3)
+        n_steps = 2 + epoch  # the first of all compiles
+        counted_s = before_s * epoch + late_s + behind_s
+        whole_s = before_s * epoch + n_steps * (late_s + 10) + behind_s
+        assert logs["input_wait_share"] == pytest.approx(counted_s / whole_s)
 
 
 def test_plain_losses_do_without_val() -> None:

@@ -155,15 +155,16 @@ def blend(
 class InputWait(keras.callbacks.Callback):
     """Add ``input_wait_share`` to each epoch's logs: the share of its time that passed before images came.
 
-    What passes between an epoch's start and its first step counts as waiting; what the backend then does to bring a
-    batch to the device, as the step's own. The very first step, in which the network is compiled, is left out.
+    What passes before an epoch's first step and behind its last counts as waiting; what the backend then does to bring
+    a batch to the device, as the step's own. The very first step, in which the network is compiled, is left out.
     """
 
     def __init__(self, batches: ImageBatches) -> None:
         super().__init__()
         self._batches = batches
         self._begun_s: dict[int, float] = {}
-        self._compiled, self._started_s, self._ended_s = False, 0.0, 0.0
+        self._compiled = False
+        self._started_s, self._stepped_s, self._ended_s = 0.0, 0.0, 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Forget the epoch before."""
@@ -172,23 +173,23 @@ class InputWait(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Note when the network could have begun."""
-        if batch == 1 and not self._compiled:
-            self._started_s = time.perf_counter()
         self._begun_s[batch] = time.perf_counter()
 
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Note when it was done; what is counted starts behind the step that compiles."""
+        self._stepped_s = time.perf_counter()
+        if not self._compiled:
+            self._compiled, self._started_s = True, self._stepped_s
+            self._begun_s.clear()
+
     def on_test_begin(self, logs: Mapping[str, float] | None = None) -> None:
-        """Note the end of the steps, where the validation begins."""
+        """Note the end of the epoch, where the validation begins."""
         self._ended_s = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Add it up."""
         assert logs is not None
         ended_s = self._ended_s or time.perf_counter()
-        begun_s = {step: at_s for step, at_s in self._begun_s.items() if step or self._compiled}
-        self._compiled = True
-        # Always there, for Keras' history holds lists of one length: 0 where the only step is left out.
-        logs["input_wait_share"] = 0.0
-        if begun_s:
-            before_s = min(begun_s.values()) - self._started_s
-            waited_s = before_s + sum(max(0.0, self._batches.ready_s[step] - at_s) for step, at_s in begun_s.items())
-            logs["input_wait_share"] = waited_s / (ended_s - self._started_s)
+        waited_s = [max(0.0, self._batches.ready_s[step] - at_s) for step, at_s in self._begun_s.items()]
+        before_s = min(self._begun_s.values(), default=self._started_s) - self._started_s
+        logs["input_wait_share"] = (before_s + sum(waited_s) + ended_s - self._stepped_s) / (ended_s - self._started_s)

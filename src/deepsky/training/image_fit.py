@@ -116,7 +116,7 @@ def fit_batches(
         epochs=n_done + params.epochs,
         shuffle=False,  # TrainBatches does
         validation_data=watched,
-        callbacks=[PlainLosses(), StopOnNonFinite(), InputWait(batches), *callbacks],
+        callbacks=[InputWait(batches), PlainLosses(), StopOnNonFinite(), *callbacks],
         verbose=0,
     ).history
     columns = HISTORY_COLUMNS if params.answer == "softmax" else FRACTION_COLUMNS
