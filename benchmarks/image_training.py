@@ -1,5 +1,7 @@
 """One epoch of the Galaxy10 study's model 1 at 256 px: ours from packed images, `model.fit` from an image folder.
 
+    python benchmarks/image_training.py [--network densenet121 --size-px 224 --n-images 2000]
+
 Both train the same network on the same images with the same batch and optimizer, in the same run, in turns. The plain
 way is `keras.utils.image_dataset_from_directory`, as the studies used it; it decodes every JPEG again in every epoch.
 """
@@ -10,7 +12,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Literal
 
 import cv2
 import h5py
@@ -27,34 +28,39 @@ from deepsky.stages.from_scratch import make_job
 from deepsky.training.recipes import FromScratchParams
 
 ROOT = Path(__file__).resolve().parents[1]
-SIDE_PX, BATCH = 256, 32
+BATCH = 32
 TARGET = 1.5
 PACKING = CollectionParams(
-    format="galaxy10", source="", target="class", group_by="neighbours", size_px=SIDE_PX, sha256="any"
+    format="galaxy10", source="", target="class", group_by="neighbours", size_px=256, sha256="any"
 )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", default="galaxy10_model_1")
+    parser.add_argument("--size-px", type=int, default=256)
     parser.add_argument("--n-images", type=int, default=640)
     parser.add_argument("--epochs", type=int, default=3, help="of each way, twice, after one to warm up")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_galaxy10(options.n_images, 11, folder / "galaxy10.h5")
-        pack_collection.run("galaxy10", PACKING, "stop", source=folder / "galaxy10.h5", out=folder / "packed")
+        packing = replace(PACKING, size_px=options.size_px)
+        pack_collection.run("galaxy10", packing, "stop", source=folder / "galaxy10.h5", out=folder / "packed")
         write_jpegs(folder / "galaxy10.h5", folder / "jpegs")
         packed = open_packed(folder / "packed")
         watches = {"plain": Watch(), "float32": Watch(), "mixed": Watch()}
         for _ in range(2):
-            fit_plain(folder / "jpegs", packed, 1 + options.epochs, watches["plain"])
+            params = replace(recipe(1 + options.epochs), network=options.network, input_size_px=options.size_px)
+            fit_plain(folder / "jpegs", packed, params, watches["plain"])
             for precision in ("float32", "mixed"):
-                fit_ours(packed, recipe(precision, 1 + options.epochs), watches[precision])
-    plain_s = median(watches["plain"].epochs_s)
-    print(f"plain model.fit from JPEGs: {plain_s:.2f} s an epoch of {options.n_images} images")
+                fit_ours(packed, replace(params, precision=precision), watches[precision])
+    plain_s, n_images = median(watches["plain"].epochs_s), len(packed.rows)
+    print(f"plain model.fit from JPEGs: {plain_s:.2f} s an epoch, {n_images / plain_s:.0f} images/s")
     for precision in ("float32", "mixed"):
         epoch_s, waiting = median(watches[precision].epochs_s), max(watches[precision].waits)
-        print(f"ours, {precision}: {epoch_s:.2f} s, at most {waiting:.1%} waiting for input (aim below 5 %)")
+        rate = f"{epoch_s:.2f} s, {n_images / epoch_s:.0f} images/s"
+        print(f"ours, {precision}: {rate}, at most {waiting:.1%} waiting for input (aim below 5 %)")
         print(f"image training ratio, {precision} {plain_s / epoch_s:.2f} (target >= {TARGET})")
 
 
@@ -66,24 +72,25 @@ def write_jpegs(source: Path, folder: Path) -> None:
             cv2.imwrite(str(path), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
 
 
-def recipe(precision: Literal["float32", "mixed"], epochs: int) -> FromScratchParams:
+def recipe(epochs: int) -> FromScratchParams:
     params = read_section("recipes.from_scratch.galaxy10_model_1", FromScratchParams, ROOT / "params.yaml")
     return replace(
-        params, input_size_px=SIDE_PX, precision=precision, class_weights="none", augment=AugmentParams(),
-        epochs=epochs, keep="last", patience=None, batch_size=BATCH,
+        params, class_weights="none", augment=AugmentParams(), epochs=epochs, keep="last", patience=None,
+        batch_size=BATCH, precision="float32",
     )  # fmt: skip
 
 
-def fit_plain(folder: Path, packed: Packed, epochs: int, watch: "Watch") -> None:
+def fit_plain(folder: Path, packed: Packed, params: FromScratchParams, watch: "Watch") -> None:
+    side_px = params.input_size_px
     images = keras.utils.image_dataset_from_directory(
-        folder, label_mode="categorical", image_size=(SIDE_PX, SIDE_PX), batch_size=BATCH, seed=1, verbose=False
+        folder, label_mode="categorical", image_size=(side_px, side_px), batch_size=BATCH, seed=1, verbose=False
     )
     everything = np.full(len(packed.rows), "train")
-    tail = make_job("plain", recipe("float32", epochs), {}, packed, everything).tail
-    image = keras.Input((SIDE_PX, SIDE_PX, 3))
+    tail = make_job("plain", params, {}, packed, everything).tail
+    image = keras.Input((side_px, side_px, 3))
     model = keras.Model(image, tail(keras.layers.Rescaling(1 / 255)(image)))
     model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
-    model.fit(images, epochs=epochs, shuffle=False, verbose=0, callbacks=[watch])  # the dataset shuffles itself
+    model.fit(images, epochs=params.epochs, shuffle=False, verbose=0, callbacks=[watch])  # the dataset shuffles itself
 
 
 def fit_ours(packed: Packed, params: FromScratchParams, watch: "Watch") -> None:

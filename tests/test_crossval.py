@@ -90,7 +90,8 @@ def test_a_recipe_is_trained_in_folds_and_finished_folds_are_kept(
     assert {run.data.tags["mlflow.parentRunId"] for run in others} == {parent.info.run_id}
     assert {run.info.status for run in others} == {"FINISHED"}
     for run in others:
-        assert {"accuracy", "seconds", "loss", "epoch_s", "test_recall_BLUE"} <= set(run.data.metrics)
+        assert {"accuracy", "seconds", "loss", "epoch_s"} <= set(run.data.metrics)
+        assert {"test_recall_BLUE", "test_precision_macro", "test_recall_weighted"} <= set(run.data.metrics)
         fold = table[table["fold"] == int(run.data.tags["deepsky.fold"])].iloc[0]
         for measure in ("accuracy", "f1_macro"):
             assert run.data.metrics[f"test_{measure}"] == pytest.approx(fold[measure], abs=1e-6)

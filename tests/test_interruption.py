@@ -82,7 +82,7 @@ def test_an_error_that_compiled_code_makes_of_a_signal_is_the_signal(
 
 
 def test_an_error_without_a_signal_stays_what_it_is() -> None:
-    with interruptible(), pytest.raises(SystemError, match="its own") as caught, interruptible():
+    with pytest.raises(SystemError, match="its own") as caught, interruptible():
         raise SystemError("its own")
     with interruptible():
         assert status_of(caught.value) == "FAILED"

@@ -71,12 +71,14 @@ from deepsky.stages import from_scratch
 from deepsky.training.job import read_split
 from deepsky.training.recipes import FromScratchParams
 from deepsky.training.saved import load_network
+from tests.test_image_fit import check_order_of_rows
 
 assert keras.backend.backend() == "jax"
 inputs, saved, sections = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 packed, params = open_packed(inputs / "votes/packed"), build(sections[1], FromScratchParams, "")
 job = from_scratch.make_job("votes", params, {}, packed, read_split(inputs / "votes/split.csv", packed))
 job.fit([]).to_csv("history.csv", index=False)
+check_order_of_rows()
 np.save("votes.npy", load_network(saved / "votes/model.h5")[0].predict(packed.images, verbose=0))
 """
 

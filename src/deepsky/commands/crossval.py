@@ -22,7 +22,7 @@ from deepsky.files import whole_file
 from deepsky.metrics import score, score_fractions
 from deepsky.networks.pretrained import read_weights_card
 from deepsky.networks.views import images_at_once
-from deepsky.report.class_evaluation import figures_per_class
+from deepsky.report.class_evaluation import figures_of
 from deepsky.splits import SplitParams, cross_validation
 from deepsky.tracking.interruption import interruptible, status_of, uninterrupted
 from deepsky.tracking.origin import PARENT_TAG
@@ -233,8 +233,7 @@ def _score(plan: _Plan, split: npt.NDArray[np.str_], answers: npt.NDArray[np.flo
     labels = packed.rows["label"]
     majority = str(labels[trained].mode()[0])
     scores = score(labels.to_numpy()[held], answers, packed.card.classes, majority_class=majority, where=plan.path)
-    figures = {"accuracy": scores.accuracy, "f1_macro": scores.f1_macro}
-    return figures, {"f1_weighted": scores.f1_weighted, "baseline": scores.baseline, **figures_per_class(scores)}
+    return {"accuracy": scores.accuracy, "f1_macro": scores.f1_macro}, figures_of(scores)
 
 
 def _finished(plan: _Plan) -> pd.DataFrame:

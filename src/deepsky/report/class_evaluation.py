@@ -21,7 +21,7 @@ from deepsky.report.evaluation import (
 from deepsky.report.trained import SPLITS, Trained
 
 SPLIT_MEASURES = ("accuracy", "f1_macro", "loss")
-_TEST_MEASURES = (
+_MEASURES = (
     "accuracy", "accuracy_low", "accuracy_high", "baseline", "loss", "precision_macro", "recall_macro", "f1_macro",
     "precision_weighted", "recall_weighted", "f1_weighted",
 )  # fmt: skip
@@ -85,16 +85,14 @@ def _headline(one: Trained, scores: Mapping[str, Scores]) -> dict[str, Any]:
 def _tracked(scores: Mapping[str, Scores], gains: Mapping[str, float]) -> dict[str, float]:
     """Return the metrics of the MLflow run; ``final_`` keeps them apart from the curves of the same name."""
     test = scores["test"]
-    logged: dict[str, float] = {f"test_{name}": getattr(test, name) for name in _TEST_MEASURES}
-    logged |= {f"test_{name}": value for name, value in gains.items()}
+    logged = {f"test_{name}": value for name, value in {**figures_of(test), **gains}.items()}
     others = {split: s for split, s in scores.items() if split != "test"}
-    logged |= {f"final_{name}": value for name, value in beside_each_other(others, SPLIT_MEASURES).items()}
-    return logged | {f"test_{name}": value for name, value in figures_per_class(test).items()}
+    return logged | {f"final_{name}": value for name, value in beside_each_other(others, SPLIT_MEASURES).items()}
 
 
-def figures_per_class(scores: Scores) -> dict[str, float]:
-    """Return precision, recall and F1 of every class as metrics, ``f1_CLASS`` for one."""
-    return {
+def figures_of(scores: Scores) -> dict[str, float]:
+    """Return what MLflow is told of one split: overall, and of every class, ``f1_CLASS`` for one."""
+    return {name: getattr(scores, name) for name in _MEASURES} | {
         f"{name}_{safe}": getattr(scores.per_class[label], name)
         for label, safe in _metric_labels(list(scores.per_class)).items()
         for name in ("precision", "recall", "f1")

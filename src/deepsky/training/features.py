@@ -47,8 +47,8 @@ def predict_batches(
 ) -> npt.NDArray[np.float32]:
     """Predict on images that need not fit into memory.
 
-    ``keras.Model.predict`` goes through tf.data, whose tuner keeps it for up to as long again as it took
-    (see ``image_batches.ImageBatches``).
+    Under TensorFlow ``keras.Model.predict`` goes through tf.data, whose tuner keeps it for up to as long again as it
+    took (see ``image_batches.ImageBatches``).
 
     Args:
         model: takes (n, *images.shape[1:]).
@@ -64,7 +64,7 @@ def predict_batches(
     result = np.empty((n_images, *model.output_shape[1:]), np.float32)
     for start in range(0, n_images, n_at_once):
         rows = slice(start, start + n_at_once)
-        part = np.array(images[rows] if chosen is None else images[chosen[rows]])
+        part = images[rows] if chosen is None else images[chosen[rows]]
         # The last batch is filled up: another size would be compiled anew.
         filled = np.pad(part, [(0, n_at_once - len(part)), *[(0, 0)] * (part.ndim - 1)], mode="edge")
         result[rows] = model.predict_on_batch(filled)[: len(part)]

@@ -23,7 +23,8 @@ class ImageExamples:
     """What is learned from; several rows may share one image.
 
     Attributes:
-        images: (n_images, height, width, channel), uint8 or float32, usually a memory map.
+        images: (n_images, height, width, channel), uint8 or float32, usually a memory map; or features of them,
+            (n_images, n_features).
         image: which image each row shows, (n_rows,), int64.
         targets: one-hot class or vote fractions of each row, (n_rows, n_outputs), float32.
         split: ``train``, ``val`` or ``test`` of each row, (n_rows,).
@@ -67,7 +68,7 @@ def examples_of(packed: Packed, split: npt.NDArray[np.str_]) -> ImageExamples:
 
 
 class ImageBatches(keras.utils.PyDataset):
-    """The rows of one split in steps; Keras' threads read the next steps while the network works on this one.
+    """The rows of one split in steps; Keras reads the next ones while the network works on this one.
 
     Attributes:
         ready_s: when each step of this epoch was read, by ``time.perf_counter``.
@@ -75,11 +76,12 @@ class ImageBatches(keras.utils.PyDataset):
 
     def __init__(self, examples: ImageExamples, split: str, batch_size: int) -> None:
         """Take the rows in their order."""
-        # With one worker tf.data reads ahead and tunes itself: its tuner (TensorFlow 2.21) sleeps 10, 20, 40, ... ms,
-        # and an epoch's end waits until it wakes, for up to as long as the epoch took. With two, Keras turns it off
-        # and needs 0.1 s to end an epoch: more than the tuner costs where rows are features, not images.
-        n_workers = 2 if examples.images.ndim == 4 else 1
-        super().__init__(workers=n_workers, max_queue_size=STEPS_AHEAD)
+        # Under TensorFlow one worker means tf.data, whose tuner (2.21) sleeps 10, 20, 40, ... ms: an epoch's end waits
+        # until it wakes, for up to as long as the epoch took. Two mean threads of Keras' own, which need 0.1 s to end
+        # an epoch: more than the tuner costs where rows are features. Under JAX, which has no tuner, they would give
+        # the steps of one epoch to the next.
+        is_slow = examples.images.ndim == 4 and keras.backend.backend() == "tensorflow"
+        super().__init__(workers=2 if is_slow else 1, max_queue_size=STEPS_AHEAD)
         self._examples, self._batch_size = examples, batch_size
         self._order = examples.rows(split)
         self.ready_s: dict[int, float] = {}
@@ -190,6 +192,9 @@ class InputWait(keras.callbacks.Callback):
         """Add it up."""
         assert logs is not None
         ended_s = self._ended_s or time.perf_counter()
+        if not self._begun_s:  # the only step was the one that compiles
+            logs["input_wait_share"] = 0.0
+            return
         waited_s = [max(0.0, self._batches.ready_s[step] - at_s) for step, at_s in self._begun_s.items()]
-        before_s = min(self._begun_s.values(), default=self._started_s) - self._started_s
+        before_s = min(self._begun_s.values()) - self._started_s
         logs["input_wait_share"] = (before_s + sum(waited_s) + ended_s - self._stepped_s) / (ended_s - self._started_s)

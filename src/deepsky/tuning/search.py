@@ -71,15 +71,16 @@ class Worker(Generic[P]):
         self._n_target, self._started = n_trials, time.perf_counter()
         with study_errors(self._params.storage), self._stop.watched(), self._heart:
             try:
-                self._look()
-                self._n_before = self._n_done()
-                if self._n_before:
-                    print(f"{self._progress()} done before", flush=True)
-                self._log_missing()
-                while trials := self._ask():
-                    self._train(trials)
-                    self._report()
-                self._finish()
+                with self._stop.meant():
+                    self._look()
+                    self._n_before = self._n_done()
+                    if self._n_before:
+                        print(f"{self._progress()} done before", flush=True)
+                    self._log_missing()
+                    while trials := self._ask():
+                        self._train(trials)
+                        self._report()
+                    self._finish()
             except KeyboardInterrupt:
                 self._close("KILLED")
                 print(f"{self._progress()} done; the same command goes on from there", flush=True)

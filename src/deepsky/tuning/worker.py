@@ -75,6 +75,16 @@ class Stop:
                 signal.signal(number, handler)
 
     @contextmanager
+    def meant(self) -> Iterator[None]:
+        """Let an error that compiled code made of the interruption be the interruption; see tracking.interruption."""
+        try:
+            yield
+        except Exception as error:
+            if self._asked:
+                raise KeyboardInterrupt from error
+            raise
+
+    @contextmanager
     def held(self) -> Iterator[None]:
         """Keep the interruption off until the block has ended."""
         self._held += 1
