@@ -41,7 +41,7 @@ RECIPES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "frozen": {},
     "fine_tune": {
         "zoo1": GALAXIES | {"dataset": "galaxy_zoo1", "input_size_px": 128, "epochs": 40},
-        "kaggle": GALAXIES | {"dataset": "kaggle_galaxy_zoo", "input_size_px": 96, "epochs": 30},
+        "kaggle": GALAXIES | {"dataset": "kaggle_galaxy_zoo", "input_size_px": 128, "epochs": 30},
         "things": FINE_TUNE | {
             "dataset": "cifar10", "input_size_px": 96, "epochs": 3, "test_views": 2,
             "augment": {"flip": True, "shift": 0.1},
