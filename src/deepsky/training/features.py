@@ -47,8 +47,8 @@ def predict_batches(
 ) -> npt.NDArray[np.float32]:
     """Predict on images that need not fit into memory.
 
-    Under TensorFlow ``keras.Model.predict`` goes through tf.data, whose tuner keeps it for up to as long again as it
-    took (see ``image_batches.ImageBatches``).
+    Under TensorFlow ``keras.Model.predict`` goes through tf.data, whose tuner may keep it for as long again as it took
+    (see docs/decisions/0011).
 
     Args:
         model: takes (n, *images.shape[1:]).

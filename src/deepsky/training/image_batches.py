@@ -76,10 +76,10 @@ class ImageBatches(keras.utils.PyDataset):
 
     def __init__(self, examples: ImageExamples, split: str, batch_size: int) -> None:
         """Take the rows in their order."""
-        # Under TensorFlow one worker means tf.data, whose tuner (2.21) sleeps 10, 20, 40, ... ms: an epoch's end waits
-        # until it wakes, for up to as long as the epoch took. Two mean threads of Keras' own, which need 0.1 s to end
-        # an epoch: more than the tuner costs where rows are features. Under JAX, which has no tuner, they would give
-        # the steps of one epoch to the next.
+        # Under TensorFlow one worker means tf.data, whose tuner (2.21) sleeps 10, 20, 40, ... ms: an epoch's end may
+        # wait until it wakes, for up to as long as the epoch took. Two mean threads of Keras' own, which need 0.1 s to
+        # end an epoch: more than the tuner costs where rows are features. Under JAX, which has no tuner, they would
+        # give the steps of one epoch to the next. See docs/decisions/0011.
         is_slow = examples.images.ndim == 4 and keras.backend.backend() == "tensorflow"
         super().__init__(workers=2 if is_slow else 1, max_queue_size=STEPS_AHEAD)
         self._examples, self._batch_size = examples, batch_size
