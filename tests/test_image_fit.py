@@ -293,11 +293,13 @@ def test_quarter_turns_of_oblong_images_are_refused_before_training(tmp_path: Pa
         make_job("toy_job", replace(PARAMS, test_views=4), {}, oblong, job.split)
 
 
-@pytest.mark.parametrize("waits", [(0, 0, 0), (100, 0, 0), (0, 50, 0), (0, 0, 20), (7, 8, 9)])
-def test_waiting_counts_what_passes_before_between_and_behind_the_steps(
-    waits: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "waits", [(0, 0, 0, 0), (100, 0, 0, 0), (0, 50, 0, 0), (0, 0, 20, 0), (0, 0, 0, 3), (7, 8, 9, 1)]
+)
+def test_waiting_counts_what_passes_before_in_between_and_behind_the_steps(
+    waits: tuple[int, int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before_s, late_s, behind_s = waits
+    before_s, late_s, behind_s, between_s = waits
     clock = [0.0]
     monkeypatch.setattr(image_batches, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     batches = TrainBatches(examples(), PARAMS)
@@ -308,16 +310,25 @@ def test_waiting_counts_what_passes_before_between_and_behind_the_steps(
         for step in range(3):
             watch.on_train_batch_begin(step)
             batches.ready_s[step] = clock[0] + (late_s if step == 1 else -1)
-            clock[0] += late_s + 1000 * (epoch == 0 and step == 0) + 10
+            clock[0] += (late_s if step == 1 else 0) + 10 + 1000 * (epoch == 0 and step == 0)
             watch.on_train_batch_end(step)
+            clock[0] += between_s
         clock[0] += behind_s
         watch.on_test_begin()
         clock[0] += 500
         watch.on_epoch_end(epoch, logs)
-        n_steps = 2 + epoch  # the first of all compiles
-        counted_s = before_s * epoch + late_s + behind_s
-        whole_s = before_s * epoch + n_steps * (late_s + 10) + behind_s
-        assert logs["input_wait_share"] == pytest.approx(counted_s / whole_s)
+        waited_s = before_s * epoch + late_s + 3 * between_s + behind_s
+        busy_s = 10 * (2 + epoch)  # the first step of all compiles
+        assert logs["input_wait_share"] == pytest.approx(waited_s / (waited_s + busy_s))
+
+
+def test_an_epoch_of_the_compiling_step_alone_says_nothing_of_waiting() -> None:
+    watch, logs = InputWait(TrainBatches(examples(), PARAMS)), dict[str, float]()
+    watch.on_epoch_begin(0)
+    watch.on_train_batch_begin(0)
+    watch.on_train_batch_end(0)
+    watch.on_epoch_end(0, logs)
+    assert logs["input_wait_share"] == 0
 
 
 def test_plain_losses_do_without_val() -> None:
