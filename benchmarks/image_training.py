@@ -18,11 +18,11 @@ import h5py
 import keras
 import numpy as np
 
-from deepsky.archives.simulated_collections import write_galaxy10
 from deepsky.config import read_section
-from deepsky.datasets.collection import CollectionParams
 from deepsky.datasets.packed import Packed, open_packed
+from deepsky.formats.collection import CollectionParams
 from deepsky.networks.augment import AugmentParams
+from deepsky.simulation.published import write_galaxy10
 from deepsky.stages import pack_collection
 from deepsky.stages.from_scratch import make_job
 from deepsky.training.recipes import FromScratchParams

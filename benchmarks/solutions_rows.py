@@ -20,7 +20,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from deepsky.catalogue.decision_tree import COLUMNS, QUESTIONS, compose, places
-from deepsky.datasets.solutions import ID, read_solutions
+from deepsky.formats.solutions import ID, read_solutions
 
 ROWS_PER_PART = 125_000
 

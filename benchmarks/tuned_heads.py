@@ -29,8 +29,8 @@ from sklearn.preprocessing import StandardScaler
 
 from deepsky.config import read_section
 from deepsky.datasets.packed import open_packed
+from deepsky.datasets.splits import fold_splits
 from deepsky.networks.heads import build_head, softmax_answer
-from deepsky.splits import fold_splits
 from deepsky.training.features import read_features
 from deepsky.training.fit import Examples, TrainParams, fit
 from deepsky.training.population import HeadTrainer

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from astropy.io import fits
 
-from deepsky.catalogue.simulated_fields import FRAME_DELAY
+from deepsky.catalogue.survey import FRAME_DELAY
 
 Page = Callable[[Mapping[str, str], bytes], tuple[int, dict[str, str], bytes]]
 LAST_MODIFIED = "Sat, 07 Mar 2015 10:11:12 GMT"

@@ -15,12 +15,12 @@ from deepsky.archives.http import DownloadParams
 from deepsky.cli import cli
 from deepsky.commands.add import add_collection, add_images
 from deepsky.config import read_section
-from deepsky.datasets import galaxy10
-from deepsky.datasets.collection import CollectionParams
 from deepsky.datasets.packed import open_packed
-from deepsky.datasets.registry import COLLECTIONS
+from deepsky.datasets.splits import GroupBy
 from deepsky.errors import ConfigError, DataError
-from deepsky.splits import GroupBy
+from deepsky.formats import galaxy10
+from deepsky.formats.collection import CollectionParams
+from deepsky.formats.registry import COLLECTIONS
 from deepsky.stages.pack import ImagesParams
 from tests.archive_server import ArchiveServer, Fault
 from tests.conftest import ROOT

@@ -5,8 +5,8 @@ from typing import Literal
 import pytest
 
 from deepsky.config import SECTIONS, read_choice, read_recipes, read_section, read_yaml
+from deepsky.datasets.splits import SplitParams
 from deepsky.errors import ConfigError
-from deepsky.splits import SplitParams
 
 ROOT = Path(__file__).resolve().parents[1]
 GOOD = "split: {seed: 1, test_fraction: 0.2, val_fraction: 2e-1, cell_arcmin: 2, link_arcmin: 2.0}\n"

@@ -18,8 +18,8 @@ from ruamel.yaml import YAML
 from deepsky.commands import crossval
 from deepsky.commands.recipe import find_recipe, job_maker
 from deepsky.datasets.packed import open_packed
+from deepsky.datasets.splits import cross_validation
 from deepsky.errors import ConfigError, DataError
-from deepsky.splits import cross_validation
 from tests.recipe_project import know_tiny, write_project, write_recipes
 
 

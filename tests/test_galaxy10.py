@@ -5,12 +5,12 @@ import h5py
 import numpy as np
 import pytest
 
-from deepsky.datasets import galaxy10
-from deepsky.datasets.collection import CollectionParams
-from deepsky.datasets.galaxy10 import CLASSES
 from deepsky.datasets.packed import ROW_COLUMNS, open_packed
+from deepsky.datasets.splits import SplitParams, split_rows
 from deepsky.errors import ConfigError, DataError
-from deepsky.splits import SplitParams, split_rows
+from deepsky.formats import galaxy10
+from deepsky.formats.collection import CollectionParams
+from deepsky.formats.galaxy10 import CLASSES
 from deepsky.stages.pack_collection import run
 
 N = 30

@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from deepsky.catalogue.decision_tree import COLUMNS
-from deepsky.datasets.galaxy_zoo import CLASSES, clean_classes
-from deepsky.datasets.solutions import SUM_TOLERANCE, read_solutions
 from deepsky.errors import DataError
+from deepsky.formats.galaxy_zoo_challenge import CLASSES, clean_classes
+from deepsky.formats.solutions import SUM_TOLERANCE, read_solutions
 from tests.galaxy_zoo_files import fractions_of, solutions_of
 
 IDS = [100023, 100008, 999967, 100090, 100053, 100078]

@@ -6,11 +6,11 @@ import pytest
 
 from deepsky.catalogue.decision_tree import COLUMNS
 from deepsky.datasets.packed import DatasetCard, Packed
+from deepsky.evaluation.galleries import draw_pictures
+from deepsky.evaluation.tiles import Row, Tile, in_rows, overlaid, shaded, tiles_figure
 from deepsky.networks import SCRATCH
 from deepsky.networks.heads import softmax_answer, tree_answer
 from deepsky.networks.inputs import ImageSpec
-from deepsky.report.galleries import draw_pictures
-from deepsky.report.tiles import Row, Tile, in_rows, overlaid, shaded, tiles_figure
 
 CLASSES = ("NA", "cigar-shaped and rather long", "spiral")
 N = 40

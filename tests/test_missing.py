@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from deepsky.datasets.packed import open_packed
+from deepsky.datasets.splits import SplitParams, split_rows
 from deepsky.errors import DataError
 from deepsky.imaging.badfiles import read_missing
-from deepsky.splits import SplitParams, split_rows
 from deepsky.stages import render
 from tests import test_pack, test_render
 from tests.small_frames import frame_wcs, sdss_path, star_frame, write_frame

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from deepsky.config import read_section
-from deepsky.datasets.collection import UNNAMED
 from deepsky.datasets.packed import open_packed
 from deepsky.errors import ConfigError, DataError
+from deepsky.formats.collection import UNNAMED
 from deepsky.imaging.pictures import find_pictures, read_picture, to_gray, write_png
 from deepsky.stages.pack import ImagesParams, run
 from tests.conftest import ROOT

@@ -13,9 +13,9 @@ from deepsky.commands import lr_range
 from deepsky.commands.recipe import find_recipe, job_maker
 from deepsky.datasets.packed import open_packed
 from deepsky.errors import ConfigError, DataError
+from deepsky.evaluation.range_figure import range_figure
 from deepsky.networks.augment import AugmentParams
 from deepsky.networks.finetune import base_of
-from deepsky.report.range_figure import range_figure
 from deepsky.training.image_batches import ImageExamples, TrainBatches
 from deepsky.training.job import read_split
 from deepsky.training.range_test import HIGHEST, LOWEST, raise_rate, suggest_rate

@@ -12,13 +12,14 @@ from astropy.stats import sigma_clipped_stats
 from astropy.wcs import WCS, FITSFixedWarning
 from scipy.ndimage import map_coordinates, zoom
 
-from deepsky.archives.simulated import SimulatedArchive
-from deepsky.archives.simulated_frames import DETECTORS, expose
-from deepsky.archives.simulated_jpegs import SDSS_CHANNELS, stretch
-from deepsky.archives.simulated_light import SDSS_SEEING_ARCSEC
-from deepsky.catalogue.simulated import CLASSES, CatalogueParams
-from deepsky.catalogue.simulated_fields import BANDS, FRAME_SHAPE, PIXEL_ARCSEC, frame_wcs
+from deepsky.catalogue.survey import BANDS, FRAME_SHAPE, PIXEL_ARCSEC
 from deepsky.errors import DataError
+from deepsky.simulation.archive import SimulatedArchive
+from deepsky.simulation.fields import frame_wcs
+from deepsky.simulation.frames import DETECTORS, expose
+from deepsky.simulation.jpegs import SDSS_CHANNELS, stretch
+from deepsky.simulation.light import SDSS_SEEING_ARCSEC
+from deepsky.simulation.sky import CLASSES, CatalogueParams
 
 PARAMS = CatalogueParams("simulated", seed=5, n_fields=4, n_per_class_per_field=13)
 # The survey's typical sky noise, nanomaggies per pixel, and the median seeing of 19,022 objects.

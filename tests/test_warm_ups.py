@@ -5,11 +5,11 @@ import cv2
 import numpy as np
 import pytest
 
-from deepsky.datasets import cifar10, mnist
-from deepsky.datasets.collection import CollectionParams
 from deepsky.datasets.packed import ROW_COLUMNS, open_packed
+from deepsky.datasets.splits import SplitParams, split_rows
 from deepsky.errors import ConfigError, DataError
-from deepsky.splits import SplitParams, split_rows
+from deepsky.formats import cifar10, mnist
+from deepsky.formats.collection import CollectionParams
 from deepsky.stages.pack_collection import run
 
 DIGITS = CollectionParams(format="mnist", source="unused", target="class", group_by="given", size_px=14)

@@ -17,8 +17,9 @@ from deepsky.archives.http import download
 from deepsky.errors import DataError, WeightsError
 from deepsky.networks import BACKBONES
 from deepsky.networks.backbone import load_weights
-from deepsky.networks.pretrained import WeightsParams, draw_weights, read_weights_card
+from deepsky.networks.pretrained import WeightsParams, draw_weights
 from deepsky.networks.saving import save_h5
+from deepsky.networks.weights_card import read_weights_card
 from deepsky.stages import weights as stage
 
 FILE = BACKBONES["mobilenet"].weights_file

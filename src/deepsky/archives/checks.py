@@ -12,7 +12,7 @@ from astropy.io import fits
 
 from deepsky.archives.answers import Failed
 from deepsky.archives.wanted import Wanted
-from deepsky.catalogue.simulated_fields import FRAME_DELAY
+from deepsky.catalogue.survey import FRAME_DELAY
 
 FRAME_NAXIS = (2048, 1489)
 FITS_BLOCK_BYTES = 2880

@@ -8,7 +8,7 @@ import click
 from deepsky.config import read_choice, read_entries, read_section, read_yaml
 
 if TYPE_CHECKING:
-    from deepsky.splits import GroupBy  # slow to import
+    from deepsky.datasets.splits import GroupBy  # slow to import
 
 
 class _Path(click.Path):
@@ -45,8 +45,8 @@ def experiment() -> str:
 
 def group_by(dataset: str) -> "GroupBy":
     """Return what stays together when a dataset or collection is split."""
-    from deepsky.datasets.collection import CollectionParams
-    from deepsky.splits import DatasetParams
+    from deepsky.datasets.splits import DatasetParams
+    from deepsky.formats.collection import CollectionParams
 
     if dataset in read_entries("collections"):
         return read_section(f"collections.{dataset}", CollectionParams).group_by

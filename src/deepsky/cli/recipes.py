@@ -23,7 +23,7 @@ def simulate(out: Path) -> None:
 @path_option("out", "packed dataset to write")
 def pack_collection(name: str, source: Path, out: Path) -> None:
     """Stage pack_collection: the published collection NAME as one packed dataset."""
-    from deepsky.datasets.collection import CollectionParams
+    from deepsky.formats.collection import CollectionParams
     from deepsky.stages import pack_collection as stage
 
     params = read_section(f"collections.{name}", CollectionParams)

@@ -14,7 +14,7 @@ from deepsky.config import read_entries, read_recipes, read_section
 def catalogue(query: Path, out: Path) -> None:
     """Stage catalogue: which objects."""
     from deepsky.archives.wanted import ArchiveParams
-    from deepsky.catalogue.simulated import CatalogueParams
+    from deepsky.simulation.sky import CatalogueParams
     from deepsky.stages import catalogue as stage
 
     release = read_section("archive", ArchiveParams).release
@@ -29,7 +29,7 @@ def fetch(catalogue: Path, out: Path, retry_failed: bool) -> None:
     """Stage fetch: the raw frames and cutouts of the catalogue's objects."""
     from deepsky.archives.http import DownloadParams
     from deepsky.archives.wanted import ArchiveParams
-    from deepsky.catalogue.simulated import CatalogueParams
+    from deepsky.simulation.sky import CatalogueParams
     from deepsky.stages import fetch as stage
 
     stage.run(
@@ -84,7 +84,7 @@ def pack(name: str, folder: Path, labels: Path, out: Path) -> None:
 @path_option("out", "split CSV to write")
 def split(dataset: str, packed: Path, out: Path) -> None:
     """Stage split: train, validation and test rows of DATASET by sky group."""
-    from deepsky.splits import SplitParams
+    from deepsky.datasets.splits import SplitParams
     from deepsky.stages import split as stage
 
     stage.run(group_by(dataset), read_section("split", SplitParams), packed=packed, out=out)

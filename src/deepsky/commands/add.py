@@ -18,16 +18,16 @@ from deepsky.catalogue.tables import check_numbers, read_objects, read_table
 from deepsky.commands.published import get_published
 from deepsky.commands.versioning import dvc_add
 from deepsky.config import PARAMS, build, read_entries, read_section
-from deepsky.datasets.collection import CollectionParams
 from deepsky.datasets.packed import ROW_COLUMNS
-from deepsky.datasets.packing import check_objects, check_pictures
+from deepsky.datasets.splits import GroupBy, SplitParams, split_rows
 from deepsky.errors import ConfigError, DataError, about
 from deepsky.files import whole_file, whole_folder
+from deepsky.formats.collection import CollectionParams
+from deepsky.formats.packing import check_objects, check_pictures
 from deepsky.imaging.badfiles import BadFiles
 from deepsky.imaging.fields import find_fields, require_bands
 from deepsky.imaging.picture_files import PictureFiles
 from deepsky.imaging.pictures import PICTURE_SUFFIXES
-from deepsky.splits import GroupBy, SplitParams, split_rows
 from deepsky.stages.pack import ImagesParams
 from deepsky.stages.pack_collection import choose
 from deepsky.stages.render import FramesParams

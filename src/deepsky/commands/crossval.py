@@ -17,13 +17,13 @@ from deepsky import datasets, networks, stages, training
 from deepsky.commands.recipe import MakeJob, Recipe, find_recipe, job_maker, settings_of
 from deepsky.config import read_section
 from deepsky.datasets.packed import Packed, open_packed
+from deepsky.datasets.splits import SplitParams, cross_validation
 from deepsky.errors import ConfigError, DataError, TrackingError, about
+from deepsky.evaluation.classes import figures_of
 from deepsky.files import whole_file
 from deepsky.metrics import score, score_fractions
-from deepsky.networks.pretrained import read_weights_card
 from deepsky.networks.views import images_at_once
-from deepsky.report.class_evaluation import figures_of
-from deepsky.splits import SplitParams, cross_validation
+from deepsky.networks.weights_card import read_weights_card
 from deepsky.tracking.interruption import interruptible, status_of, uninterrupted
 from deepsky.tracking.origin import PARENT_TAG
 from deepsky.tracking.runs import training_run

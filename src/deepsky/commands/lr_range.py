@@ -11,9 +11,9 @@ from deepsky.commands.recipe import Recipe, find_recipe, job_maker, settings_of
 from deepsky.config import read_section
 from deepsky.datasets.packed import open_packed
 from deepsky.errors import ConfigError
+from deepsky.evaluation.figures import save_png
+from deepsky.evaluation.range_figure import range_figure
 from deepsky.files import whole_folder
-from deepsky.report.figures import save_png
-from deepsky.report.range_figure import range_figure
 from deepsky.tracking.interruption import interruptible
 from deepsky.tracking.runs import Run, training_run
 from deepsky.tracking.store import TrackingParams

@@ -8,9 +8,9 @@ import numpy as np
 
 from deepsky.archives.http import DownloadParams
 from deepsky.archives.releases import download_release
-from deepsky.datasets import galaxy10
 from deepsky.errors import ConfigError, DataError
 from deepsky.files import whole_file
+from deepsky.formats import galaxy10
 
 _BY_HAND = {
     "galaxy_zoo_challenge": (

@@ -17,6 +17,7 @@ from deepsky.errors import DataError, WeightsError
 from deepsky.networks import BACKBONES, choose
 from deepsky.networks.backbone import Backbone, draw_kernels, is_depthwise, load_weights
 from deepsky.networks.saving import save_h5
+from deepsky.networks.weights_card import WeightsCard
 
 FOLDER_VARIABLE = "DEEPSKY_WEIGHTS"
 URL_VARIABLE = "DEEPSKY_WEIGHTS_URL"
@@ -57,21 +58,6 @@ class WeightsParams:
                 raise ValueError(f"networks: {network!r} stands there twice")
 
 
-@dataclass(frozen=True)
-class WeightsCard:
-    """What ``weights.json`` says about the ``weights.h5`` beside it.
-
-    Attributes:
-        weights: ``imagenet``, ``custom`` (a file of that name that is not Keras' own) or ``random``.
-        source: the file's name, or the seed; never a path, so that every machine writes the same card.
-        sha256: of ``weights.h5``.
-    """
-
-    weights: Literal["imagenet", "custom", "random"]
-    source: str
-    sha256: str
-
-
 def write_weights(network: str, params: WeightsParams, folder: Path) -> tuple[WeightsCard, str]:
     """Write ``weights.h5`` and ``weights.json`` of one backbone into an empty folder.
 
@@ -100,19 +86,6 @@ def write_weights(network: str, params: WeightsParams, folder: Path) -> tuple[We
         note = f"{note}; {_remedy(backbone)}"
     (folder / "weights.json").write_text(json.dumps(asdict(card), indent=2) + "\n")
     return card, note
-
-
-def read_weights_card(folder: Path) -> WeightsCard:
-    """Read ``weights.json`` of a folder that the weights stage wrote.
-
-    Raises:
-        WeightsError: the folder holds none.
-    """
-    try:
-        return WeightsCard(**json.loads((folder / "weights.json").read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        remedy = f"add {folder.name} to weights.networks in params.yaml if it is not there, then run dvc repro"
-        raise WeightsError(folder, f"holds no weights ({error})", remedy) from error
 
 
 def draw_weights(backbone: Backbone, seed: int) -> keras.Model:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from matplotlib.ticker import MaxNLocator
 
-from deepsky.report.figures import curve_measures
+from deepsky.evaluation.figures import curve_measures
 
 WIDTH, HEIGHT = 330, 190  # of one chart, in SVG units
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 10, 30

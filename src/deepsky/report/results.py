@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from deepsky.errors import DataError
-from deepsky.report.figures import NAMED_WEIGHTS
+from deepsky.evaluation.figures import NAMED_WEIGHTS
 
 _REMEDY = "run dvc repro to evaluate again"
 _SUMMARY_KEYS = {

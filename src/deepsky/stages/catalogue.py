@@ -5,9 +5,9 @@ from pathlib import Path
 import click
 
 from deepsky.catalogue.objects import describe, read_real_objects
-from deepsky.catalogue.simulated import CatalogueParams, draw_sky, reference_catalogue
 from deepsky.errors import DataError
 from deepsky.files import whole_file
+from deepsky.simulation.sky import CatalogueParams, draw_sky, reference_catalogue
 
 
 def run(params: CatalogueParams, release: str, *, query: Path, out: Path) -> None:

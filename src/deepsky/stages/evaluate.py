@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
+from deepsky.evaluation.classes import evaluate_classes
+from deepsky.evaluation.figures import save_png
+from deepsky.evaluation.findings import Evaluation
+from deepsky.evaluation.fractions import evaluate_fractions
+from deepsky.evaluation.trained import Trained, read_trained
 from deepsky.files import whole_file, whole_folder
-from deepsky.report.class_evaluation import evaluate_classes
-from deepsky.report.evaluation import Evaluation
-from deepsky.report.figures import save_png
-from deepsky.report.fraction_evaluation import evaluate_fractions
-from deepsky.report.trained import Trained, read_trained
 from deepsky.tracking import runs
 from deepsky.tracking.origin import origin_tags
 from deepsky.tuning.adopted import Adopted

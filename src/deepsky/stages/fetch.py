@@ -16,11 +16,11 @@ from deepsky.archives.http import Client, DownloadParams
 from deepsky.archives.journal import only_one
 from deepsky.archives.manifest import Absent
 from deepsky.archives.panstarrs import find_stacks
-from deepsky.archives.simulated_files import draw_all, drop_simulated
 from deepsky.archives.wanted import PANSTARRS_FILTERS, ArchiveParams, panstarrs_files, sdss_files
-from deepsky.catalogue.simulated import CatalogueParams
 from deepsky.catalogue.tables import check_numbers, read_objects
 from deepsky.errors import ConfigError
+from deepsky.simulation.files import draw_all, drop_simulated
+from deepsky.simulation.sky import CatalogueParams
 
 
 def run(

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from deepsky.datasets.packed import Packed, open_packed
+from deepsky.evaluation.galleries import draw_pictures
 from deepsky.networks import BACKBONES, choose
 from deepsky.networks.finetune import build_tail_of, unfreeze
-from deepsky.networks.pretrained import read_weights_card
-from deepsky.report.galleries import draw_pictures
+from deepsky.networks.weights_card import read_weights_card
 from deepsky.tracking.training import track_training
 from deepsky.training.explain import check_pictures
 from deepsky.training.features import image_spec

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from deepsky.datasets.packed import Packed, open_packed
 from deepsky.errors import ConfigError
+from deepsky.evaluation.galleries import draw_pictures
 from deepsky.networks import BACKBONES, SCRATCH, choose
 from deepsky.networks.finetune import build_tail_of
-from deepsky.report.galleries import draw_pictures
 from deepsky.tracking.training import track_training
 from deepsky.training.explain import check_pictures
 from deepsky.training.features import image_spec

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from deepsky.datasets.packed import Packed, open_packed
+from deepsky.evaluation.galleries import draw_pictures
 from deepsky.networks import BACKBONES, choose
 from deepsky.networks.backbone import BackboneParams, build_features
 from deepsky.networks.heads import build_head
-from deepsky.networks.pretrained import read_weights_card
-from deepsky.report.galleries import draw_pictures
+from deepsky.networks.weights_card import read_weights_card
 from deepsky.tracking.training import track_training
 from deepsky.training.explain import check_pictures, frozen_tail
 from deepsky.training.features import image_spec

@@ -6,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from deepsky.catalogue.tables import read_objects
-from deepsky.datasets.collection import UNNAMED
 from deepsky.datasets.packed import Change
-from deepsky.datasets.packing import objects_of, pack_objects, picture_card
 from deepsky.errors import ConfigError
+from deepsky.formats.collection import UNNAMED
+from deepsky.formats.packing import objects_of, pack_objects, picture_card
 from deepsky.imaging.badfiles import BadFiles, OnBadFile, read_missing
 from deepsky.imaging.picture_files import PictureFiles
 from deepsky.imaging.preparation import Denoise, Preparation, check_denoise, check_side

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from deepsky.datasets.collection import Collection, CollectionParams
-from deepsky.datasets.packing import pack_objects, picture_card
-from deepsky.datasets.registry import COLLECTIONS
 from deepsky.errors import ConfigError
+from deepsky.formats.collection import Collection, CollectionParams
+from deepsky.formats.packing import pack_objects, picture_card
+from deepsky.formats.registry import COLLECTIONS
 from deepsky.imaging.badfiles import BadFiles, OnBadFile
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from deepsky.evaluation.figures import NAMED_WEIGHTS, Cell, Ranked, ranking_figure, results_figure, save_png
 from deepsky.files import whole_folder
-from deepsky.report.figures import NAMED_WEIGHTS, Cell, Ranked, ranking_figure, results_figure, save_png
 from deepsky.report.page import render_page
 from deepsky.report.results import Result, read_results, results_table
 

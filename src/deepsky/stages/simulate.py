@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from deepsky.archives.simulated_collections import (
+from deepsky.simulation.published import (
     AT_LEAST,
     GALAXY10_COUNTS,
     ZOO1_SHARES,

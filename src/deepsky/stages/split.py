@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from deepsky.datasets.packed import open_packed
+from deepsky.datasets.splits import GroupBy, SplitParams, split_rows
 from deepsky.errors import about
 from deepsky.files import whole_file
-from deepsky.splits import GroupBy, SplitParams, split_rows
 
 
 def run(group_by: GroupBy, params: SplitParams, *, packed: Path, out: Path) -> None:

@@ -9,7 +9,7 @@ from deepsky.datasets.packed import open_packed
 from deepsky.networks import BACKBONES, choose
 from deepsky.networks.backbone import BackboneParams, build_features
 from deepsky.networks.heads import build_head, softmax_answer
-from deepsky.networks.pretrained import read_weights_card
+from deepsky.networks.weights_card import read_weights_card
 from deepsky.tracking.origin import origin_tags
 from deepsky.tracking.training import track_training
 from deepsky.training.features import image_spec, read_features

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
-from deepsky.metrics import score_heads
 from deepsky.networks.heads import first_kernel
 from deepsky.training.fit import Batches, Examples, TrainParams, on_cpu
+from deepsky.training.scores import score_heads
 from deepsky.training.stacked import Heads, HeadsOptimizer, Shape
 from deepsky.training.trials import EpochScore, OnEpoch, Outcome
 

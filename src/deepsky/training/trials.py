@@ -8,10 +8,10 @@ from typing import Literal, Protocol, TypeVar
 import keras
 
 from deepsky.errors import ConfigError
-from deepsky.metrics import score_heads
 from deepsky.networks.heads import Answer, softmax_answer
 from deepsky.training.features import ROWS_AT_ONCE, predict_batches
 from deepsky.training.fit import Examples, FitParams, ScratchParams, fit
+from deepsky.training.scores import score_heads
 
 P = TypeVar("P", bound=FitParams, contravariant=True)
 

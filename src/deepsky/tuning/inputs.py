@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from deepsky.datasets.packed import Packed, open_packed
+from deepsky.datasets.splits import fold_splits
 from deepsky.errors import DataError
 from deepsky.networks import SCRATCH
-from deepsky.splits import fold_splits
 from deepsky.tracking.lineage import recorded_hashes
 from deepsky.training.features import image_spec, predict_batches, read_features
 from deepsky.training.fit import Examples, FitParams, ScratchParams, TrainParams

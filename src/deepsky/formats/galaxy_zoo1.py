@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from deepsky.datasets.collection import Collection, CollectionParams, Objects
-from deepsky.datasets.packing import objects_of
 from deepsky.errors import DataError
+from deepsky.formats.collection import Collection, CollectionParams, Objects
+from deepsky.formats.packing import objects_of
 from deepsky.imaging.picture_files import PictureFiles
 
 CLASSES = ("elliptical", "spiral clockwise", "spiral anticlockwise", "edge-on", "don't know", "merger")

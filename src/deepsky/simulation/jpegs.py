@@ -8,9 +8,10 @@ import numpy.typing as npt
 import pandas as pd
 from astropy.wcs import WCS
 
-from deepsky.archives.simulated_frames import DETECTORS
-from deepsky.archives.simulated_light import Seeing, draw_light
-from deepsky.catalogue.simulated_fields import PIXEL_ARCSEC, tan_wcs
+from deepsky.catalogue.survey import PIXEL_ARCSEC
+from deepsky.simulation.fields import tan_wcs
+from deepsky.simulation.frames import DETECTORS
+from deepsky.simulation.light import Seeing, draw_light
 
 _NONLINEARITY = 2.25
 _QUALITY = 95

@@ -9,15 +9,9 @@ import pandas as pd
 from scipy.special import ndtr, ndtri
 
 from deepsky.catalogue.objid import pack_objid
-from deepsky.catalogue.simulated_fields import (
-    BANDS,
-    FRAME_SHAPE,
-    UNIQUE_ROWS,
-    Field,
-    frame_wcs,
-    plan_fields,
-)
+from deepsky.catalogue.survey import BANDS, FRAME_SHAPE, UNIQUE_ROWS
 from deepsky.catalogue.tables import REFERENCE_COLUMNS, RERUN
+from deepsky.simulation.fields import Field, frame_wcs, plan_fields
 
 Array = npt.NDArray[np.float64]
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from deepsky.datasets.collection import Collection, CollectionParams, Objects
-from deepsky.datasets.keras_arrays import read_arrays
-from deepsky.datasets.part_folders import may_hold_pictures, read_pictures
+from deepsky.formats.collection import Collection, CollectionParams, Objects
+from deepsky.formats.keras_arrays import read_arrays
+from deepsky.formats.part_folders import may_hold_pictures, read_pictures
 
 # In the order of the published labels.
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

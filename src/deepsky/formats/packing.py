@@ -15,10 +15,10 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
-from deepsky.datasets.collection import UNNAMED, Objects
 from deepsky.datasets.packed import Change, DatasetCard, Target, create_images, write_rows
 from deepsky.errors import DataError
 from deepsky.files import whole_folder
+from deepsky.formats.collection import UNNAMED, Objects
 from deepsky.imaging.badfiles import BadFiles, keep_images, reserve_space
 from deepsky.imaging.picture_files import PictureFiles
 from deepsky.imaging.pictures import Picture

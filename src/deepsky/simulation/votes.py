@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from deepsky.catalogue.decision_tree import COLUMNS, QUESTIONS, compose, places
-from deepsky.catalogue.simulated_shapes import draw_shapes, edge_on, share_out
+from deepsky.simulation.shapes import draw_shapes, edge_on, share_out
 
 _Array = npt.NDArray[np.float64]
 # So that smooth galaxies lead in about 42 % of the table and features in 57 %, as in the challenge's.

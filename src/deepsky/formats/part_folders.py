@@ -5,10 +5,10 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from deepsky.datasets.collection import CollectionParams, Objects
-from deepsky.datasets.keras_arrays import PARTS
-from deepsky.datasets.packing import objects_of
 from deepsky.errors import DataError
+from deepsky.formats.collection import CollectionParams, Objects
+from deepsky.formats.keras_arrays import PARTS
+from deepsky.formats.packing import objects_of
 from deepsky.imaging.picture_files import PictureFiles
 
 _LAYOUT = "name pictures train/CLASS/NAME.png or test/CLASS/NAME.png"

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from deepsky.datasets.packed import Change, Target
+from deepsky.datasets.splits import GroupBy
 from deepsky.errors import ConfigError, DataError
 from deepsky.imaging.pictures import Picture
 from deepsky.imaging.preparation import Denoise, Preparation, check_denoise, check_side
-from deepsky.splits import GroupBy
 
 UNNAMED = "images that no row names"  # a reason of Objects.n_dropped
 

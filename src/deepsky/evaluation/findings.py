@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from deepsky.errors import DataError
-from deepsky.report.figures import NAMED_WEIGHTS
-from deepsky.report.trained import REMEDY, Trained
+from deepsky.evaluation.figures import NAMED_WEIGHTS
+from deepsky.evaluation.trained import REMEDY, Trained
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import pandas as pd
 
 from deepsky.catalogue.decision_tree import COLUMNS
 from deepsky.datasets.packed import Packed
+from deepsky.evaluation.figures import save_png
+from deepsky.evaluation.tiles import N_ACROSS, Picture, Row, Tile, in_rows, overlaid, shaded, tiles_figure
 from deepsky.imaging.composite import lupton_rgb
 from deepsky.metrics import confused_pairs
-from deepsky.report.figures import save_png
-from deepsky.report.tiles import N_ACROSS, Picture, Row, Tile, in_rows, overlaid, shaded, tiles_figure
 from deepsky.training.explain import call_once, feature_maps, grad_cam
 
 Rows = npt.NDArray[np.int64]  # places among a dataset's rows

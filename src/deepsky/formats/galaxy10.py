@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from deepsky.datasets.collection import Collection, CollectionParams, Objects
-from deepsky.datasets.packing import in_threads
 from deepsky.errors import DataError
+from deepsky.formats.collection import Collection, CollectionParams, Objects
+from deepsky.formats.packing import in_threads
 from deepsky.imaging.pictures import Picture
 
 URL = "https://zenodo.org/records/10845026/files/Galaxy10_DECals.h5"

@@ -5,9 +5,9 @@ It has no simulated stand-in: other digits, as scikit-learn's of 8 x 8 pixels, w
 
 from pathlib import Path
 
-from deepsky.datasets.collection import Collection, CollectionParams, Objects
-from deepsky.datasets.keras_arrays import read_arrays
-from deepsky.datasets.part_folders import may_hold_pictures, read_pictures
+from deepsky.formats.collection import Collection, CollectionParams, Objects
+from deepsky.formats.keras_arrays import read_arrays
+from deepsky.formats.part_folders import may_hold_pictures, read_pictures
 
 CLASSES = tuple("0123456789")
 

@@ -3,11 +3,11 @@
 Only what packs collections imports it, so that a change of one format makes no other stage run again.
 """
 
-from deepsky.datasets import cifar10, galaxy10, galaxy_zoo, galaxy_zoo1, mnist
-from deepsky.datasets.collection import Collection
+from deepsky.formats import cifar10, galaxy10, galaxy_zoo1, galaxy_zoo_challenge, mnist
+from deepsky.formats.collection import Collection
 
 COLLECTIONS: dict[str, Collection] = {
-    "galaxy_zoo_challenge": galaxy_zoo.COLLECTION,
+    "galaxy_zoo_challenge": galaxy_zoo_challenge.COLLECTION,
     "galaxy_zoo1": galaxy_zoo1.COLLECTION,
     "galaxy10": galaxy10.COLLECTION,
     "mnist": mnist.COLLECTION,

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from deepsky.catalogue.simulated_shapes import Shape
+from deepsky.simulation.shapes import Shape
 
 Plane = npt.NDArray[np.float32]
 _OLD = np.array([1.08, 0.91, 0.60], np.float32)  # red, green and blue of the stars of an elliptical

@@ -9,7 +9,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from deepsky.catalogue.decision_tree import COLUMNS, QUESTIONS, places
-from deepsky.report.figures import (
+from deepsky.evaluation.figures import (
     DPI,
     INK,
     LINE,

@@ -3,8 +3,12 @@
 import numpy as np
 import pandas as pd
 
-from deepsky.archives.simulated_frames import DETECTORS, expose
-from deepsky.archives.simulated_jpegs import (
+from deepsky.catalogue.sky import unit_vectors
+from deepsky.catalogue.survey import BANDS, FRAME_SHAPE
+from deepsky.errors import DataError
+from deepsky.simulation.fields import Field, frame_wcs, plan_fields
+from deepsky.simulation.frames import DETECTORS, expose
+from deepsky.simulation.jpegs import (
     PANSTARRS_CHANNELS,
     PANSTARRS_FILTERS,
     PANSTARRS_SEEING_ARCSEC,
@@ -13,11 +17,8 @@ from deepsky.archives.simulated_jpegs import (
     north_up,
     panstarrs_mags,
 )
-from deepsky.archives.simulated_light import SDSS_SEEING_ARCSEC, Seeing, draw_light, draw_seeing
-from deepsky.catalogue.simulated import CatalogueParams, draw_sky
-from deepsky.catalogue.simulated_fields import BANDS, FRAME_SHAPE, Field, frame_wcs, plan_fields
-from deepsky.catalogue.sky import unit_vectors
-from deepsky.errors import DataError
+from deepsky.simulation.light import SDSS_SEEING_ARCSEC, Seeing, draw_light, draw_seeing
+from deepsky.simulation.sky import CatalogueParams, draw_sky
 
 PANSTARRS_PIXEL_ARCSEC = 0.25
 # What a random stream is for; with the survey's seed and the name of what is drawn it seeds the stream.

@@ -9,7 +9,8 @@ import numpy.typing as npt
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from deepsky.catalogue.simulated_fields import FRAME_DELAY, FRAME_SHAPE, Field
+from deepsky.catalogue.survey import FRAME_DELAY, FRAME_SHAPE
+from deepsky.simulation.fields import Field
 
 Header = tuple[tuple[str, object, str], ...]
 

@@ -8,9 +8,8 @@ from typing import Any
 import pandas as pd
 
 from deepsky.errors import DataError
-from deepsky.metrics import Scores, confused_pairs, paired_gain_interval, score
-from deepsky.report import figures
-from deepsky.report.evaluation import (
+from deepsky.evaluation import figures
+from deepsky.evaluation.findings import (
     Evaluation,
     beside_each_other,
     gain_figures,
@@ -18,7 +17,8 @@ from deepsky.report.evaluation import (
     plain_test_rows,
     title,
 )
-from deepsky.report.trained import SPLITS, Trained
+from deepsky.evaluation.trained import SPLITS, Trained
+from deepsky.metrics import Scores, confused_pairs, paired_gain_interval, score
 
 SPLIT_MEASURES = ("accuracy", "f1_macro", "loss")
 _MEASURES = (

@@ -16,11 +16,11 @@ from joblib import Parallel, delayed
 from rich.console import Console
 from rich.progress import track
 
-from deepsky.archives.simulated_galaxies import draw_picture, jpeg
 from deepsky.catalogue.objid import pack_objid
-from deepsky.catalogue.simulated_shapes import Shape, draw_shapes, share_out
-from deepsky.catalogue.simulated_votes import draw_galaxies
 from deepsky.files import whole_file, whole_folder
+from deepsky.simulation.galaxies import draw_picture, jpeg
+from deepsky.simulation.shapes import Shape, draw_shapes, share_out
+from deepsky.simulation.votes import draw_galaxies
 
 # The classes of Galaxy Zoo 1, their shares as the real collection has them, and the kinds of galaxy they are made of.
 ZOO1_SHARES = {

@@ -18,11 +18,11 @@ from rich.progress import track
 
 from deepsky.archives.journal import SIMULATED, set_aside
 from deepsky.archives.manifest import Receipt, write_manifest
-from deepsky.archives.simulated import SimulatedArchive
 from deepsky.archives.wanted import FOLDERS, ArchiveParams, Wanted
-from deepsky.catalogue.simulated import CatalogueParams
 from deepsky.errors import ConfigError, DataError
 from deepsky.files import whole_file
+from deepsky.simulation.archive import SimulatedArchive
+from deepsky.simulation.sky import CatalogueParams
 
 
 def draw_all(wanted: Sequence[Wanted], params: CatalogueParams, archive: ArchiveParams, out: Path) -> None:

@@ -11,11 +11,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from deepsky.catalogue.decision_tree import COLUMNS
-from deepsky.datasets.collection import UNNAMED, Collection, CollectionParams, Objects
 from deepsky.datasets.packed import GALAXY
-from deepsky.datasets.packing import objects_of
-from deepsky.datasets.solutions import read_solutions
 from deepsky.errors import DataError
+from deepsky.formats.collection import UNNAMED, Collection, CollectionParams, Objects
+from deepsky.formats.packing import objects_of
+from deepsky.formats.solutions import read_solutions
 from deepsky.imaging.picture_files import PictureFiles
 
 _SOLUTIONS = ("training_solutions_rev1.csv", "training_solutions_rev1.parquet")

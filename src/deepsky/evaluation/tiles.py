@@ -10,7 +10,7 @@ import numpy.typing as npt
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from deepsky.report.figures import DPI, INK, MUTED
+from deepsky.evaluation.figures import DPI, INK, MUTED
 
 Picture = npt.NDArray[np.uint8]
 N_ACROSS = 8

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from deepsky.archives.simulated_galaxy_light import Plane, galaxy_light
-from deepsky.archives.simulated_jpegs import stretch
-from deepsky.catalogue.simulated_shapes import Shape
+from deepsky.simulation.galaxy_light import Plane, galaxy_light
+from deepsky.simulation.jpegs import stretch
+from deepsky.simulation.shapes import Shape
 
 _QUALITY = 90
 _NOISE = 0.021  # of one pixel; the background of the real pictures scatters by 3 to 4 of 255

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from deepsky.datasets.collection import CollectionParams, Objects
-from deepsky.datasets.packing import in_threads
 from deepsky.errors import DataError
+from deepsky.formats.collection import CollectionParams, Objects
+from deepsky.formats.packing import in_threads
 
 Arrays = dict[str, npt.NDArray[Any]]
 PARTS = ("train", "test")

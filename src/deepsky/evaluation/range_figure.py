@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from deepsky.report.figures import DPI, INK, LINE, MUTED, SPLIT_COLOURS
+from deepsky.evaluation.figures import DPI, INK, LINE, MUTED, SPLIT_COLOURS
 
 
 def range_figure(table: pd.DataFrame, suggested: float | None, own: float, title: str) -> Figure:

@@ -6,13 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from astropy.wcs import WCS
 
-BANDS = ("u", "g", "r", "i", "z")
-FRAME_SHAPE = (1489, 2048)  # rows, columns
-PIXEL_ARCSEC = 0.396
-UNIQUE_ROWS = 1361  # the other 128 rows of a frame are the first rows of the next field
+from deepsky.catalogue.survey import BANDS, PIXEL_ARCSEC, UNIQUE_ROWS
+
 REFERENCE_PIXEL = (1024.0, 744.0)  # 0-based column and row of CRPIX 1025, 745
-# A frame's FRAME keyword: the field of the r frame was read out earlier or later by the other CCD rows.
-FRAME_DELAY = {"u": 4, "g": 8, "r": 0, "i": 2, "z": 6}
 _GROUP_SIZES = (2, 1, 1)  # of each run: a pair of overlapping neighbours, then two isolated fields
 _LARGEST_BAND_SHIFT_PX = 14.0
 

@@ -10,9 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from deepsky.catalogue.decision_tree import COLUMNS, QUESTIONS
-from deepsky.metrics import FractionScores, rmse_gain_interval, score_fractions
-from deepsky.report import figures, fraction_figures
-from deepsky.report.evaluation import (
+from deepsky.evaluation import figures, fraction_figures
+from deepsky.evaluation.findings import (
     Evaluation,
     beside_each_other,
     gain_figures,
@@ -20,7 +19,8 @@ from deepsky.report.evaluation import (
     plain_test_rows,
     title,
 )
-from deepsky.report.trained import SPLITS, Trained
+from deepsky.evaluation.trained import SPLITS, Trained
+from deepsky.metrics import FractionScores, rmse_gain_interval, score_fractions
 
 
 def evaluate_fractions(one: Trained) -> Evaluation:

@@ -1,0 +1,1 @@
+"""Figures of trained networks: scores, tables and pictures; needs no page."""
