@@ -39,7 +39,7 @@ def pack_collection(name: str, source: Path, out: Path) -> None:
 def frozen_features(recipe: str, **paths: Path) -> None:
     """Stage frozen_features: what RECIPE's frozen backbone sees of the images and of their augmented views."""
     from deepsky.stages import frozen_features as stage
-    from deepsky.training.features import FeaturesParams
+    from deepsky.training.predict import FeaturesParams
     from deepsky.training.recipes import FrozenParams
 
     params = read_section(f"recipes.frozen.{recipe}", FrozenParams)

@@ -110,7 +110,7 @@ def features(network: str, packed: Path, weights: Path, out: Path) -> None:
     """Stage features: the frozen NETWORK's view of every distinct image."""
     from deepsky.networks.backbone import BackboneParams
     from deepsky.stages import features as stage
-    from deepsky.training.features import FeaturesParams
+    from deepsky.training.predict import FeaturesParams
 
     backbone = read_section(f"backbones.{network}", BackboneParams)
     params = read_section("features", FeaturesParams)

@@ -30,7 +30,7 @@ from deepsky.tracking.runs import training_run
 from deepsky.tracking.store import TrackingParams
 from deepsky.tracking.studies import StudyRun, open_study_run
 from deepsky.tracking.training import LogEpochs
-from deepsky.training.features import predict_batches
+from deepsky.training.predict import predict_batches
 from deepsky.training.image_job import ImageJob
 from deepsky.training.job import write_csv
 from deepsky.training.view_job import ViewJob

@@ -17,7 +17,7 @@ from deepsky.imaging.fields import assign_fields, find_frames, group_frames, rea
 from deepsky.imaging.pictures import find_pictures, read_picture
 from deepsky.imaging.preparation import Preparation
 from deepsky.networks.views import images_at_once
-from deepsky.training.features import predict_batches
+from deepsky.training.predict import predict_batches
 from deepsky.training.saved import ModelCard, load_network
 
 BATCH_SIZE = 32  # images, or views of images, that go through the network together

@@ -13,7 +13,7 @@ from deepsky.config import PARAMS, read_recipes, read_section
 from deepsky.datasets.packed import Packed
 from deepsky.errors import ConfigError
 from deepsky.stages import fine_tune, from_scratch, frozen
-from deepsky.training.features import FeaturesParams
+from deepsky.training.predict import FeaturesParams
 from deepsky.training.image_job import ImageJob
 from deepsky.training.recipes import FineTuneParams, FromScratchParams, FrozenParams
 from deepsky.training.view_features import read_views, write_views

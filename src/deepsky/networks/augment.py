@@ -6,7 +6,7 @@ TensorFlow (XLA refuses it) and took six times as long under JAX.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import keras
@@ -14,40 +14,7 @@ from keras import ops
 
 from deepsky.errors import DataError
 from deepsky.networks.dropout import uniform_noise
-
-LIMITS = {"rotation_deg": 180.0, "shift": 0.5, "shear_deg": 45.0, "zoom": 0.5, "brightness": 0.9}
-
-
-@dataclass(frozen=True)
-class AugmentParams:
-    """How far a random view strays from its image; the defaults change nothing.
-
-    Attributes:
-        flip: whether half of the views are mirror images. Only left-right: top-bottom is that, turned by 180 degrees.
-        rotation_deg: largest turn to either side, 0..180.
-        shift: largest move along each axis, as a share of the side, 0..0.5.
-        shear_deg: largest angle by which upright lines lean, 0..45.
-        zoom: largest share by which an image grows or shrinks, 0..0.5.
-        brightness: largest share by which pixels brighten or darken, 0..0.9.
-    """
-
-    flip: bool = False
-    rotation_deg: float = 0.0
-    shift: float = 0.0
-    shear_deg: float = 0.0
-    zoom: float = 0.0
-    brightness: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuse what leaves nothing of an image."""
-        for name, most in LIMITS.items():
-            if not 0 <= getattr(self, name) <= most:
-                raise ValueError(f"{name} must lie between 0 and {most:g}, not {getattr(self, name)}")
-
-    @property
-    def moves(self) -> bool:
-        """Tell whether any view has its pixels elsewhere."""
-        return self.flip or any((self.rotation_deg, self.shift, self.shear_deg, self.zoom))
+from deepsky.networks.params import AugmentParams
 
 
 @keras.saving.register_keras_serializable(package="deepsky")

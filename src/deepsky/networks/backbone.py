@@ -15,22 +15,6 @@ from deepsky.networks.inputs import CaffeScaling, ImageSpec, colour_pixels, imag
 
 
 @dataclass(frozen=True)
-class BackboneParams:
-    """Section ``backbones.NETWORK``.
-
-    Attributes:
-        input_size_px: side of the square the images are resized to.
-    """
-
-    input_size_px: int
-
-    def __post_init__(self) -> None:
-        """Refuse a side that no memory holds; the smallest one depends on the architecture."""
-        if not 0 < self.input_size_px <= 1024:
-            raise ValueError(f"input_size_px must lie between 1 and 1024, not {self.input_size_px}")
-
-
-@dataclass(frozen=True)
 class Backbone:
     """One architecture of keras.applications.
 
@@ -116,14 +100,14 @@ def freeze_statistics(base: keras.Model) -> keras.Model:
 
 
 def build_features(
-    backbone: Backbone, spec: ImageSpec, params: BackboneParams, weights_file: Path | None, *, fast: bool = False
+    backbone: Backbone, spec: ImageSpec, size_px: int, weights_file: Path | None, *, fast: bool = False
 ) -> keras.Model:
     """Build image -> features: preprocessing, the frozen backbone, global average pooling.
 
     Args:
         backbone: the architecture.
         spec: the images it will see.
-        params: its input size.
+        size_px: side of the square the images are resized to.
         weights_file: weights without top as ``.h5``; None leaves Keras' untrained ones.
         fast: fold batch normalisation into the convolutions: for computing features, not for saving.
 
@@ -134,7 +118,6 @@ def build_features(
         ConfigError: the input size is too small for the architecture.
         WeightsError: the weights cannot be read or do not fit.
     """
-    size_px = params.input_size_px
     base = build_base(backbone, size_px)
     if weights_file is not None:
         load_weights(base, weights_file)

@@ -1,21 +1,11 @@
-"""A small network trained from scratch, on pictures or on every band of the flux.
-
-Its front (stretch and resize) has no weights, so it runs once per image and not once per epoch.
-"""
+"""A small network trained from scratch, on pictures or on every band of the flux."""
 
 import keras
 
 from deepsky.networks.convolutions import MOMENTUM, named_maps
 from deepsky.networks.heads import Answer
-from deepsky.networks.inputs import ImageSpec, image_input, stretched_pixels
 
 FILTERS = (16, 32, 64)
-
-
-def build_front(spec: ImageSpec, size_px: int) -> keras.Model:
-    """Build image -> (n, size_px, size_px, channel), float32."""
-    image = image_input(spec)
-    return keras.Model(image, stretched_pixels(image, spec, size_px), name="stretched")
 
 
 def build_tail(shape: tuple[int, int, int], answer: Answer) -> keras.Model:

@@ -77,8 +77,8 @@ def unfreeze(tail: keras.Model, backbone: Backbone, n_blocks: int | None) -> Non
     base = base_of(tail)
     blocks = blocks_of(base, backbone)
     if n_blocks is not None and not 0 <= n_blocks <= len(blocks):
-        problem = f"unfreeze {n_blocks}, but {base.name} has {len(blocks)} blocks"
-        raise ConfigError("params.yaml", problem, f"write 0 to {len(blocks)}, or all")
+        problem = f"learn {n_blocks}, but {base.name} has {len(blocks)} blocks"
+        raise ConfigError("params.yaml", problem, f"write 1 to {len(blocks)}, head or all")
     top = {layer.name for block in blocks[len(blocks) - (n_blocks or 0) :] for layer in block}
     for layer in base.layers:  # layer by layer: what a model already says of itself, it does not pass on
         layer.trainable = n_blocks is None or layer.name in top

@@ -14,6 +14,9 @@ from deepsky.networks.tree import TreeFractions
 # Hidden units (n, unit) -> the output, a layer named after what it holds: "probabilities" or "fractions".
 # An answer counts in float32, also in a network of mixed precision: losses and sums need the digits.
 Answer = Callable[[keras.KerasTensor], keras.KerasTensor]
+# Shape of the pixels and what the network answers -> what learns. Its last convolutional maps are the output of a layer
+# named "maps".
+BuildTail = Callable[[tuple[int, int, int], Answer], keras.Model]
 
 # Keras' momentum of 0.99 needs hundreds of steps to forget its start; a head has a few hundred in all.
 NORM_MOMENTUM = 0.9

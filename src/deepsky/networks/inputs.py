@@ -82,6 +82,18 @@ def stretched_pixels(image: KerasTensor, spec: ImageSpec, size_px: int) -> Keras
     return resized(keras.layers.Rescaling(1 / 255, name="to_unit_range")(image), size_px)
 
 
+def stretched_front(spec: ImageSpec, size_px: int) -> keras.Model:
+    """Build image -> (n, size_px, size_px, channel), float32: what a network from scratch sees; it has no weights."""
+    image = image_input(spec)
+    return keras.Model(image, stretched_pixels(image, spec, size_px), name="stretched")
+
+
+def colour_front(spec: ImageSpec, size_px: int) -> keras.Model:
+    """Build image -> RGB pixels in 0..255, (n, size_px, size_px, 3): what a backbone sees; it has no weights."""
+    image = image_input(spec)
+    return keras.Model(image, colour_pixels(image, spec, size_px), name="colour")
+
+
 def resized(pixels: KerasTensor, size_px: int) -> KerasTensor:
     """Squash or enlarge to a square of ``size_px``; antialiased, or stars vanish between the samples of a frame."""
     if tuple(pixels.shape[1:3]) == (size_px, size_px):

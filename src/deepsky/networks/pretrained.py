@@ -4,9 +4,8 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 import keras
 import numpy as np
@@ -14,8 +13,9 @@ import numpy.typing as npt
 
 from deepsky.archives.http import download
 from deepsky.errors import DataError, WeightsError
-from deepsky.networks import BACKBONES, choose
 from deepsky.networks.backbone import Backbone, draw_kernels, is_depthwise, load_weights
+from deepsky.networks.params import WeightsParams
+from deepsky.networks.registry import find_backbone
 from deepsky.networks.saving import save_h5
 from deepsky.networks.weights_card import WeightsCard
 
@@ -28,41 +28,11 @@ N_CALIBRATION_IMAGES = 16
 RANDOM_BETA = 1.0
 
 
-@dataclass(frozen=True)
-class WeightsParams:
-    """Section ``weights``.
-
-    Attributes:
-        source: ``imagenet`` stops without the real weights, ``imagenet-or-random`` then draws random ones,
-            ``random`` always draws them.
-        folder: a folder with Keras' no-top ``.h5`` files; the environment variable DEEPSKY_WEIGHTS overrides it.
-        download: whether ``imagenet-or-random`` may use the network; ``imagenet`` always may.
-        seed: of the random weights.
-        networks: the backbones whose weights are made ready: a stage each.
-    """
-
-    source: Literal["imagenet", "imagenet-or-random", "random"]
-    folder: str | None
-    download: bool
-    seed: int
-    networks: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse a seed that no generator takes, and networks that are unknown or named twice."""
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed must lie between 0 and {2**32 - 1}, not {self.seed}")
-        for network in self.networks:
-            if network not in BACKBONES:
-                raise ValueError(f"networks: {network!r} is none of {', '.join(BACKBONES)}")
-            if self.networks.count(network) > 1:
-                raise ValueError(f"networks: {network!r} stands there twice")
-
-
 def write_weights(network: str, params: WeightsParams, folder: Path) -> tuple[WeightsCard, str]:
     """Write ``weights.h5`` and ``weights.json`` of one backbone into an empty folder.
 
     Args:
-        network: a key of BACKBONES.
+        network: a backbone of the registry.
         params: where to look.
         folder: where to write.
 
@@ -72,7 +42,7 @@ def write_weights(network: str, params: WeightsParams, folder: Path) -> tuple[We
     Raises:
         WeightsError: the named folder is missing, the file does not fit, or ``imagenet`` found none.
     """
-    backbone, target = choose(BACKBONES, network), folder / "weights.h5"
+    backbone, target = find_backbone(network), folder / "weights.h5"
     note = "source is random"
     if params.source != "random":
         note = _fetch_official(backbone, params, target)

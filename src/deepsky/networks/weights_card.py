@@ -13,12 +13,13 @@ class WeightsCard:
     """What ``weights.json`` says about the ``weights.h5`` beside it.
 
     Attributes:
-        weights: ``imagenet``, ``custom`` (a file of that name that is not Keras' own) or ``random``.
+        weights: ``imagenet``, ``custom`` (a file of that name that is not Keras' own), ``random``; or
+            ``scratch`` where no run starts from pretrained weights, and so there is no file.
         source: the file's name, or the seed; never a path, so that every machine writes the same card.
         sha256: of ``weights.h5``.
     """
 
-    weights: Literal["imagenet", "custom", "random"]
+    weights: Literal["imagenet", "custom", "random", "scratch"]
     source: str
     sha256: str
 
@@ -32,5 +33,5 @@ def read_weights_card(folder: Path) -> WeightsCard:
     try:
         return WeightsCard(**json.loads((folder / "weights.json").read_text()))
     except (OSError, ValueError, TypeError) as error:
-        remedy = f"add {folder.name} to weights.networks in params.yaml if it is not there, then run dvc repro"
+        remedy = "run dvc repro weights"
         raise WeightsError(folder, f"holds no weights ({error})", remedy) from error

@@ -1,25 +1,94 @@
-"""Stage features: a frozen backbone runs once over the distinct images of a dataset."""
+"""Stage features: what each frozen network sees of a dataset, every network in one process."""
 
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from deepsky.datasets.packed import open_packed
-from deepsky.networks import BACKBONES, choose
-from deepsky.networks.backbone import BackboneParams, build_features
-from deepsky.training.features import FeaturesParams, image_spec, predict_batches, write_features
+import numpy as np
+
+from deepsky.datasets.packed import Packed, open_packed
+from deepsky.files import whole_file
+from deepsky.networks.weights_card import read_weights_card
+from deepsky.training.job import read_split
+from deepsky.training.recipe import ViewSpec
+from deepsky.training.view_features import write_views
+
+CARD = "features.json"  # of a network; so a network of which nothing is cached has a folder too
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkFeatures:
+    """What is to be cached of one network.
+
+    Attributes:
+        code: fingerprint of the code that computes it.
+        views: what the network is shown, by the name of its folder; none where it learns from the images.
+    """
+
+    code: str = ""
+    views: Mapping[str, ViewSpec] = field(default_factory=dict)
 
 
 def run(
-    network: str, params: BackboneParams, features_params: FeaturesParams, *, packed: Path, weights: Path, out: Path
+    networks: Mapping[str, NetworkFeatures], batch_size: int, *, packed: Path, split: Path, weights: Path, out: Path
 ) -> None:
-    """Write (n images, n features), float32.
+    """Write NETWORK/VIEWS/ of ``training.view_features.ViewFeatures``; what is there and current stays.
+
+    Args:
+        networks: what to cache, by network.
+        batch_size: images per step.
+        packed: the dataset.
+        split: its split: only images of train rows get random views.
+        weights: folder with a folder of weights for each network.
+        out: folder to write; it may hold what an earlier run wrote.
 
     Raises:
-        DataError: the dataset is not whole, or a feature is not finite.
-        WeightsError: the weights do not fit.
+        DataError: an input is missing or does not fit the others, or a feature is not finite.
+        ConfigError: there is no such network, or the input size is too small for it.
+        WeightsError: the weights cannot be read or do not fit.
     """
+    _remove_others(out, {out / network for network in networks})
+    for network, wanted in networks.items():
+        _remove_others(out / network, {out / network / CARD, *(out / network / name for name in wanted.views)})
+        if wanted.views:
+            _write_network(network, wanted, batch_size, packed, split, weights / network, out / network)
+        with whole_file(out / network / CARD) as file:
+            file.write_text(json.dumps({"views": {name: asdict(v) for name, v in wanted.views.items()}}) + "\n")
+
+
+def _write_network(
+    network: str, wanted: NetworkFeatures, batch_size: int, packed: Path, split: Path, weights: Path, out: Path
+) -> None:
     dataset = open_packed(packed)
-    weights_file = weights / "weights.h5"
-    model = build_features(choose(BACKBONES, network), image_spec(dataset), params, weights_file, fast=True)
-    features = predict_batches(model, dataset.images, features_params.batch_size)
-    write_features(features, out)
-    print(f"{network}: {features.shape[1]} features of {len(features)} images")
+    trained = dataset.rows["image"].to_numpy(np.int64)[read_split(split, dataset) == "train"]
+    images = np.unique(trained)
+    for name, views in wanted.views.items():
+        key = _key(wanted.code, views, dataset, packed, read_weights_card(weights).sha256, images)
+        key_file = out / name / "key.txt"
+        if key_file.exists() and key_file.read_text() == key:
+            print(f"{network} {name}: is there")
+            continue
+        n_views, n_viewed, n_features = write_views(
+            network, views, dataset, weights / "weights.h5", images, out / name, batch_size=batch_size
+        )
+        with whole_file(key_file) as file:
+            file.write_text(key)
+        seen = f", and of {n_views} random views of {n_viewed} of them" if n_views else ""
+        print(f"{network} {name}: {n_features} features of {len(dataset.images)} images{seen}", flush=True)
+
+
+def _key(code: str, views: ViewSpec, dataset: Packed, packed: Path, weights_sha256: str, images: np.ndarray) -> str:
+    """Return a hash of all that features follow from."""
+    with (packed / "images.npy").open("rb") as file:
+        pixels = hashlib.file_digest(file, "sha256").hexdigest()
+    seen = images.tobytes().hex() if views.n_views else ""
+    parts = [code, asdict(views), asdict(dataset.card), pixels, weights_sha256, seen]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _remove_others(folder: Path, wanted: set[Path]) -> None:
+    for path in set(folder.iterdir() if folder.is_dir() else ()) - wanted:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,29 +1,46 @@
-"""Stage weights: the pretrained weights of one backbone, as a tracked file."""
+"""Stage weights: the weights that each network starts from."""
 
+import json
 import sys
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from deepsky.files import whole_folder
-from deepsky.networks.pretrained import WeightsParams, write_weights
+from deepsky.networks.params import WeightsParams
+from deepsky.networks.pretrained import write_weights
+from deepsky.networks.weights_card import WeightsCard
 
 
-def run(network: str, params: WeightsParams, *, out: Path) -> None:
-    """Write weights.h5 and weights.json; all but ImageNet weights are announced on stderr.
+def run(networks: Mapping[str, bool], params: WeightsParams, *, out: Path) -> None:
+    """Write NETWORK/weights.h5 and NETWORK/weights.json of every network; random weights are announced.
+
+    Args:
+        networks: whether any run starts from pretrained weights of it, by network. Where none does there is no
+            weights.h5.
+        params: where to look.
+        out: folder to write.
 
     Raises:
-        WeightsError: the weights do not fit, or were asked for and not found.
+        WeightsError: see ``networks.pretrained.write_weights``.
     """
     with whole_folder(out) as folder:
-        card, note = write_weights(network, params, folder)
-    if card.weights == "random":
-        print(
-            f"WARNING: {network} gets RANDOM weights ({card.source}), its accuracy means little: {note}",
-            file=sys.stderr,
-        )
+        for network, needed in networks.items():
+            (folder / network).mkdir()
+            if not needed:
+                card = WeightsCard("scratch", "", "")
+                (folder / network / "weights.json").write_text(json.dumps(asdict(card), indent=2) + "\n")
+                continue
+            card, note = write_weights(network, params, folder / network)
+            _announce(network, card, note)
+
+
+def _announce(network: str, card: WeightsCard, note: str) -> None:
+    if card.weights == "imagenet":
+        print(f"{network}: ImageNet weights from {note}", flush=True)
     elif card.weights == "custom":
-        print(
-            f"WARNING: {network} gets CUSTOM weights, {card.source}; they are used as they are: {note}",
-            file=sys.stderr,
-        )
+        warning = f"{network} gets CUSTOM weights, {card.source}; they are used as they are: {note}"
+        print(f"WARNING: {warning}", file=sys.stderr, flush=True)
     else:
-        print(f"{network}: ImageNet weights from {note}")
+        warning = f"{network} gets RANDOM weights ({card.source}), its accuracy means little: {note}"
+        print(f"WARNING: {warning}", file=sys.stderr, flush=True)

@@ -35,33 +35,23 @@ class Lineage:
     git_dirty: bool | None = None
 
 
-def current_lineage(dataset: str, network: str) -> Lineage:
+def current_lineage(inputs: Sequence[Path]) -> Lineage:
     """Return the lineage of the stage that DVC is running now in this process.
 
-    dvc.lock holds the hashes of every upstream output while a stage runs; which of them the stage reads is what
-    dvc.yaml lists under its ``deps``.
+    dvc.lock holds the hash of every upstream output while a stage runs.
 
     Args:
-        dataset: what stands for ``${item.dataset}`` in dvc.yaml.
-        network: what stands for ``${item.network}``.
+        inputs: outputs of other stages that it reads, or what lies in them.
 
     Raises:
-        TrackingError: dvc.yaml or dvc.lock is there but is not valid YAML, or lacks an input of the stage.
+        TrackingError: dvc.lock is there but is not valid YAML, or lacks an input of the stage.
     """
     stage, root = os.environ.get("DVC_STAGE", ""), workspace_root(Path.cwd())
     commit, dirty = _git_state()
     if not stage or root is None:
         return Lineage(git_commit=commit, git_dirty=dirty)
-    name, _, key = stage.rpartition(":")[2].partition("@")
-    definition = _read(root / "dvc.yaml").get("stages", {}).get(name, {})
-    deps = map(str, definition.get("do", definition).get("deps", ()))
-    # Source files are deps too, but no stage writes them: git knows them.
-    read = [
-        dep.replace("${item.dataset}", dataset).replace("${item.network}", network).replace("${key}", key)
-        for dep in deps
-        if not dep.startswith("src/")
-    ]
-    return Lineage(stage, _wait_for_hashes(root, read), commit, dirty)
+    read = [Path(os.path.relpath(path, root)).as_posix() for path in inputs]
+    return Lineage(stage.rpartition(":")[2], _wait_for_hashes(root, read), commit, dirty)
 
 
 def recorded_lineage(output: Path) -> Lineage:
@@ -80,8 +70,8 @@ def recorded_lineage(output: Path) -> Lineage:
     hashes = _output_hashes(root)
     for stage, entry in entries.items():
         if any(out["path"] == wanted for out in entry.get("outs", ())):
-            data = {dep["path"]: dep["md5"] for dep in entry.get("deps", ()) if dep["path"] in hashes}
-            return Lineage(stage, data)
+            read = (dep["path"] for dep in entry.get("deps", ()))
+            return Lineage(stage, dict(filter(None, (_hash_of(path, hashes) for path in read))))
     return Lineage()
 
 
@@ -118,13 +108,24 @@ def _wait_for_hashes(root: Path, paths: Sequence[str]) -> dict[str, str]:
     while True:
         try:
             recorded = _output_hashes(root)
-            return {path: recorded[path] for path in paths}
+            found = {path: _hash_of(path, recorded) for path in paths}
+            return dict(found[path] or _unknown(path) for path in paths)
         except (TrackingError, KeyError) as error:
             looks -= 1
             if not looks:
                 problem = f"has no hash of {error}" if isinstance(error, KeyError) else error.problem
                 raise TrackingError(root / "dvc.lock", problem, "run the stage by dvc repro") from error
             time.sleep(0.2)
+
+
+def _hash_of(path: str, recorded: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return the output that is, or holds, a path, with its hash."""
+    places = (str(place) for place in (Path(path), *Path(path).parents))
+    return next(((place, recorded[place]) for place in places if place in recorded), None)
+
+
+def _unknown(path: str) -> tuple[str, str]:
+    raise KeyError(path)
 
 
 def _output_hashes(root: Path) -> dict[str, str]:

@@ -20,6 +20,8 @@ from deepsky.tracking.lineage import Lineage, current_lineage, recorded_lineage
 from deepsky.tracking.store import prepare, store_errors
 
 KEY_FILES = ("run.json", "predictions.csv")
+# Facts that are tables or stand in the classes' own figures, not parameters to compare runs by; the name is the run's.
+_NOT_PARAMETERS = ("run", "params", "class_counts", "classes")
 _MAX_VALUE_LENGTH = 6000  # MLflow's limit of a parameter's value
 _MAX_PARAMS_PER_CALL = 100  # MLflow's limit of log_batch
 _START_TOLERANCE_S = 5.0  # the kernel's clock and ours drift apart
@@ -123,11 +125,12 @@ class Run:
 def training_run(
     *,
     experiment: str,
+    name: str,
     dataset: str,
     network: str,
-    label: str = "",
     params: Mapping[str, object],
     tags: Mapping[str, str],
+    inputs: Sequence[Path] = (),
 ) -> Iterator[Run]:
     """Open a run and close it as what happened: finished, failed, or killed (Ctrl-C, SIGTERM).
 
@@ -135,11 +138,12 @@ def training_run(
 
     Args:
         experiment: name of the MLflow experiment; created where missing.
+        name: of the run.
         dataset: name of the dataset.
-        network: name of the network, as dvc.yaml has it.
-        label: what the run calls it, where that differs: ``mobilenet_tuned``.
+        network: name of the architecture.
         params: every parameter that shaped the result, nested as it comes.
         tags: more tags; a name without a dot gets the prefix ``deepsky.``.
+        inputs: outputs of other DVC stages that it reads.
 
     Raises:
         TrackingError: the store cannot be used.
@@ -149,8 +153,8 @@ def training_run(
         try:
             with uninterrupted():  # nobody could close a run that is made but not known yet
                 close_dead_runs(experiment)
-                lineage = current_lineage(dataset, network)
-                run = _create(experiment, dataset, label or network, params, tags, lineage)
+                facts = {"dataset": dataset, "network": network, **params}
+                run = _create(experiment, name, facts, tags, current_lineage(inputs))
             yield run
             with uninterrupted():
                 _close(run, "FINISHED")
@@ -179,10 +183,7 @@ def restored_run(
         TrackingError: the store cannot be used.
     """
     tags = {"weights": str(facts["weights"]), "restored": "true"}
-    tags |= {"way": facts["way"]} if "way" in facts else {}
-    params = {key: value for key, value in facts.items() if key not in ("params", "class_counts", "classes")}
-    params |= facts["params"]
-    run = _create(experiment, facts["dataset"], facts["network"], params, tags, recorded_lineage(trained))
+    run = _create(experiment, facts["run"], run_params(facts), tags, recorded_lineage(trained))
     try:
         run.log_history(history)
         run.log_artifact(trained)
@@ -192,6 +193,12 @@ def restored_run(
         raise
     _close(run, "FINISHED")
     return run
+
+
+def run_params(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run logs as parameters: the facts of run.json but tables, and each setting under its own name."""
+    kept = {key: value for key, value in facts.items() if key not in _NOT_PARAMETERS}
+    return kept | {key: value for key, value in facts["params"].items() if key not in kept}
 
 
 def run_key(trained: Path) -> str:
@@ -247,22 +254,21 @@ def close_dead_runs(experiment: str) -> int:
 
 def _create(
     experiment: str,
-    dataset: str,
-    network: str,
+    name: str,
     params: Mapping[str, object],
     tags: Mapping[str, str],
     lineage: Lineage,
 ) -> Run:
     client, experiment_id = prepare(experiment)
     named = {name if "." in name else f"deepsky.{name}": str(value) for name, value in tags.items()}
-    own = {"deepsky.dataset": dataset, "deepsky.network": network}
+    own = {"deepsky.run": name} | {f"deepsky.{key}": str(params[key]) for key in ("dataset", "network")}
     if named.get("deepsky.weights") == "random":
         own["mlflow.note.content"] = _RANDOM_NOTE
     with store_errors():
         stored = client.create_run(
             experiment_id,
             tags={**own, **lineage_tags(lineage), **process_tags(), **named},
-            run_name=f"{dataset}-{network}",
+            run_name=name,
         )
         run = Run(client, stored.info.run_id)
         inputs = [
@@ -271,7 +277,7 @@ def _create(
         ]
         if inputs:
             client.log_inputs(run.run_id, inputs)
-    run.log_params({"dataset": dataset, "network": network, **params})
+    run.log_params(params)
     return run
 
 

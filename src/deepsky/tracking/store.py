@@ -7,7 +7,6 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -24,17 +23,6 @@ from deepsky.tracking.lineage import workspace_root
 _URI_VARIABLE = "MLFLOW_TRACKING_URI"
 _SQLITE = "sqlite:///"
 _SQLITE_WAIT_S = 20.0  # as long as MLflow itself waits for another writer
-
-
-@dataclass(frozen=True)
-class TrackingParams:
-    """Section ``tracking``.
-
-    Attributes:
-        experiment: name of the MLflow experiment that gets the runs.
-    """
-
-    experiment: str
 
 
 def project_root(start: Path | None = None) -> Path:

@@ -1,17 +1,15 @@
-"""A training that is an MLflow run: what the train stages share."""
+"""A training that is an MLflow run."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
 
 from deepsky.files import whole_folder
-from deepsky.tracking.runs import Run, run_key, training_run
-from deepsky.training.job import Job, describe, train
-
-# Facts that are tables or stand in the classes' own figures, not parameters to compare runs by.
-NOT_PARAMETERS = ("params", "class_counts", "classes")
+from deepsky.tracking.runs import Run, run_key, run_params, training_run
+from deepsky.training.job import Job
+from deepsky.training.record import describe, train
 
 
 def track_training(
@@ -19,9 +17,9 @@ def track_training(
     experiment: str,
     out: Path,
     *,
-    network: str,
+    split_params: Mapping[str, object],
     tags: Mapping[str, str],
-    draw: Callable[[Path], None] | None = None,
+    inputs: Sequence[Path],
 ) -> dict[str, float]:
     """Train, write the folder ``out`` whole, and log all of it as one run.
 
@@ -29,32 +27,29 @@ def track_training(
         job: what is trained.
         experiment: MLflow experiment.
         out: folder of the trained network.
-        network: a key of the registries; the job may call it otherwise.
+        split_params: what shaped the split; logged with the run.
         tags: more tags of the run.
-        draw: adds pictures to the folder of a trained network.
+        inputs: outputs of other DVC stages that the training reads.
 
     Returns:
-        The figures that were logged, see ``deepsky.training.job.train``.
+        The figures that were logged, see ``deepsky.training.record.train``.
 
     Raises:
         TrackingError: the store cannot be used.
         DataError: train or val holds no rows.
         ConfigError: the loss is no longer finite.
     """
-    facts = describe(job)
-    params = {key: value for key, value in facts.items() if key not in NOT_PARAMETERS} | facts["params"]
     with training_run(
         experiment=experiment,
-        dataset=job.dataset,
-        network=network,
-        label=job.network,
-        params=params,
+        name=job.run,
+        dataset=job.recipe.dataset,
+        network=job.recipe.network,
+        params=run_params(describe(job)) | {"split": split_params},
         tags={"weights": job.weights, **tags},
+        inputs=inputs,
     ) as run:
         with whole_folder(out) as folder:
             figures = train(job, folder, [LogEpochs(run)])
-            if draw:
-                draw(folder)
         run.log_metrics({name: figures[name] for name in ("training_s", "images_per_s", "kept_epoch")})
         run.log_artifact(out)
         run.finish_key(run_key(out))

@@ -1,98 +1,164 @@
-"""One dataset x network, fitted and written to a folder: what every train stage does, whatever it learns from."""
+"""One training: what is fitted, on what, and how the network that comes out answers."""
 
-import json
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import keras
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from deepsky.catalogue.decision_tree import COLUMNS
 from deepsky.datasets.packed import Packed
 from deepsky.errors import DataError
+from deepsky.networks.augment import MirrorBack, RandomView
 from deepsky.networks.heads import join
-from deepsky.training.features import ROWS_AT_ONCE, image_spec, predict_batches
-from deepsky.training.fit import SPLITS, Examples, FitParams, fit
-from deepsky.training.saved import ModelCard, save_network
-
-FLOAT_FORMAT = "%.6f"
+from deepsky.networks.params import AugmentParams
+from deepsky.networks.views import average_views, images_at_once, mean_of_views, refuse_oblong
+from deepsky.training.answers import check_views, swaps_of
+from deepsky.training.batches import TrainBatches
+from deepsky.training.examples import SPLITS, Examples, examples_of
+from deepsky.training.fit import Phase, fit_phases
+from deepsky.training.precision import mixed_precision
+from deepsky.training.predict import ROWS_AT_ONCE, predict_batches
+from deepsky.training.recipe import Recipe
+from deepsky.training.view_batches import ViewBatches
+from deepsky.training.view_features import ViewFeatures
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job(ABC):
-    """One training.
+class Job:
+    """One training of one recipe; ``build.make_job`` makes it.
+
+    It raises ConfigError for views that change what the dataset's images are, and DataError for quarter turns of
+    images that are not square or features of another number of test views.
 
     Attributes:
-        dataset: its name.
-        network: a key of the registries, or what the run calls it.
+        run: its name.
+        recipe: how the network learns.
+        own_head: whether the network ends in layers of its own.
         weights: what it started from; ``scratch`` where it drew them itself.
-        way: what of the network learns, and from what.
         packed: the dataset.
         split: ``train``, ``val`` or ``test`` of each row of the dataset, (n_rows,).
         front: image -> inputs of the tail; nothing in it trains.
         tail: inputs -> answer; trained in place.
-        params: how the tail is fitted.
-        settings: every parameter that shaped the result, nested as in params.yaml.
+        build_tail: builds the tail once more, alike.
+        phases: of the fit, one after the other.
+        top: the brightest pixel that the front gives; None: it has no bound.
+        views: what the front made of the images, where only a head learns; else None.
     """
 
-    dataset: str
-    network: str
+    run: str
+    recipe: Recipe
+    own_head: bool
     weights: Literal["imagenet", "custom", "random", "scratch"]
-    way: Literal["frozen", "fine_tune", "from_scratch"]
     packed: Packed
     split: npt.NDArray[np.str_]
     front: keras.Model
     tail: keras.Model
-    params: FitParams
-    settings: Mapping[str, Any]
+    build_tail: Callable[[], keras.Model]
+    phases: tuple[Phase, ...]
+    top: float | None
+    views: ViewFeatures | None = None
 
-    @abstractmethod
+    def __post_init__(self) -> None:
+        """Refuse views that the dataset's images do not allow, and features of other test views."""
+        check_views(self.recipe, self.packed.card)
+        refuse_oblong(self.recipe.test_views, self.packed.images.shape)
+        if self.views is not None and len(self.views.sides) != self.recipe.test_views:
+            problem = f"were seen from {len(self.views.sides)} sides, test_views is {self.recipe.test_views}"
+            raise DataError(f"features of {self.recipe.dataset}", problem, "run dvc repro to write them again")
+
+    def examples(self) -> Examples:
+        """Return what is learned from: the images, or their plain features."""
+        return examples_of(self.packed, self.split, None if self.views is None else self.views.plain)
+
+    def batches(self, recipe: Recipe, first_epoch: int = 0) -> TrainBatches:
+        """Return the train rows in steps.
+
+        Args:
+            recipe: of a phase.
+            first_epoch: whose order comes first; counts from 0.
+        """
+        if self.views is None:
+            return TrainBatches(self.examples(), recipe, first_epoch)
+        return ViewBatches(self.examples(), recipe, self.views, swaps_of(self.packed.card), first_epoch)
+
     def fit(self, callbacks: Sequence[keras.callbacks.Callback]) -> pd.DataFrame:
         """Train the tail; return the history, one row per epoch."""
+        learner, tail = self.prepared()
+        history = fit_phases(learner, tail, self.examples(), self.phases, self.batches, callbacks)
+        if tail is not self.tail:
+            self.tail.set_weights(tail.get_weights())
+        return history
 
-    @abstractmethod
+    def prepared(self) -> tuple[keras.Model, keras.Model]:
+        """Return the network that is fitted and the tail in it.
+
+        Under mixed precision this tail is a twin of the job's, which computes in 16 bits; its weights are float32 too.
+        """
+        if self.views is not None:
+            return self.tail, self.tail
+        if self.recipe.precision != "mixed":
+            return self._learner(self.tail), self.tail
+        with mixed_precision():
+            twin = self.build_tail()
+            twin.set_weights(self.tail.get_weights())
+            return self._learner(twin), twin
+
+    def _learner(self, tail: keras.Model) -> keras.Model:
+        """Return the network that is fitted: image -> answer, from random views in training."""
+        image, pixels = self.front.inputs[0], self.front.outputs[0]
+        if self.recipe.augment == AugmentParams():
+            return keras.Model(image, tail(pixels), name="learner")
+        view = RandomView(asdict(self.recipe.augment), self.recipe.seed, self.top, name="view")
+        pixels, mirrored = view(pixels)
+        answer, swaps = tail(pixels), list(swaps_of(self.packed.card))
+        if self.recipe.augment.flip and swaps != sorted(swaps):
+            answer = MirrorBack(swaps, name="mirror_back")([answer, mirrored])
+        return keras.Model(image, answer, name="learner")
+
     def answers(self) -> npt.NDArray[np.float32]:
         """Return what the whole network says of every distinct image, (n_images, n_outputs)."""
+        if self.views is None:
+            n_at_once = images_at_once(self.whole, self.recipe.batch_size)
+            return predict_batches(self.whole, self.packed.images, n_at_once)
+        return mean_of_views([self._of_features(side) for side in self.views.sides], swaps_of(self.packed.card))
 
     def plain_answers(self, images: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
         """Return the answers of some images from one view, (n, n_outputs); None where ``answers`` are just these."""
-        return None
+        if self.recipe.test_views == 1:
+            return None
+        if self.views is None:
+            core = join(self.front, self.tail, self.run)
+            return predict_batches(core, self.packed.images, self.recipe.batch_size, chosen=images)
+        return self._of_features(self.views.plain[images])
 
+    def _of_features(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return predict_batches(self.tail, features, max(ROWS_AT_ONCE, self.recipe.batch_size))
+
+    @cached_property
     def whole(self) -> keras.Model:
-        """Return the network to save: image -> answer."""
-        return join(self.front, self.tail, self.network)
+        """Return the network to save: image -> answer, the mean over the recipe's test views."""
+        core = join(self.front, self.tail, self.recipe.network)
+        return average_views(core, self.recipe.test_views, swaps_of(self.packed.card), self.recipe.network)
 
     def kept_epoch(self, history: pd.DataFrame) -> int:
-        """Return the epoch whose weights stayed."""
-        last = int(history["epoch"].iloc[-1])
-        return last if self.params.keep == "last" else int(history.loc[history["val_loss"].idxmin(), "epoch"])
+        """Return the epoch whose weights stayed: one of the last phase."""
+        own = history.iloc[sum(phase.recipe.epochs for phase in self.phases[:-1]) :]
+        last = int(own["epoch"].iloc[-1])
+        return last if self.recipe.keep == "last" else int(own.loc[own["val_loss"].idxmin(), "epoch"])
 
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureJob(Job):
-    """A tail that learns from what its front made of every image once.
-
-    Attributes:
-        inputs: the front's output for every distinct image, float32.
-    """
-
-    inputs: npt.NDArray[np.float32]
-
-    def fit(self, callbacks: Sequence[keras.callbacks.Callback]) -> pd.DataFrame:
-        """Train the tail."""
-        card, image = self.packed.card, self.packed.rows["image"].to_numpy(np.int64)
-        examples = Examples(self.inputs, image, self.packed.labels, self.split, n_classes=len(card.classes))
-        return fit(self.tail, examples, self.params, callbacks)
-
-    def answers(self) -> npt.NDArray[np.float32]:
-        """Predict from the inputs."""
-        return predict_batches(self.tail, self.inputs, max(ROWS_AT_ONCE, self.params.batch_size))
+    def summary(self, figures: Mapping[str, float]) -> str:
+        """Return one line about a training."""
+        measure = "val_accuracy" if self.packed.card.target == "class" else "val_rmse"
+        n_epochs = sum(phase.recipe.epochs for phase in self.phases)
+        return (
+            f"{self.run} ({self.recipe.network}, {self.weights} weights): {measure} {figures[measure]:.3f} "
+            f"at epoch {figures['kept_epoch']:.0f} of {n_epochs}, fitted in {figures['training_s']:.1f} s"
+        )
 
 
 def read_split(path: Path, packed: Packed) -> npt.NDArray[np.str_]:
@@ -112,112 +178,3 @@ def read_split(path: Path, packed: Packed) -> npt.NDArray[np.str_]:
         where = packed.rows["id"].iloc[unknown[0]]
         raise DataError(path, f"object {where} has the split {str(split[unknown[0]])!r}", remedy)
     return split
-
-
-def describe(job: Job) -> dict[str, Any]:
-    """Return run.json: parameters and facts, the same at every run; no times, hosts or run ids."""
-    card, labels = job.packed.card, job.packed.labels
-    counts = {
-        split: {name: int(((job.split == split) & (labels == code)).sum()) for code, name in enumerate(card.classes)}
-        for split in SPLITS
-    }
-    return {
-        "dataset": job.dataset,
-        "network": job.network,
-        "weights": job.weights,
-        "way": job.way,
-        "target": card.target,
-        "classes": list(card.classes),
-        "kind": card.kind,
-        "bands": list(card.bands),
-        "image_shape": list(job.packed.images.shape[1:]),
-        "n_images": len(job.packed.images),
-        "n_objects": len(job.packed.rows),
-        "n_skipped": card.n_skipped,
-        "n_dropped": sum(card.n_dropped.values()),
-        "crop_px": card.crop_px,
-        "denoise": card.denoise,
-        "denoise_strength": card.denoise_strength,
-        "n_parameters": job.front.count_params() + job.tail.count_params(),
-        "n_trained_parameters": int(sum(np.prod(weight.shape) for weight in job.tail.trainable_weights)),
-        "class_counts": counts,
-        "params": json.loads(json.dumps(job.settings)),
-    }
-
-
-def train(job: Job, folder: Path, callbacks: Sequence[keras.callbacks.Callback] = ()) -> dict[str, float]:
-    """Fit the tail and write model.h5, history.csv, predictions.csv (and predictions_plain.csv) and run.json.
-
-    Args:
-        job: what is trained.
-        folder: an empty folder.
-        callbacks: Keras' callbacks that watch the fit.
-
-    Returns:
-        ``training_s`` (seconds of the fit), ``images_per_s`` (training examples per second, over all epochs) and the
-        figures of the epoch whose weights were kept, ``kept_epoch``.
-
-    Raises:
-        DataError: train or val holds no rows, or an input is not finite.
-        ConfigError: the loss or a weight is no longer finite.
-    """
-    started = time.perf_counter()
-    history = job.fit(callbacks)
-    training_s = time.perf_counter() - started
-    kept_epoch = job.kept_epoch(history)
-    write_csv(history, folder / "history.csv")
-    _write_predictions(job, folder)
-    facts = describe(job) | {"n_epochs": len(history), "kept_epoch": kept_epoch}
-    (folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
-    save_network(folder / "model.h5", job.whole(), _model_card(job))
-    n_fitted = int((job.split == "train").sum()) * len(history)
-    kept = history.set_index("epoch").loc[kept_epoch].to_dict()
-    return {"training_s": training_s, "images_per_s": n_fitted / training_s, "kept_epoch": kept_epoch, **kept}
-
-
-def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write numbers with a fixed number of digits, so that equal results are equal bytes."""
-    table.to_csv(path, index=False, float_format=FLOAT_FORMAT, lineterminator="\n")
-
-
-def _write_predictions(job: Job, folder: Path) -> None:
-    """Write what the network says of every row, and of the test rows from one view where it takes the mean of many."""
-    image = job.packed.rows["image"].to_numpy(np.int64)
-    # Rows that share an image share its answer: predict once per image.
-    write_csv(_predictions(job, np.arange(len(image)), job.answers()[image]), folder / "predictions.csv")
-    test = np.flatnonzero(job.split == "test")
-    images, place = np.unique(image[test], return_inverse=True)
-    plain = job.plain_answers(images)
-    if plain is not None:
-        write_csv(_predictions(job, test, plain[place]), folder / "predictions_plain.csv")
-
-
-def _predictions(job: Job, rows: npt.NDArray[np.int64], answers: npt.NDArray[np.float32]) -> pd.DataFrame:
-    """Table id, split, label and the answers of some rows; of vote fractions also the truth."""
-    card, table = job.packed.card, job.packed.rows.iloc[rows]
-    left = pd.DataFrame({"id": table["id"], "split": job.split[rows], "label": table["label"]})
-    names = COLUMNS if card.target == "fractions" else card.classes
-    parts = [left, pd.DataFrame(answers, columns=[f"p_{name}" for name in names], index=left.index)]
-    if job.packed.fractions is not None:
-        truth = job.packed.fractions[rows]
-        parts.append(pd.DataFrame(truth, columns=[f"t_{name}" for name in names], index=left.index))
-    return pd.concat(parts, axis=1)
-
-
-def _model_card(job: Job) -> ModelCard:
-    spec, card = image_spec(job.packed), job.packed.card
-    return ModelCard(
-        dataset=job.dataset,
-        network=job.network,
-        weights=job.weights,
-        classes=card.classes,
-        kind=card.kind,
-        bands=card.bands,
-        colour_bands=card.colour_bands,
-        image_shape=spec.shape,
-        pixel_scale_arcsec=card.pixel_scale_arcsec,
-        crop_px=card.crop_px,
-        target=card.target,
-        denoise=card.denoise,
-        denoise_strength=card.denoise_strength,
-    )

@@ -9,8 +9,8 @@ import keras
 
 from deepsky.errors import ConfigError
 from deepsky.networks.heads import Answer, softmax_answer
-from deepsky.training.features import ROWS_AT_ONCE, predict_batches
 from deepsky.training.fit import Examples, FitParams, ScratchParams, fit
+from deepsky.training.predict import ROWS_AT_ONCE, predict_batches
 from deepsky.training.scores import score_heads
 
 P = TypeVar("P", bound=FitParams, contravariant=True)

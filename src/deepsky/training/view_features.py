@@ -12,14 +12,14 @@ import numpy.typing as npt
 from deepsky.datasets.packed import Packed
 from deepsky.errors import DataError
 from deepsky.files import whole_folder
-from deepsky.networks import BACKBONES, choose
 from deepsky.networks.augment import RandomView
-from deepsky.networks.backbone import Backbone, BackboneParams, build_features
+from deepsky.networks.backbone import Backbone, build_features
 from deepsky.networks.finetune import base_of
 from deepsky.networks.inputs import ImageSpec, colour_pixels, image_input
+from deepsky.networks.registry import find_backbone
 from deepsky.networks.views import views_of
-from deepsky.training.features import FeaturesParams, image_spec, predict_batches
-from deepsky.training.recipes import FrozenParams, check_views
+from deepsky.training.predict import image_spec, predict_batches
+from deepsky.training.recipe import ViewSpec
 
 # Views are drawn by step and row: another number of images per step would give other views.
 VIEW_BATCH = 32
@@ -49,47 +49,49 @@ class ViewFeatures:
 
 
 def write_views(
-    params: FrozenParams,
-    features: FeaturesParams,
+    network: str,
+    spec: ViewSpec,
     packed: Packed,
     weights_file: Path,
     images: npt.NDArray[np.int64],
     out: Path,
+    *,
+    batch_size: int,
 ) -> tuple[int, int, int]:
-    """Let the backbone see every image from each test view, and some of them from ``n_views`` random sides too.
+    """Let a frozen network see every image from each test view, and some of them from ``n_views`` random sides too.
 
     Args:
-        params: network, size, views and their seed.
-        features: images per step.
+        network: a backbone of the registry.
+        spec: size and views.
         packed: the dataset.
-        weights_file: of the backbone.
-        images: the distinct images that get views, ascending.
+        weights_file: of the network.
+        images: the distinct images that get random views, ascending.
         out: folder to write.
+        batch_size: images per step.
 
     Returns:
-        The shape of the views: (n_views, n_viewed, n_features).
+        The shape of the random views: (n_views, n_viewed, n_features).
 
     Raises:
-        DataError: a feature is not finite.
-        ConfigError: the input size is too small for the architecture, or views change what the images show.
-        DataError: quarter turns of images that are not square.
+        DataError: a feature is not finite, or quarter turns of images that are not square.
+        ConfigError: the input size is too small for the architecture.
         WeightsError: the weights cannot be read or do not fit.
     """
-    check_views(params, packed.card)
-    backbone, spec = choose(BACKBONES, params.network), image_spec(packed)
-    front = build_features(backbone, spec, BackboneParams(params.input_size_px), weights_file, fast=True)
-    viewer = _build_viewer(backbone, spec, params, base_of(front))
-    shape = (params.n_views, len(images), front.output_shape[1])
+    backbone, image = find_backbone(network), image_spec(packed)
+    front = build_features(backbone, image, spec.input_size_px, weights_file, fast=True)
+    images = images if spec.n_views else images[:0]
+    shape = (spec.n_views, len(images), front.output_shape[1])
     with whole_folder(out) as folder:
-        sides = _create(folder / "sides.npy", (params.test_views, len(packed.images), front.output_shape[1]))
-        for number, side in enumerate(views_of(packed.images, params.test_views)):
-            sides[number] = predict_batches(front, side, features.batch_size)
+        sides = _create(folder / "sides.npy", (spec.test_views, len(packed.images), front.output_shape[1]))
+        for number, side in enumerate(views_of(packed.images, spec.test_views)):
+            sides[number] = predict_batches(front, side, batch_size)
             _check_finite(sides[number], np.arange(len(side)), out)
         sides.flush()
         np.save(folder / "viewed.npy", images, allow_pickle=False)
         views = _create(folder / "views.npy", shape)
         mirrored = np.zeros(shape[:2], bool)
-        for number in range(params.n_views):
+        viewer = _build_viewer(backbone, image, spec, base_of(front)) if spec.n_views else None
+        for number in range(spec.n_views):
             seen = predict_batches(viewer, packed.images, VIEW_BATCH, chosen=images)
             _check_finite(seen, images, out)
             views[number], mirrored[number] = seen[:, :-1], seen[:, -1] > 0.5
@@ -129,11 +131,11 @@ class _AlwaysRandomView(RandomView):
         return super().call(pixels, training=True)
 
 
-def _build_viewer(backbone: Backbone, spec: ImageSpec, params: FrozenParams, base: keras.Model) -> keras.Model:
+def _build_viewer(backbone: Backbone, spec: ImageSpec, views: ViewSpec, base: keras.Model) -> keras.Model:
     """Build image -> features of a random view, and in one more column 1 where it is a mirror image."""
     image = image_input(spec)
-    pixels = colour_pixels(image, spec, params.input_size_px)
-    view, mirrored = _AlwaysRandomView(asdict(params.augment), params.seed, 255.0, name="view")(pixels)
+    pixels = colour_pixels(image, spec, views.input_size_px)
+    view, mirrored = _AlwaysRandomView(asdict(views.augment), views.seed, 255.0, name="view")(pixels)
     maps = base(backbone.scale(view), training=False)
     pooled = keras.layers.GlobalAveragePooling2D(name="average")(maps)
     flag = keras.layers.Reshape((1,), name="mirrored")(mirrored)

@@ -1,0 +1,82 @@
+"""The literal registries of networks: a name -> the module that holds it, imported on demand.
+
+So the code of a network concerns only the runs that use it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from deepsky.errors import ConfigError
+
+if TYPE_CHECKING:
+    from deepsky.networks.backbone import Backbone
+    from deepsky.networks.heads import BuildTail
+
+# With weights from ImageNet: under a head that learns on their cached features, fine-tuned, or from scratch.
+BACKBONES = {
+    "mobilenet": "deepsky.networks.mobilenet:BACKBONE",
+    "resnet50": "deepsky.networks.resnet:RESNET50",
+    "resnet101": "deepsky.networks.resnet:RESNET101",
+    "resnet152": "deepsky.networks.resnet:RESNET152",
+    "densenet121": "deepsky.networks.densenet:DENSENET121",
+    "densenet169": "deepsky.networks.densenet:DENSENET169",
+    "densenet201": "deepsky.networks.densenet:DENSENET201",
+    "vgg16": "deepsky.networks.vgg16:BACKBONE",
+    "xception": "deepsky.networks.xception:BACKBONE",
+}
+# From random weights, with a head of their own.
+SCRATCH = {
+    "cnn_small": "deepsky.networks.cnn_small:build_tail",
+    "alexnet": "deepsky.networks.alexnet:build_tail",
+    "resnet18": "deepsky.networks.resnet:build_tail18",
+    "resnet34": "deepsky.networks.resnet:build_tail34",
+    "regression_512": "deepsky.networks.regression_cnns:build_tail_512",
+    "regression_96_64": "deepsky.networks.regression_cnns:build_tail_96_64",
+    "galaxy10_model_1": "deepsky.networks.galaxy10_cnns:build_tail_1",
+    "galaxy10_model_2": "deepsky.networks.galaxy10_cnns:build_tail_2",
+}
+
+
+def known_networks() -> tuple[str, ...]:
+    """Return the names of all networks."""
+    return (*BACKBONES, *SCRATCH)
+
+
+def module_of(network: str) -> str:
+    """Return the module that holds a network.
+
+    Raises:
+        ConfigError: there is no such network.
+    """
+    place = {**BACKBONES, **SCRATCH}.get(network)
+    if place is None:
+        raise ConfigError(f"network {network}", "is unknown", f"choose one of: {', '.join(known_networks())}")
+    return place.partition(":")[0]
+
+
+def find_backbone(network: str) -> "Backbone":
+    """Return a network that has pretrained weights.
+
+    Raises:
+        ConfigError: there is no such network, or it has none.
+    """
+    if network in SCRATCH:
+        problem = "has no pretrained weights"
+        raise ConfigError(f"network {network}", problem, f"choose one of: {', '.join(BACKBONES)}; or start: scratch")
+    found: Backbone = _load(network, BACKBONES)
+    return found
+
+
+def find_scratch(network: str) -> "BuildTail":
+    """Return what builds a network that has no pretrained weights.
+
+    Raises:
+        ConfigError: there is no such network.
+    """
+    found: BuildTail = _load(network, SCRATCH)
+    return found
+
+
+def _load(network: str, registry: dict[str, str]) -> Any:
+    module = module_of(network)
+    return getattr(import_module(module), registry[network].partition(":")[2])

@@ -1,0 +1,75 @@
+"""What is learned from: inputs, what each row shows and what there is to learn of it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deepsky.datasets.packed import Packed
+from deepsky.errors import DataError
+
+SPLITS = ("train", "val", "test")
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows with their inputs; several rows may share one input.
+
+    Attributes:
+        inputs: (n_images, height, width, channel), uint8 or float32, usually a memory map; or features of the images,
+            (n_images, n_features).
+        image: which input each row shows, (n_rows,), int64.
+        targets: one-hot class or vote fractions of each row, (n_rows, n_outputs), float32.
+        split: ``train``, ``val`` or ``test`` of each row, (n_rows,).
+    """
+
+    inputs: Array
+    image: npt.NDArray[np.int64]
+    targets: npt.NDArray[np.float32]
+    split: npt.NDArray[np.str_]
+
+    def rows(self, split: str) -> npt.NDArray[np.int64]:
+        """Return the rows of one split."""
+        return np.flatnonzero(self.split == split)
+
+    def inputs_of(self, rows: npt.NDArray[np.int64]) -> Array:
+        """Return a copy of the inputs of some rows."""
+        return np.asarray(self.inputs[self.image[rows]])
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Return the class index of each row, (n_rows,)."""
+        return self.targets.argmax(axis=1)
+
+    def check(self, *, needs_val: bool) -> None:
+        """Refuse what nothing can be learned from.
+
+        Args:
+            needs_val: whether something is chosen by the val rows; else there may be none.
+
+        Raises:
+            DataError: a split holds no rows that the fit needs.
+        """
+        for split in ("train", "val") if needs_val else ("train",):
+            if not len(self.rows(split)):
+                raise DataError(
+                    f"split {split}", "holds no rows", "give more objects, or other fractions in params.yaml: split"
+                )
+
+
+def examples_of(packed: Packed, split: npt.NDArray[np.str_], features: Array | None = None) -> Examples:
+    """Return the rows of a dataset with what there is to learn of each.
+
+    Args:
+        packed: the dataset.
+        split: ``train``, ``val`` or ``test`` of each row.
+        features: what is learned from in place of the images, n_images first.
+    """
+    if packed.fractions is not None:
+        targets = np.asarray(packed.fractions)
+    else:
+        targets = np.eye(len(packed.card.classes), dtype=np.float32)[packed.labels]
+    inputs = packed.images if features is None else features
+    return Examples(inputs, packed.rows["image"].to_numpy(np.int64), targets, split)

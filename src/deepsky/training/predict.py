@@ -1,0 +1,51 @@
+"""Predict on the images of a dataset, which need not fit into memory."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from deepsky.datasets.packed import Packed
+from deepsky.networks.inputs import ImageSpec
+
+ROWS_AT_ONCE = 256  # of features, where nothing else says how many
+
+
+def image_spec(packed: Packed) -> ImageSpec:
+    """Return what a network must know of a dataset's pixels."""
+    height, width, channel = packed.images.shape[1:]
+    return ImageSpec((height, width, channel), packed.card.kind, packed.card.bands, packed.card.colour_bands)
+
+
+def predict_batches(
+    model: keras.Model,
+    images: npt.NDArray[Any],
+    batch_size: int,
+    *,
+    chosen: npt.NDArray[np.int64] | None = None,
+) -> npt.NDArray[np.float32]:
+    """Predict on images that need not fit into memory.
+
+    Under TensorFlow ``keras.Model.predict`` goes through tf.data, whose tuner may keep it for as long again as it took
+    (see docs/decisions/0011).
+
+    Args:
+        model: takes (n, *images.shape[1:]).
+        images: array or memory map, n first.
+        batch_size: images per step.
+        chosen: which images; None: all.
+
+    Returns:
+        Float32, (n, *model.output_shape[1:]).
+    """
+    n_images = len(images if chosen is None else chosen)
+    n_at_once = max(1, min(batch_size, n_images))
+    result = np.empty((n_images, *model.output_shape[1:]), np.float32)
+    for start in range(0, n_images, n_at_once):
+        rows = slice(start, start + n_at_once)
+        part = images[rows] if chosen is None else images[chosen[rows]]
+        # The last batch is filled up: another size would be compiled anew.
+        filled = np.pad(part, [(0, n_at_once - len(part)), *[(0, 0)] * (part.ndim - 1)], mode="edge")
+        result[rows] = model.predict_on_batch(filled)[: len(part)]
+    return result

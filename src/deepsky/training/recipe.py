@@ -1,0 +1,227 @@
+"""A recipe: one dataset, one network and how it learns. It reads params.yaml's keys and needs no Keras."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from deepsky.networks.params import AugmentParams
+
+Learn = Literal["head", "all"] | int
+Start = Literal["pretrained", "scratch"]
+Answer = Literal["softmax", "sigmoid", "tree"]
+MAX_VIEWS = 64
+# What no training needs more of; larger numbers are slips of the keyboard.
+MAX_EPOCHS, MAX_BATCH, MAX_UNITS, MAX_RATE = 100_000, 65_536, 65_536, 1_000.0
+
+# Which keys matter to which recipes. A recipe neither logs nor depends on the others.
+_ALWAYS = (
+    "dataset", "network", "start", "learn", "answer", "input_size_px", "test_views", "seed", "optimizer",
+    "learning_rate", "schedule", "weight_decay", "momentum", "batch_size", "epochs", "patience", "keep",
+)  # fmt: skip
+_CLASSES_ONLY = ("class_weights", "label_smoothing")
+_HEAD = ("hidden_units", "activation", "dropout", "batch_norm", "l2", "n_views")
+_PIXELS = ("augment", "mixup", "precision")
+_BACKBONE_LEARNS = ("hidden_units", "dropout")
+_FROM_PRETRAINED = ("norm", "head_epochs", "head_learning_rate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """The search that a run's numbers come from.
+
+    Attributes:
+        study: its name.
+        trial: number of the trial in it.
+        run: the run that was searched from, and with which this one is compared.
+    """
+
+    study: str
+    trial: int
+    run: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewSpec:
+    """What a frozen network is shown of a dataset: heads that learn from the same share its features.
+
+    Attributes:
+        input_size_px: side of the square the images are resized to.
+        test_views: how many rotated and mirrored views of every image.
+        n_views: how many random views of every training image; augment and seed say which.
+        augment: how far they stray.
+        seed: of the random views; 0 where there are none.
+    """
+
+    input_size_px: int
+    test_views: int = 1
+    n_views: int = 0
+    augment: AugmentParams = AugmentParams()
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """Return the name of its folder."""
+        plain = f"{self.input_size_px}px"
+        if self == ViewSpec(input_size_px=self.input_size_px):
+            return plain
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return f"{plain}-{self.test_views}x{self.n_views}-{digest[:8]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How one network learns one dataset: the keys of ``train``, ``networks.NETWORK`` and ``runs.RUN``.
+
+    Attributes:
+        dataset: name of a dataset.
+        network: a key of the registries.
+        start: where the weights come from: ``pretrained`` or ``scratch`` (random, drawn from the seed).
+        learn: what of the network learns: the ``head`` alone, on cached features; the last N blocks; or ``all``.
+        answer: ``softmax`` for classes; for vote fractions ``tree`` (sums hold) or ``sigmoid`` (each by itself).
+        input_size_px: side of the square the images are resized to.
+        hidden_units: width of each hidden layer between the network and its answer; none: a softmax regression.
+        activation: of the hidden layers; where more than the head learns it is relu.
+        dropout: share of each hidden layer's outputs left out in training. Without hidden layers that of the pooled
+            features where more than the head learns, else it does nothing.
+        batch_norm: whether each hidden layer is normalised before its activation.
+        l2: this times the sum of the head's squared kernels is added to the loss.
+        augment: how the training images are changed: anew in every epoch, or once for cached views.
+        n_views: of a head: cached random views of each training image. Each epoch draws one of them, or the plain
+            image as often as each. 0: the plain one, always.
+        test_views: rotated and mirrored views whose answers are averaged when the network is used; 1: the plain one.
+        norm: of a pretrained network that learns: ``batch`` normalises by the batch and lets its statistics move,
+            ``inference`` keeps the pretrained ones.
+        head_epochs: of a pretrained network that learns: passes before ``epochs`` in which only its head does.
+        head_learning_rate: step size in these passes, constant.
+        mixup: alpha of the Beta distribution by which pairs of training images are blended; 0: none.
+        precision: ``mixed`` computes in 16 bits in training; weights and answers stay in 32.
+        class_weights: ``balanced``: every class weighs the same in the loss, however many training rows it has.
+        label_smoothing: how much of each label is spread over all classes, in training only.
+        seed: of initial weights, dropout, views and the order of the examples.
+        optimizer: whose update rule.
+        learning_rate: its step size, at the first step.
+        schedule: ``constant``; ``cosine`` from learning_rate down to 0 at the last step; or ``one_cycle``, which first
+            rises to learning_rate, for 30 % of the steps.
+        weight_decay: of ``adamw``; the other optimizers have none.
+        momentum: of ``sgd``; the other optimizers have their own.
+        batch_size: examples per step.
+        epochs: passes over the training examples, at most.
+        patience: stop after this many epochs without a better val_loss; None: never.
+        keep: whose weights stay: the ``last`` epoch's, or the ``best`` one's by val_loss.
+        origin: the search that found these numbers; None where nobody searched.
+    """
+
+    dataset: str
+    network: str
+    start: Start = "pretrained"
+    learn: Learn = "head"
+    answer: Answer = "softmax"
+    input_size_px: int = 128
+    hidden_units: tuple[int, ...] = (1024, 1024, 512)
+    activation: Literal["relu", "elu", "gelu", "selu", "silu", "tanh"] = "relu"
+    dropout: float = 0.0
+    batch_norm: bool = False
+    l2: float = 0.0
+    augment: AugmentParams = AugmentParams()
+    n_views: int = 0
+    test_views: Literal[1, 2, 4, 8] = 1
+    norm: Literal["batch", "inference"] = "batch"
+    head_epochs: int = 2
+    head_learning_rate: float = 1e-3
+    mixup: float = 0.0
+    precision: Literal["float32", "mixed"] = "float32"
+    class_weights: Literal["none", "balanced"] = "none"
+    label_smoothing: float = 0.0
+    seed: int = 1
+    optimizer: Literal["adam", "adamw", "adamax", "sgd"] = "adam"
+    learning_rate: float = 1e-3
+    schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
+    weight_decay: float = 0.004
+    momentum: float = 0.9
+    batch_size: int = 32
+    epochs: int = 10
+    patience: int | None = None
+    keep: Literal["last", "best"] = "best"
+    origin: Origin | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what Keras would fail on, or silently do nothing with."""
+        check_values({field.name: getattr(self, field.name) for field in fields(self)})
+        if self.start == "scratch" and self.learn != "all":
+            raise ValueError(f"start: scratch draws the whole network, so learn {self.learn} would keep it random")
+        if self.answer != "softmax" and (self.class_weights != "none" or self.label_smoothing):
+            raise ValueError(f"answer {self.answer} has no classes: set class_weights: none and label_smoothing: 0")
+
+    @property
+    def of_head(self) -> bool:
+        """Tell whether only a head learns, on cached features."""
+        return self.learn == "head"
+
+    @property
+    def views(self) -> ViewSpec:
+        """Return what of the images its head learns from."""
+        random = {"augment": self.augment, "seed": self.seed} if self.n_views else {}
+        return ViewSpec(input_size_px=self.input_size_px, test_views=self.test_views, n_views=self.n_views, **random)
+
+    @property
+    def chooses(self) -> bool:
+        """Tell whether the val rows choose something: the epoch that is kept, or when to stop."""
+        return self.keep == "best" or self.patience is not None
+
+    def settings(self, *, own_head: bool) -> dict[str, Any]:
+        """Return what shapes the result, as params.yaml and JSON hold it.
+
+        Args:
+            own_head: whether the network ends in layers of its own.
+        """
+        names = applying(self.start, self.learn, self.answer, self.n_views, own_head=own_head)
+        values = {name: value for name, value in asdict(self).items() if name in names}
+        values["origin"] = asdict(self)["origin"]
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items() if name != "origin" or v}
+
+
+def applying(start: Start, learn: Learn, answer: Answer, n_views: int, *, own_head: bool) -> frozenset[str]:
+    """Return the keys that have an effect.
+
+    Args:
+        start: of the recipe; learn, answer and n_views likewise.
+        own_head: whether the network ends in layers of its own, and so takes no hidden layers.
+    """
+    names = set(_ALWAYS)
+    if answer == "softmax":
+        names |= set(_CLASSES_ONLY)
+    if learn == "head":
+        names |= set(_HEAD) | ({"augment"} if n_views else set())
+    else:
+        names |= set(_PIXELS) | (set() if own_head else set(_BACKBONE_LEARNS))
+        names |= set(_FROM_PRETRAINED) if start == "pretrained" else set()
+    return frozenset(names)
+
+
+def check_values(values: Mapping[str, Any]) -> None:
+    """Refuse values that no recipe may have.
+
+    Raises:
+        ValueError: names the key, its value and what is allowed.
+    """
+    for name, least, most in (
+        ("seed", 0, 2**32 - 1), ("input_size_px", 8, 1024), ("epochs", 1, MAX_EPOCHS), ("batch_size", 1, MAX_BATCH),
+        ("n_views", 0, MAX_VIEWS), ("head_epochs", 0, MAX_EPOCHS), ("l2", 0, MAX_RATE), ("weight_decay", 0, MAX_RATE),
+        ("mixup", 0, 10),
+    ):  # fmt: skip
+        if not least <= values[name] <= most:  # so that NaN fails too
+            raise ValueError(f"{name} must lie between {least:g} and {most:g}, not {values[name]}")
+    for name in ("learning_rate", "head_learning_rate"):
+        if not 0 < values[name] <= MAX_RATE:
+            raise ValueError(f"{name} must lie above 0 and not above {MAX_RATE:g}, not {values[name]}")
+    for name in ("dropout", "label_smoothing", "momentum"):
+        if not 0 <= values[name] < 1:
+            raise ValueError(f"{name} {values[name]} does not lie in [0, 1)")
+    if any(not 1 <= units <= MAX_UNITS for units in values["hidden_units"]):
+        raise ValueError(f"hidden_units {list(values['hidden_units'])} must all lie between 1 and {MAX_UNITS}")
+    if values["patience"] is not None and not 1 <= values["patience"] <= MAX_EPOCHS:
+        raise ValueError(f"patience {values['patience']} does not lie between 1 and {MAX_EPOCHS}; null means never")
+    if values["learn"] not in ("head", "all") and not 1 <= values["learn"] <= 1000:
+        raise ValueError(f"learn {values['learn']} must be head, all, or how many of the last blocks learn (1 or more)")

@@ -1,0 +1,131 @@
+"""What a training leaves behind: the network, its history, its predictions and the facts about it."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from deepsky.catalogue.decision_tree import COLUMNS
+from deepsky.training.examples import SPLITS
+from deepsky.training.job import Job
+from deepsky.training.predict import image_spec
+from deepsky.training.saved import ModelCard, save_network
+
+FLOAT_FORMAT = "%.6f"
+
+
+def describe(job: Job) -> dict[str, Any]:
+    """Return run.json: parameters and facts, the same at every run; no times, hosts or run ids."""
+    card, labels = job.packed.card, job.packed.labels
+    counts = {
+        split: {name: int(((job.split == split) & (labels == code)).sum()) for code, name in enumerate(card.classes)}
+        for split in SPLITS
+    }
+    return {
+        "run": job.run,
+        "dataset": job.recipe.dataset,
+        "network": job.recipe.network,
+        "weights": job.weights,
+        "start": job.recipe.start,
+        "learn": job.recipe.learn,
+        "target": card.target,
+        "classes": list(card.classes),
+        "kind": card.kind,
+        "bands": list(card.bands),
+        "image_shape": list(job.packed.images.shape[1:]),
+        "n_images": len(job.packed.images),
+        "n_objects": len(job.packed.rows),
+        "n_skipped": card.n_skipped,
+        "n_dropped": sum(card.n_dropped.values()),
+        "crop_px": card.crop_px,
+        "denoise": card.denoise,
+        "denoise_strength": card.denoise_strength,
+        "n_parameters": job.front.count_params() + job.tail.count_params(),
+        "n_trained_parameters": int(sum(np.prod(weight.shape) for weight in job.tail.trainable_weights)),
+        "class_counts": counts,
+        "params": job.recipe.settings(own_head=job.own_head),
+    }
+
+
+def train(job: Job, folder: Path, callbacks: Sequence[keras.callbacks.Callback] = ()) -> dict[str, float]:
+    """Fit the tail and write model.h5, history.csv, predictions.csv (and predictions_plain.csv) and run.json.
+
+    Args:
+        job: what is trained.
+        folder: an empty folder.
+        callbacks: Keras' callbacks that watch the fit.
+
+    Returns:
+        ``training_s`` (seconds of the fit), ``images_per_s`` (training examples per second, over all epochs) and the
+        figures of the epoch whose weights were kept, ``kept_epoch``.
+
+    Raises:
+        DataError: train or val holds no rows, or an input is not finite.
+        ConfigError: the loss or a weight is no longer finite.
+    """
+    started = time.perf_counter()
+    history = job.fit(callbacks)
+    training_s = time.perf_counter() - started
+    kept_epoch = job.kept_epoch(history)
+    write_csv(history, folder / "history.csv")
+    _write_predictions(job, folder)
+    facts = describe(job) | {"n_epochs": len(history), "kept_epoch": kept_epoch}
+    (folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
+    save_network(folder / "model.h5", job.whole, _model_card(job))
+    n_fitted = int((job.split == "train").sum()) * len(history)
+    kept = history.set_index("epoch").loc[kept_epoch].to_dict()
+    return {"training_s": training_s, "images_per_s": n_fitted / training_s, "kept_epoch": kept_epoch, **kept}
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write numbers with a fixed number of digits, so that equal results are equal bytes."""
+    table.to_csv(path, index=False, float_format=FLOAT_FORMAT, lineterminator="\n")
+
+
+def _write_predictions(job: Job, folder: Path) -> None:
+    """Write what the network says of every row, and of the test rows from one view where it takes the mean of many."""
+    image = job.packed.rows["image"].to_numpy(np.int64)
+    # Rows that share an image share its answer: predict once per image.
+    write_csv(_predictions(job, np.arange(len(image)), job.answers()[image]), folder / "predictions.csv")
+    test = np.flatnonzero(job.split == "test")
+    images, place = np.unique(image[test], return_inverse=True)
+    plain = job.plain_answers(images)
+    if plain is not None:
+        write_csv(_predictions(job, test, plain[place]), folder / "predictions_plain.csv")
+
+
+def _predictions(job: Job, rows: npt.NDArray[np.int64], answers: npt.NDArray[np.float32]) -> pd.DataFrame:
+    """Table id, split, label and the answers of some rows; of vote fractions also the truth."""
+    card, table = job.packed.card, job.packed.rows.iloc[rows]
+    left = pd.DataFrame({"id": table["id"], "split": job.split[rows], "label": table["label"]})
+    names = COLUMNS if card.target == "fractions" else card.classes
+    parts = [left, pd.DataFrame(answers, columns=[f"p_{name}" for name in names], index=left.index)]
+    if job.packed.fractions is not None:
+        truth = job.packed.fractions[rows]
+        parts.append(pd.DataFrame(truth, columns=[f"t_{name}" for name in names], index=left.index))
+    return pd.concat(parts, axis=1)
+
+
+def _model_card(job: Job) -> ModelCard:
+    spec, card = image_spec(job.packed), job.packed.card
+    return ModelCard(
+        dataset=job.recipe.dataset,
+        network=job.recipe.network,
+        weights=job.weights,
+        classes=card.classes,
+        kind=card.kind,
+        bands=card.bands,
+        colour_bands=card.colour_bands,
+        image_shape=spec.shape,
+        pixel_scale_arcsec=card.pixel_scale_arcsec,
+        crop_px=card.crop_px,
+        target=card.target,
+        denoise=card.denoise,
+        denoise_strength=card.denoise_strength,
+    )
