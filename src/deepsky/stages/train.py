@@ -47,17 +47,13 @@ def run(
     views = read_views(features / recipe.views.name, len(opened.images)) if recipe.of_head else None
     job = make_job(name, recipe, opened, read_split(split, opened), weights=weights, views=views)
     origin = recipe.origin
+    own = [folder for folder, read in ((features, recipe.of_head), (weights, recipe.start == "pretrained")) if read]
     figures = track_training(
         job,
         experiment,
         out,
         split_params=split_params,
         tags=origin_tags(experiment, origin.study, origin.trial) if origin else {},
-        inputs=[
-            packed,
-            split,
-            *([features] if recipe.of_head else []),
-            *([weights] if recipe.start == "pretrained" else []),
-        ],
+        inputs=[packed, split, *own],
     )
     print(job.summary(figures))

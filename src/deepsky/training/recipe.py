@@ -11,6 +11,7 @@ from deepsky.networks.params import AugmentParams
 Learn = Literal["head", "all"] | int
 Start = Literal["pretrained", "scratch"]
 Answer = Literal["softmax", "sigmoid", "tree"]
+PLAIN = AugmentParams()
 MAX_VIEWS = 64
 # What no training needs more of; larger numbers are slips of the keyboard.
 MAX_EPOCHS, MAX_BATCH, MAX_UNITS, MAX_RATE = 100_000, 65_536, 65_536, 1_000.0
@@ -57,7 +58,7 @@ class ViewSpec:
     input_size_px: int
     test_views: int = 1
     n_views: int = 0
-    augment: AugmentParams = AugmentParams()
+    augment: AugmentParams = PLAIN
     seed: int = 0
 
     @property
@@ -124,7 +125,7 @@ class Recipe:
     dropout: float = 0.0
     batch_norm: bool = False
     l2: float = 0.0
-    augment: AugmentParams = AugmentParams()
+    augment: AugmentParams = PLAIN
     n_views: int = 0
     test_views: Literal[1, 2, 4, 8] = 1
     norm: Literal["batch", "inference"] = "batch"
@@ -186,7 +187,10 @@ def applying(start: Start, learn: Learn, answer: Answer, n_views: int, *, own_he
     """Return the keys that have an effect.
 
     Args:
-        start: of the recipe; learn, answer and n_views likewise.
+        start: of the recipe.
+        learn: of the recipe.
+        answer: of the recipe.
+        n_views: of the recipe.
         own_head: whether the network ends in layers of its own, and so takes no hidden layers.
     """
     names = set(_ALWAYS)
