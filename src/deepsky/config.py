@@ -1,95 +1,94 @@
-"""One params.yaml section -> one frozen dataclass. The dataclass lives beside the code that it configures."""
+"""YAML -> frozen dataclasses, refusing whatever does not fit exactly; all that is wrong is told at once."""
 
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.events import AliasEvent
 
-from deepsky.errors import ConfigError
+from deepsky.errors import ConfigError, ConfigErrors
 
 PARAMS = Path("params.yaml")
-SECTIONS = (
-    "on_bad_file", "catalogue", "archive", "download", "frames", "images", "datasets", "split",
-    "weights", "backbones", "features", "train", "scratch", "simulate", "collections", "recipes",
-    "tune", "tuned", "tracking",
-)  # fmt: skip
-WAYS = ("frozen", "fine_tune", "from_scratch")  # of section recipes
-T = TypeVar("T")
+_WORDS = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
 
 
-def read_section(section: str, kind: type[T], path: Path = PARAMS) -> T:
-    """Read one section of params.yaml into its dataclass.
-
-    Args:
-        section: dotted path of the section, for example ``frames.sdss``; empty for the whole file.
-        kind: the frozen dataclass that describes it; lists become tuples.
-        path: the YAML file.
+def read_yaml(path: Path = PARAMS) -> dict[str, Any]:
+    """Return a YAML file's mapping as plain dicts, lists and scalars; an empty file is an empty mapping.
 
     Raises:
-        ConfigError: file or section missing, a key unknown, missing or of the wrong type.
-    """
-    return build(read_yaml(section, path), kind, f"{path}: {section}")
-
-
-def read_choice(section: str, choices: tuple[str, ...], path: Path = PARAMS) -> str:
-    """Read one word of params.yaml that must be one of ``choices``.
-
-    Raises:
-        ConfigError: the key is missing or its value unknown.
-    """
-    value = read_yaml(section, path)
-    if value not in choices:
-        raise ConfigError(f"{path}: {section}", f"{value!r} is unknown", f"choose one of: {', '.join(choices)}")
-    return str(value)
-
-
-def read_yaml(section: str = "", path: Path = PARAMS) -> Any:
-    """Return one section of params.yaml as plain dicts, lists and scalars.
-
-    Raises:
-        ConfigError: the file cannot be read or parsed, or has no such section.
+        ConfigError: the file cannot be read or parsed, has a key twice, or shares values by an alias.
     """
     try:
         value = YAML(typ="safe").load(path)
-    except OSError as error:
-        raise ConfigError(path, f"cannot be read ({error.strerror})", "run from the project's root") from error
+        aliases = [event for event in YAML().parse(path.read_text(encoding="utf-8")) if isinstance(event, AliasEvent)]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is not UTF-8"
+        raise ConfigError(path, f"cannot be read ({reason})", "run from the project's root") from error
+    except DuplicateKeyError as error:
+        line = error.problem_mark.line + 1
+        key = str(error.problem).partition("duplicate key ")[2].partition(" with")[0].strip("'\"")
+        raise ConfigError(
+            f"{path}, line {line}", f"{key!r} stands there twice", "give each a name of its own"
+        ) from error
     except YAMLError as error:
         raise ConfigError(path, f"is not valid YAML: {error}", "mend that line") from error
-    for key in value if isinstance(value, dict) else ():
-        if key not in SECTIONS:
-            raise ConfigError(path, f"{key!r} is unknown", f"known keys: {', '.join(SECTIONS)}")
-    for key in filter(None, section.split(".")):
-        if not isinstance(value, dict) or key not in value:
-            known = ", ".join(value) if isinstance(value, dict) else "nothing"
-            raise ConfigError(f"{path}: {section}", f"{key!r} is missing", f"choose one of: {known}")
-        value = value[key]
-    return value
-
-
-def read_entries(section: str, path: Path = PARAMS) -> dict[str, Any]:
-    """Return a section whose keys are names that the user chooses.
-
-    Raises:
-        ConfigError: the section is missing or no mapping.
-    """
-    value = read_yaml(section, path)
+    if aliases:
+        where = f"{path}, line {aliases[0].start_mark.line + 1}"
+        problem = f"alias *{aliases[0].anchor} shares a value, which dvc exp run -S would change in one place only"
+        raise ConfigError(where, problem, "write the value out, or put it under train, from which all runs inherit")
+    if value is None:
+        return {}
     if not isinstance(value, dict):
-        raise ConfigError(f"{path}: {section}", f"{value!r} is not a mapping", "write {} where there is no entry")
+        raise ConfigError(path, "is not a mapping", "write it as section: lines")
     return value
 
 
-def read_recipes(path: Path = PARAMS) -> dict[str, dict[str, Any]]:
-    """Return section ``recipes`` as it is written, way -> name -> entry.
+class Problems:
+    """Collects what is wrong, to tell all of it at once."""
 
-    Raises:
-        ConfigError: a way is missing, unknown or no mapping.
-    """
-    for way in read_entries("recipes", path):
-        if way not in WAYS:
-            raise ConfigError(f"{path}: recipes", f"{way!r} is unknown", f"known ways: {', '.join(WAYS)}")
-    return {way: read_entries(f"recipes.{way}", path) for way in WAYS}
+    def __init__(self) -> None:
+        """Nothing is wrong yet."""
+        self.errors: list[ConfigError] = []
+
+    def add(self, where: str, problem: str, remedy: str) -> None:
+        """Note one."""
+        self._note([ConfigError(where, problem, remedy)])
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Note the errors that the block raises, and go on behind it."""
+        try:
+            yield
+        except ConfigErrors as error:
+            self._note(error.errors)
+        except ConfigError as error:
+            self._note([error])
+
+    def _note(self, errors: Sequence[ConfigError]) -> None:
+        """Keep those that are not there yet: what many runs inherit is wrong once."""
+        known = set(map(str, self.errors))
+        self.errors += [error for error in errors if str(error) not in known]
+
+    def stop(self) -> None:
+        """Raise all that was noted, if anything was.
+
+        Raises:
+            ConfigErrors: with a line each.
+        """
+        if self.errors:
+            raise ConfigErrors(self.errors)
+
+
+def check_name(name: object, where: str, problems: Problems) -> None:
+    """Note a name with anything but letters, digits and ``_``: names reach shell commands and paths."""
+    if not (isinstance(name, str) and name.isascii() and name.replace("_", "a").isalnum()):
+        problems.add(where, f"{name!r} is no name", "use letters, digits and _")
 
 
 def build(value: Any, kind: Any, where: str) -> Any:
@@ -97,17 +96,17 @@ def build(value: Any, kind: Any, where: str) -> Any:
 
     Args:
         value: dicts, lists and scalars.
-        kind: a frozen dataclass or the type of one of its fields.
+        kind: a frozen dataclass or the type of one of its fields; lists become tuples.
         where: names the value in errors.
 
     Raises:
-        ConfigError: a key unknown, missing or of the wrong type, or refused by the dataclass itself.
+        ConfigError: keys unknown, missing or of the wrong type, or refused by the dataclass itself; all of them.
     """
     origin, arguments = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
         return _build_dataclass(value, kind, where)
     if origin is Literal:
-        if value not in arguments:
+        if not _is_one_of(value, arguments):
             raise ConfigError(where, f"{value!r} is unknown", f"choose one of: {', '.join(map(str, arguments))}")
         return value
     if origin in (Union, UnionType):
@@ -115,16 +114,33 @@ def build(value: Any, kind: Any, where: str) -> Any:
     if origin is tuple:
         if not isinstance(value, list):
             raise ConfigError(where, f"{value!r} is not a list", "write it as [a, b, c]")
-        return tuple(build(item, arguments[0], where) for item in value)
-    if origin is dict:
+        return tuple(_build_all([(item, arguments[0], where) for item in value]))
+    if origin in (dict, Mapping):
         if not isinstance(value, dict):
             raise ConfigError(where, f"{value!r} is not a mapping", "write it as key: value lines")
-        return {str(key): build(item, arguments[1], f"{where}.{key}") for key, item in value.items()}
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        made = _build_all([(item, arguments[1], f"{where}.{key}") for key, item in value.items()])
+        return dict(zip(map(str, value), made, strict=True))
+    return _build_scalar(value, kind, where)
+
+
+def _build_scalar(value: Any, kind: Any, where: str) -> Any:
+    if kind is float and type(value) is int:
+        value = float(value) if abs(value) < 1e300 else math.inf
     if type(value) is not kind:
-        raise ConfigError(where, f"{value!r} is not of type {kind.__name__}", "correct the value")
+        raise ConfigError(where, f"{value!r} is not {_WORDS.get(kind, kind.__name__)}", "correct the value")
+    if kind is float and not math.isfinite(value):
+        raise ConfigError(where, f"{value} is not finite", "give a finite number")
     return value
+
+
+def _build_all(parts: Sequence[tuple[Any, Any, str]]) -> list[Any]:
+    """Build every (value, kind, where); if some fail, all their errors are told."""
+    problems, made = Problems(), []
+    for value, kind, where in parts:
+        with problems.kept():
+            made.append(build(value, kind, where))
+    problems.stop()
+    return made
 
 
 def _build_one_of(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
@@ -140,12 +156,16 @@ def _build_one_of(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
 
 def _has_form(value: Any, kind: Any) -> bool:
     if get_origin(kind) is Literal:
-        return value in get_args(kind)
-    if is_dataclass(kind) or get_origin(kind) is dict:
+        return _is_one_of(value, get_args(kind))
+    if is_dataclass(kind) or get_origin(kind) in (dict, Mapping):
         return isinstance(value, dict)
     if get_origin(kind) is tuple:
         return isinstance(value, list)
     return type(value) is kind or (kind is float and type(value) is int)
+
+
+def _is_one_of(value: Any, words: tuple[Any, ...]) -> bool:
+    return any(value == word and type(value) is type(word) for word in words)  # True == 1, but is no number
 
 
 def _form(kind: Any) -> str:
@@ -153,24 +173,25 @@ def _form(kind: Any) -> str:
         return ", ".join(map(str, get_args(kind)))
     if is_dataclass(kind):
         return "{" + ", ".join(f"{field.name}: ..." for field in fields(kind)) + "}"
-    return {tuple: "a list [a, b]", dict: "a mapping"}.get(get_origin(kind) or kind, f"a value of type {kind.__name__}")
+    words = {tuple: "a list [a, b]", dict: "a mapping", **_WORDS}
+    return words.get(get_origin(kind) or kind, f"a value of type {kind.__name__}")
 
 
 def _build_dataclass(value: Any, kind: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise ConfigError(where, f"{value!r} is not a mapping", "write it as key: value lines")
-    hints, known = get_type_hints(kind), {field.name: field for field in fields(kind)}
-    for key in value:
+    hints, known, problems = get_type_hints(kind), {field.name: field for field in fields(kind)}, Problems()
+    built = {}
+    for key, item in value.items():
         if key not in known:
-            raise ConfigError(where, f"{key!r} is unknown", f"known keys: {', '.join(known)}")
+            problems.add(where, f"{key!r} is unknown", f"known keys: {', '.join(known)}")
+            continue
+        with problems.kept():
+            built[key] = build(item, hints[key], f"{where}.{key}")
     for name, field in known.items():
         if name not in value and field.default is MISSING and field.default_factory is MISSING:
-            raise ConfigError(
-                where,
-                f"{name!r} is missing",
-                "add it (docs/architecture.md says what explains it)",
-            )
-    built = {key: build(item, hints[key], f"{where}.{key}") for key, item in value.items()}
+            problems.add(where, f"{name!r} is missing", "add it")
+    problems.stop()
     try:
         return kind(**built)
     except ValueError as error:  # a dataclass' own __post_init__ check

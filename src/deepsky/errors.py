@@ -1,6 +1,6 @@
 """The errors a user can mend. Each is one line: where, what is wrong, the remedy."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -26,6 +26,24 @@ class DeepSkyError(Exception):
 
 class ConfigError(DeepSkyError):
     """params.yaml or a command-line argument is wrong."""
+
+
+class ConfigErrors(ConfigError):
+    """All that is wrong with a file: a line each."""
+
+    def __init__(self, errors: Sequence[ConfigError]) -> None:
+        """Join the lines.
+
+        Args:
+            errors: at least one.
+        """
+        super().__init__(errors[0].where, errors[0].problem, errors[0].remedy)
+        self.errors = tuple(errors)
+        self.args = ("\nerror: ".join(map(str, errors)),)
+
+    def __reduce__(self) -> tuple[type, tuple[tuple[ConfigError, ...]]]:  # type: ignore[override]
+        """Travel between worker processes."""
+        return type(self), (self.errors,)
 
 
 class DataError(DeepSkyError):

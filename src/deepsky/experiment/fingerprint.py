@@ -1,0 +1,109 @@
+"""Fingerprints of code: they change when the meaning of what a stage runs changes, and only then."""
+
+import ast
+import hashlib
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]  # of the package that runs
+PACKAGE = ROOT.name
+# What changes no result, and is neither hashed nor followed: what a person sees, where runs are logged, how downloads
+# are tried again, and how params.yaml is read, because the resolved settings count. The registries only name modules;
+# those that a run uses are hashed with it.
+NO_RESULT = (
+    "cli", "commands", "config", "errors", "experiment", "files", "tracking",
+    "archives.answers", "archives.downloader", "archives.http", "archives.journal", "archives.params",
+    "datasets.params", "formats.registry", "networks.registry", "simulation.params", "tuning",
+)  # fmt: skip
+_LENGTH = 12  # hexadecimal digits: 48 bits
+
+
+def fingerprint(*modules: str) -> str:
+    """Return a hash of all code that the modules run: of their syntax, without comments and docstrings.
+
+    Args:
+        modules: full names; what they import, at their top or in a function, counts as well.
+    """
+    digest = hashlib.sha256()
+    for module in sorted(closure(modules)):
+        digest.update(f"{module} {_code_of(module)}\n".encode())
+    return digest.hexdigest()[:_LENGTH]
+
+
+def closure(modules: Iterable[str]) -> frozenset[str]:
+    """Return the modules of this package that others import, and these themselves, but for NO_RESULT."""
+    found: set[str] = set()
+    waiting = {module for module in modules if not changes_no_result(module)}
+    while waiting:
+        module = waiting.pop()
+        found.add(module)
+        waiting |= {name for name in _imports(module) if not changes_no_result(name)} - found
+    return frozenset(found)
+
+
+def changes_no_result(module: str) -> bool:
+    """Tell whether a module is one of NO_RESULT, or in a package of it."""
+    name = module.removeprefix(f"{PACKAGE}.")
+    return any(name == one or name.startswith(f"{one}.") for one in NO_RESULT)
+
+
+@cache
+def _file(module: str) -> Path | None:
+    """Return the file of a module of this package; None for what is none."""
+    first, *rest = module.split(".")
+    if first != PACKAGE:
+        return None
+    path = ROOT.joinpath(*rest)
+    candidates = (path / "__init__.py", path.with_suffix(".py")) if rest else (path / "__init__.py",)
+    return next((one for one in candidates if one.is_file()), None)
+
+
+@cache
+def _tree(module: str) -> ast.Module:
+    path = _file(module)
+    assert path is not None
+    tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                node.body = node.body[1:]
+    return tree
+
+
+@cache
+def _code_of(module: str) -> str:
+    """Return a hash of a module's syntax and of the templates beside it."""
+    digest = hashlib.sha256(ast.dump(_tree(module)).encode())
+    path = _file(module)
+    assert path is not None
+    for file in sorted(path.parent.glob("templates/*")):
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def _imports(module: str) -> frozenset[str]:
+    """Return the modules of this package that a module imports, with the packages that they stand in."""
+    found: set[str] = set()
+    for name in _imported_names(_tree(module)):
+        parts = name.split(".")
+        found |= {".".join(parts[:n]) for n in range(1, len(parts) + 1)}
+    return frozenset(name for name in found if _file(name) is not None)
+
+
+def _imported_names(tree: ast.Module) -> Iterator[str]:
+    """Yield what is imported; of ``from a import b`` both a and a.b, which may be a module."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            waiting += node.orelse
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        waiting += ast.iter_child_nodes(node)
