@@ -26,8 +26,7 @@ def repro(jobs: int, targets: tuple[str, ...]) -> None:
 @click.option("--release", type=click.Choice(RELEASES), help="of SDSS (default: archive.release of params.yaml)")
 def query(sql: Path | None, objects_per_class: int | None, release: Release | None) -> None:
     """Ask SDSS which objects to work on: writes data/query/catalogue.csv, for survey: sdss."""
-    from deepsky.archives.http import DownloadParams
-    from deepsky.archives.wanted import ArchiveParams
+    from deepsky.archives.params import ArchiveParams, DownloadParams
     from deepsky.commands import query as command
 
     chosen = release or read_section("archive", ArchiveParams).release
@@ -95,7 +94,7 @@ def add_collection(name: str, kind: str, source: Path | None, **options: Any) ->
 
     FORMAT is galaxy_zoo_challenge, galaxy_zoo1, galaxy10, mnist or cifar10. Every picture is looked at once.
     """
-    from deepsky.archives.http import DownloadParams
+    from deepsky.archives.params import DownloadParams
     from deepsky.commands import add as command
 
     command.add_collection(name, kind, source, read_section("download", DownloadParams), **options)

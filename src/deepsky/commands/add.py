@@ -12,14 +12,15 @@ import pandas as pd
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from deepsky.archives.http import DownloadParams
+from deepsky.archives.params import DownloadParams
 from deepsky.catalogue.objid import are_objids
 from deepsky.catalogue.tables import check_numbers, read_objects, read_table
 from deepsky.commands.published import get_published
 from deepsky.commands.versioning import dvc_add
 from deepsky.config import PARAMS, build, read_entries, read_section
 from deepsky.datasets.packed import ROW_COLUMNS
-from deepsky.datasets.splits import GroupBy, SplitParams, split_rows
+from deepsky.datasets.params import GroupBy, SplitParams
+from deepsky.datasets.splits import split_rows
 from deepsky.errors import ConfigError, DataError, about
 from deepsky.files import whole_file, whole_folder
 from deepsky.formats.collection import CollectionParams

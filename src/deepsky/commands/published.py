@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from deepsky.archives.http import DownloadParams
+from deepsky.archives.params import DownloadParams
 from deepsky.archives.releases import download_release
 from deepsky.errors import ConfigError, DataError
 from deepsky.files import whole_file
