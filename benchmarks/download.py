@@ -25,8 +25,8 @@ sys.path[:0] = [str(ROOT)]
 from tests.archive_server import frame_content  # noqa: E402
 
 from deepsky.archives.downloader import fetch_all  # noqa: E402
-from deepsky.archives.http import DownloadParams  # noqa: E402
 from deepsky.archives.manifest import Receipt, write_manifest  # noqa: E402
+from deepsky.archives.params import DownloadParams  # noqa: E402
 from deepsky.archives.wanted import Wanted  # noqa: E402
 
 TARGET, FILE_BYTES, N_DISTINCT, LATENCY_S = 0.9, 3_000_000, 16, 0.05

@@ -11,12 +11,12 @@ import pytest
 from click.testing import CliRunner
 from ruamel.yaml import YAML
 
-from deepsky.archives.http import DownloadParams
+from deepsky.archives.params import DownloadParams
 from deepsky.cli import cli
 from deepsky.commands.add import add_collection, add_images
 from deepsky.config import read_section
 from deepsky.datasets.packed import open_packed
-from deepsky.datasets.splits import GroupBy
+from deepsky.datasets.params import GroupBy
 from deepsky.errors import ConfigError, DataError
 from deepsky.formats import galaxy10
 from deepsky.formats.collection import CollectionParams

@@ -7,19 +7,20 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from deepsky.formats.collection import CollectionParams
+from deepsky.stages.pack_collection import run
 
 from deepsky.catalogue.decision_tree import COLUMNS
 from deepsky.catalogue.objid import pack_objid
 from deepsky.commands import predict
 from deepsky.config import build
 from deepsky.datasets.packed import open_packed
-from deepsky.datasets.splits import SplitParams, sky_groups, split_rows
+from deepsky.datasets.params import SplitParams
+from deepsky.datasets.splits import sky_groups, split_rows
 from deepsky.errors import ConfigError, DataError
-from deepsky.formats.collection import CollectionParams
 from deepsky.formats.galaxy_zoo_challenge import CLASSES
 from deepsky.formats.packing import in_threads
 from deepsky.imaging.picture_files import PictureFiles
-from deepsky.stages.pack_collection import run
 from deepsky.training.saved import ModelCard, save_network
 from tests.galaxy_zoo_files import fractions_of, solutions_of, write_challenge, write_jpeg, zip_images
 

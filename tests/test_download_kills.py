@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from deepsky.archives.downloader import fetch_all
-from deepsky.archives.http import DownloadParams
 from deepsky.archives.journal import UNFINISHED
 from deepsky.archives.manifest import read_manifest
+from deepsky.archives.params import DownloadParams
 from deepsky.archives.wanted import Wanted
 from tests.archive_server import ArchiveServer, Fault, frame_content, jpeg_content
 

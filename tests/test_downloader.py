@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from deepsky.archives.downloader import Outcome, fetch_all
-from deepsky.archives.http import DownloadParams
 from deepsky.archives.journal import UNFINISHED, set_aside
 from deepsky.archives.manifest import Absent, Receipt, read_absent, read_manifest, write_manifest
+from deepsky.archives.params import DownloadParams
 from deepsky.archives.wanted import Wanted
 from deepsky.errors import DataError
 from tests.archive_server import ArchiveServer, Fault, frame_content, jpeg_content

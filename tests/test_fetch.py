@@ -14,13 +14,13 @@ import pandas as pd
 import pytest
 
 from deepsky.archives.addresses import RELEASES, frame_url, panstarrs_jpeg_url, psfield_url, sdss_jpeg_url
-from deepsky.archives.http import DownloadParams
 from deepsky.archives.journal import only_one
-from deepsky.archives.wanted import FOLDERS, ArchiveParams
+from deepsky.archives.params import ArchiveParams, DownloadParams
+from deepsky.archives.wanted import FOLDERS
 from deepsky.config import read_section
 from deepsky.errors import ConfigError, DataError
 from deepsky.simulation.archive import SimulatedArchive
-from deepsky.simulation.sky import CatalogueParams
+from deepsky.simulation.params import CatalogueParams
 from deepsky.stages import catalogue as catalogue_stage
 from deepsky.stages import fetch
 

@@ -4,14 +4,15 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
+from deepsky.formats.collection import CollectionParams
+from deepsky.stages.pack_collection import run
 
 from deepsky.datasets.packed import ROW_COLUMNS, open_packed
-from deepsky.datasets.splits import SplitParams, split_rows
+from deepsky.datasets.params import SplitParams
+from deepsky.datasets.splits import split_rows
 from deepsky.errors import ConfigError, DataError
 from deepsky.formats import galaxy10
-from deepsky.formats.collection import CollectionParams
 from deepsky.formats.galaxy10 import CLASSES
-from deepsky.stages.pack_collection import run
 
 N = 30
 PARAMS = CollectionParams(

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from deepsky.archives.answers import Failed, Left, Version
-from deepsky.archives.http import Client, DownloadParams, HTTPAnswer
+from deepsky.archives.http import Client, HTTPAnswer
+from deepsky.archives.params import DownloadParams
 from deepsky.errors import ConfigError, DataError
 from tests.archive_server import LAST_MODIFIED, ArchiveServer, Fault
 

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from deepsky.datasets.packed import open_packed
-from deepsky.datasets.splits import SplitParams, split_rows
+from deepsky.datasets.params import SplitParams
+from deepsky.datasets.splits import split_rows
 from deepsky.errors import DataError
 from deepsky.imaging.badfiles import read_missing
 from deepsky.stages import render

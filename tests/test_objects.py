@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deepsky.archives.wanted import ArchiveParams, sdss_files
+from deepsky.archives.params import ArchiveParams
+from deepsky.archives.wanted import sdss_files
 from deepsky.catalogue.objects import describe, read_real_objects
 from deepsky.catalogue.tables import REFERENCE_COLUMNS, read_objects
 from deepsky.config import read_section
 from deepsky.errors import DataError
-from deepsky.simulation.sky import CatalogueParams
+from deepsky.simulation.params import CatalogueParams
 from deepsky.stages import catalogue as stage
 from tests.sql_service import synthetic_objects, with_true_ids
 

@@ -9,9 +9,10 @@ import pytest
 
 from deepsky.archives import panstarrs
 from deepsky.archives.addresses import PANSTARRS_LISTS
-from deepsky.archives.http import Client, DownloadParams, HTTPAnswer
+from deepsky.archives.http import Client, HTTPAnswer
 from deepsky.archives.panstarrs import find_stacks
-from deepsky.archives.wanted import ArchiveParams, panstarrs_files
+from deepsky.archives.params import ArchiveParams, DownloadParams
+from deepsky.archives.wanted import panstarrs_files
 from deepsky.errors import DataError
 from tests.archive_server import ArchiveServer
 

@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 
 from deepsky.errors import DataError
+from deepsky.imaging.params import check_denoise
 from deepsky.imaging.pictures import read_picture, to_gray
-from deepsky.imaging.preparation import Preparation, check_denoise
+from deepsky.imaging.preparation import Preparation
 
 METHODS = [("median", 3.0), ("bilateral", 40.0), ("nlm", 10.0)]
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from deepsky.archives import skyserver
-from deepsky.archives.http import DownloadParams
+from deepsky.archives.params import DownloadParams
 from deepsky.catalogue.tables import REFERENCE_COLUMNS
 from deepsky.commands import query as command
 from deepsky.errors import ConfigError, DataError

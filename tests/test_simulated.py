@@ -19,7 +19,8 @@ from deepsky.simulation.fields import frame_wcs
 from deepsky.simulation.frames import DETECTORS, expose
 from deepsky.simulation.jpegs import SDSS_CHANNELS, stretch
 from deepsky.simulation.light import SDSS_SEEING_ARCSEC
-from deepsky.simulation.sky import CLASSES, CatalogueParams
+from deepsky.simulation.params import CatalogueParams
+from deepsky.simulation.sky import CLASSES
 
 PARAMS = CatalogueParams("simulated", seed=5, n_fields=4, n_per_class_per_field=13)
 # The survey's typical sky noise, nanomaggies per pixel, and the median seeing of 19,022 objects.

@@ -8,7 +8,8 @@ from deepsky.catalogue.objid import unpack_objid
 from deepsky.catalogue.survey import BANDS, FRAME_SHAPE
 from deepsky.catalogue.tables import REFERENCE_COLUMNS
 from deepsky.simulation.fields import frame_wcs, plan_fields
-from deepsky.simulation.sky import CLASSES, COLOUR_LOCI, CatalogueParams, draw_sky, reference_catalogue
+from deepsky.simulation.params import CatalogueParams
+from deepsky.simulation.sky import CLASSES, COLOUR_LOCI, draw_sky, reference_catalogue
 from deepsky.stages import catalogue as catalogue_stage
 
 PARAMS = CatalogueParams("simulated", seed=5, n_fields=4, n_per_class_per_field=13)

@@ -8,20 +8,21 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
+from deepsky.formats.collection import CollectionParams
 
 from deepsky.catalogue.decision_tree import COLUMNS, QUESTIONS, places, sums_wanted
 from deepsky.catalogue.objid import unpack_objid
-from deepsky.datasets.packed import Target
+from deepsky.datasets.params import Target
 from deepsky.formats import galaxy10, galaxy_zoo1
 from deepsky.formats import galaxy_zoo_challenge as galaxy_zoo
-from deepsky.formats.collection import CollectionParams
 from deepsky.formats.registry import COLLECTIONS
 from deepsky.simulation import published as simulated_collections
 from deepsky.simulation.galaxies import draw_picture
+from deepsky.simulation.params import SimulateParams
 from deepsky.simulation.published import GALAXY10_COUNTS, ZOO1_SHARES, write_galaxy10, write_galaxy_zoo
 from deepsky.simulation.shapes import Shape, draw_shapes, share_out
 from deepsky.simulation.votes import draw_galaxies, vote_fractions
-from deepsky.stages.simulate import SimulateParams, run
+from deepsky.stages.simulate import run
 
 SMALLEST = SimulateParams(seed=11, n_galaxy_zoo=24, n_galaxy_zoo1=72, n_galaxy10=120)
 

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from deepsky.archives import skyserver
-from deepsky.archives.http import Client, DownloadParams
+from deepsky.archives.http import Client
+from deepsky.archives.params import DownloadParams
 from deepsky.archives.skyserver import read_answer, select_objects
 from deepsky.catalogue.queries import CLASSES, class_queries, user_query
 from deepsky.catalogue.tables import REFERENCE_COLUMNS

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from deepsky.catalogue.objid import are_objids, pack_objid, unpack_objid
 from deepsky.catalogue.tables import read_objects
-from deepsky.datasets.splits import SplitParams, fold_splits, sky_groups, split_rows
+from deepsky.datasets.params import SplitParams
+from deepsky.datasets.splits import fold_splits, sky_groups, split_rows
 from deepsky.errors import DataError
 
 PARAMS = SplitParams(seed=1, test_fraction=0.2, val_fraction=0.2, cell_arcmin=2.0, link_arcmin=2.0)

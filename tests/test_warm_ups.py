@@ -4,13 +4,14 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-
-from deepsky.datasets.packed import ROW_COLUMNS, open_packed
-from deepsky.datasets.splits import SplitParams, split_rows
-from deepsky.errors import ConfigError, DataError
-from deepsky.formats import cifar10, mnist
 from deepsky.formats.collection import CollectionParams
 from deepsky.stages.pack_collection import run
+
+from deepsky.datasets.packed import ROW_COLUMNS, open_packed
+from deepsky.datasets.params import SplitParams
+from deepsky.datasets.splits import split_rows
+from deepsky.errors import ConfigError, DataError
+from deepsky.formats import cifar10, mnist
 
 DIGITS = CollectionParams(format="mnist", source="unused", target="class", group_by="given", size_px=14)
 THINGS = CollectionParams(format="cifar10", source="unused", target="class", group_by="given", size_px=16)

@@ -16,9 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from deepsky.archives.answers import Failed, Left
 from deepsky.archives.checks import check_content
-from deepsky.archives.http import Client, DownloadParams
+from deepsky.archives.http import Client
 from deepsky.archives.journal import Journal, sort_out
 from deepsky.archives.manifest import FAILURES, Absent, Receipt, read_absent
+from deepsky.archives.params import DownloadParams
 from deepsky.archives.wanted import FOLDERS, Wanted
 from deepsky.errors import DataError
 

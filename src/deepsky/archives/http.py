@@ -29,6 +29,7 @@ from deepsky.archives.answers import (
     sort_of,
     version_of,
 )
+from deepsky.archives.params import DownloadParams
 from deepsky.errors import ConfigError, DataError
 from deepsky.files import whole_file
 
@@ -36,41 +37,6 @@ CHUNK_BYTES = 1 << 18
 BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 60.0
 Algorithm = Literal["md5", "sha256"]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class DownloadParams:
-    """How archives are asked, section ``download`` of params.yaml; changes no result.
-
-    Attributes:
-        mirror: base URL in place of every host (http, https, or file:///folder laid out as the services' paths).
-        connections: side by side, per host.
-        requests_per_s: per host; None: as fast as it answers.
-        timeout_s: seconds without a byte after which a server counts as gone.
-        tries: per file.
-        contact: e-mail address for the User-Agent.
-    """
-
-    mirror: str | None
-    connections: int
-    requests_per_s: float | None
-    timeout_s: float
-    tries: int
-    contact: str | None
-
-    def __post_init__(self) -> None:
-        if self.mirror is not None and not self.mirror.startswith(("http://", "https://", "file:///")):
-            raise ValueError(f"mirror is {self.mirror!r}, but must begin with https://, http:// or file:///")
-        if not 1 <= self.connections <= 16:
-            raise ValueError(f"connections is {self.connections}, but must be 1..16")
-        if self.requests_per_s is not None and not 0 < self.requests_per_s <= 1000:
-            raise ValueError(f"requests_per_s is {self.requests_per_s}, but must be null or above 0, at most 1000")
-        if not 0 < self.timeout_s <= 3600:
-            raise ValueError(f"timeout_s is {self.timeout_s}, but must be above 0, at most 3600")
-        if not 1 <= self.tries <= 100:
-            raise ValueError(f"tries is {self.tries}, but must be 1..100")
-        if self.contact is not None and ("@" not in self.contact or not self.contact.isascii() or " " in self.contact):
-            raise ValueError(f"contact is {self.contact!r}, but must be an e-mail address")
 
 
 class HTTPAnswer(DataError):

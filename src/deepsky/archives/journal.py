@@ -22,6 +22,7 @@ from deepsky.archives.answers import Left, Version
 from deepsky.archives.manifest import (
     COLUMNS,
     FAILURES,
+    LABELS,
     MANIFEST,
     MISSING,
     Absent,
@@ -249,7 +250,7 @@ def _files(out: Path) -> Iterator[tuple[str, int]]:
                 path = f"{name}/{entry.name}"
                 if entry.is_dir():  # or a link to one; DVC may have made links of files
                     folders.append(path)
-                elif entry.is_file() and entry.name != MISSING and not _TEMPORARY.fullmatch(entry.name):
+                elif entry.is_file() and entry.name not in (MISSING, LABELS) and not _TEMPORARY.fullmatch(entry.name):
                     yield path, entry.stat().st_size
 
 

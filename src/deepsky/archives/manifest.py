@@ -11,6 +11,7 @@ from deepsky.errors import DataError
 from deepsky.files import whole_file
 
 MANIFEST, MISSING, FAILURES = "manifest.csv", "missing.csv", "failures.csv"
+LABELS = "labels.csv"  # beside colour cutouts: what the catalogue says of each, so that the folder is a dataset
 _REMEDY = "restore it, or delete it: the next fetch writes it anew"
 
 

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from deepsky.archives.answers import Failed, Version
-from deepsky.archives.http import Client, DownloadParams
+from deepsky.archives.http import Client
+from deepsky.archives.params import DownloadParams
 from deepsky.errors import DataError
 
 

@@ -8,7 +8,6 @@ import pandas as pd
 
 from deepsky.archives.addresses import (
     PANSTARRS_LISTS,
-    Release,
     frame_path,
     frame_url,
     panstarrs_fits_url,
@@ -18,52 +17,11 @@ from deepsky.archives.addresses import (
     sdss_jpeg_url,
 )
 from deepsky.archives.manifest import Absent
+from deepsky.archives.params import PANSTARRS_FILTERS, ArchiveParams
 
 FOLDERS = ("frames", "sdss_jpg", "stsci_jpg", "stsci_fits")
-SDSS_BANDS = ("u", "g", "r", "i", "z")
-PANSTARRS_FILTERS = ("y", "z", "i", "r", "g")  # from red to blue: a colour picture takes first, middle and last
 Kind = Literal["frame", "psfield", "jpeg", "fits_cutout"]
 Stacks = Mapping[str, str]  # filter -> the service's file name of the stack that covers a place
-
-
-@dataclass(frozen=True)
-class ArchiveParams:
-    """What to fetch of each object, section ``archive`` of params.yaml.
-
-    Attributes:
-        release: of SDSS, for the catalogue, the frames and the cutouts.
-        bands: of the frames; none leaves frames out.
-        psf_fields: whether to fetch each field's point-spread functions as well.
-        sdss_jpg: whether to fetch SDSS colour cutouts.
-        stsci_jpg: whether to fetch Pan-STARRS colour cutouts.
-        stsci_fits: the filters of Pan-STARRS FITS cutouts.
-        cutout_px: side of every cutout, the services' pixels.
-        sdss_scale_arcsec: arcsec per pixel of SDSS cutouts (Pan-STARRS' are 0.25).
-        missing: what to do when an archive has no such file: ``skip`` leaves the object out of that dataset.
-    """
-
-    release: Release
-    bands: tuple[str, ...]
-    psf_fields: bool
-    sdss_jpg: bool
-    stsci_jpg: bool
-    stsci_fits: tuple[str, ...]
-    cutout_px: int
-    sdss_scale_arcsec: float
-    missing: Literal["skip", "stop"]
-
-    def __post_init__(self) -> None:
-        for key, known in (("bands", SDSS_BANDS), ("stsci_fits", PANSTARRS_FILTERS)):
-            names = getattr(self, key)
-            unknown = [name for name in names if name not in known]
-            if unknown:
-                raise ValueError(f"{key}: band {unknown[0]!r} is unknown, the survey has {', '.join(known)}")
-            if len(set(names)) < len(names):
-                raise ValueError(f"{key} names a band twice")
-        if not 10 <= self.cutout_px <= 2048:
-            raise ValueError(f"cutout_px is {self.cutout_px}, but the services draw 10..2048 px")
-        if not 0.01 <= self.sdss_scale_arcsec <= 60:
-            raise ValueError(f"sdss_scale_arcsec is {self.sdss_scale_arcsec}, but must be 0.01..60")
 
 
 @dataclass(frozen=True, slots=True)

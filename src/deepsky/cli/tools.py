@@ -1,13 +1,15 @@
 """What a person runs beside the stages."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from deepsky.archives.addresses import RELEASES, Release
 from deepsky.cli.group import PATH, cli, experiment
 from deepsky.config import read_section
+from deepsky.datasets.params import GroupBy
+from deepsky.formats.registry import FORMATS
 
 
 @cli.command()
@@ -26,8 +28,7 @@ def repro(jobs: int, targets: tuple[str, ...]) -> None:
 @click.option("--release", type=click.Choice(RELEASES), help="of SDSS (default: archive.release of params.yaml)")
 def query(sql: Path | None, objects_per_class: int | None, release: Release | None) -> None:
     """Ask SDSS which objects to work on: writes data/query/catalogue.csv, for survey: sdss."""
-    from deepsky.archives.http import DownloadParams
-    from deepsky.archives.wanted import ArchiveParams
+    from deepsky.archives.params import ArchiveParams, DownloadParams
     from deepsky.commands import query as command
 
     chosen = release or read_section("archive", ArchiveParams).release
@@ -37,6 +38,9 @@ def query(sql: Path | None, objects_per_class: int | None, release: Release | No
 @cli.group()
 def add() -> None:
     """Register your own data: copied, versioned by DVC, entered in params.yaml."""
+
+
+_only_option = click.option("--only", is_flag=True, help="leave nothing of deepsky's demonstration in params.yaml")
 
 
 @add.command("images")
@@ -49,11 +53,12 @@ def add() -> None:
 @click.option("--crop-px", type=int, help="keep the middle square of this side first")
 @click.option("--group-column", help="column that says which images belong together")
 @click.option("--mirrored", metavar="A,B", multiple=True, help="classes that a mirror image turns into each other")
+@_only_option
 def add_images(name: str, folder: Path, labels: Path, **options: Any) -> None:
     """Register the images of FOLDER, labelled by the CSV LABELS, as dataset NAME."""
-    from deepsky.commands import add as command
+    from deepsky.commands import add_images as command
 
-    command.add_images(name, folder, labels, **options)
+    command.run(name, folder, labels, **options)
 
 
 @add.command("frames")
@@ -67,14 +72,18 @@ def add_images(name: str, folder: Path, labels: Path, **options: Any) -> None:
 @click.option("--bands", default="u,g,r,i,z", show_default=True, help="bands to cut out")
 @click.option("--colours", default="i,r,g", show_default=True, help="bands shown as red, green and blue")
 @click.option("--cutout-size-px", default=64, show_default=True)
+@_only_option
 def add_frames(name: str, folder: Path, catalogue: Path, **options: Any) -> None:
     """Register the FITS frames of FOLDER and the objects of CATALOGUE as dataset NAME_cutouts."""
-    from deepsky.commands import add as command
+    from deepsky.commands import add_frames as command
 
-    command.add_frames(name, folder, catalogue, **options)
+    command.run(name, folder, catalogue, **options)
 
 
-@add.command("collection")
+_published = {name: facts.label for name, facts in FORMATS.items() if name != "images"}
+
+
+@add.command("collection", epilog=f"FORMAT: {'; '.join(f'{name} ({label})' for name, label in _published.items())}")
 @click.argument("name")
 @click.argument("kind", metavar="FORMAT")
 @click.argument("source", type=PATH, required=False)
@@ -87,18 +96,31 @@ def add_frames(name: str, folder: Path, catalogue: Path, **options: Any) -> None
 @click.option("--sha256", help="of the file, where it is not the published one; any: do not check")
 @click.option(
     "--group-by",
-    metavar="image|objid|neighbours|sky|field|group|given",
+    metavar="|".join(get_args(GroupBy)),
     help="what stays together in a split (default: what suits the format)",
 )
+@_only_option
 def add_collection(name: str, kind: str, source: Path | None, **options: Any) -> None:
-    """Register a collection in its published FORMAT as dataset NAME; without SOURCE it is downloaded.
+    """Register a published dataset in its own FORMAT as NAME; without SOURCE it is downloaded.
 
-    FORMAT is galaxy_zoo_challenge, galaxy_zoo1, galaxy10, mnist or cifar10. Every picture is looked at once.
+    Every picture is looked at once.
     """
-    from deepsky.archives.http import DownloadParams
-    from deepsky.commands import add as command
+    from deepsky.archives.params import DownloadParams
+    from deepsky.commands import add_published as command
 
-    command.add_collection(name, kind, source, read_section("download", DownloadParams), **options)
+    command.run(name, kind, source, read_section("download", DownloadParams), **options)
+
+
+@cli.command()
+@click.argument("names", nargs=-1, required=True)
+def drop(names: tuple[str, ...]) -> None:
+    """Take datasets, runs or networks of these NAMES out of params.yaml, with all that refers to them.
+
+    The name demo takes out the datasets that deepsky comes with, and leaves yours.
+    """
+    from deepsky.commands import drop as command
+
+    command.run(names)
 
 
 @cli.command()

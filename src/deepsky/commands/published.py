@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from deepsky.archives.http import DownloadParams
+from deepsky.archives.params import DownloadParams
 from deepsky.archives.releases import download_release
 from deepsky.errors import ConfigError, DataError
 from deepsky.files import whole_file
@@ -25,7 +25,7 @@ def get_published(kind: str, folder: Path, params: DownloadParams) -> Path:
     """Bring the published file of a format into a folder, unless it is there already and whole.
 
     Args:
-        kind: a key of ``datasets.registry.COLLECTIONS``.
+        kind: a key of ``formats.registry.FORMATS``.
         folder: where to write it.
         params: section ``download`` of params.yaml; of Galaxy10, as Keras downloads its datasets in its own way.
 

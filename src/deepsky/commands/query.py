@@ -10,7 +10,8 @@ import click
 import pandas as pd
 
 from deepsky.archives.addresses import Release, sql_url
-from deepsky.archives.http import Client, DownloadParams
+from deepsky.archives.http import Client
+from deepsky.archives.params import DownloadParams
 from deepsky.archives.skyserver import PAGE_ROWS, select_objects
 from deepsky.catalogue.objects import describe, read_real_objects, reference_names, require_reference_columns
 from deepsky.catalogue.queries import FIELD_ORDER, Query, class_queries, reference_query, user_query

@@ -11,11 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from deepsky.catalogue.decision_tree import COLUMNS
+from deepsky.datasets.params import Change, Target
 from deepsky.errors import DataError
-from deepsky.imaging.preparation import Denoise
+from deepsky.imaging.params import Denoise
 
-Target = Literal["class", "fractions"]
-Change = Literal["mirror", "turn"]
 GALAXY = "galaxy"  # the one label of every row whose target is fractions
 ROW_COLUMNS = ("id", "label", "image", "run", "camcol", "field", "ra_deg", "dec_deg", "edge", "group")
 
@@ -36,7 +35,7 @@ class DatasetCard:
             is the one class.
         mirrored: pairs of classes that a mirror image turns into each other.
         refused: what must not be done to an image, because it would no longer show what its label says.
-        denoise: how the pictures were smoothed, and how much (see ``imaging.preparation``).
+        denoise: how the pictures were smoothed, and how much (see ``imaging.params``).
         n_dropped: what the source holds beside the rows, by reason, counted.
     """
 

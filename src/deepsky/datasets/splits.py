@@ -1,8 +1,6 @@
 """Train, validation and test by sky group: what lies together on the sky is never torn apart."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -10,54 +8,10 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from deepsky.catalogue.objid import are_objids, unpack_objid
+from deepsky.datasets.params import GroupBy, SplitParams
 from deepsky.errors import DataError
 
-GroupBy = Literal["field", "objid", "sky", "neighbours", "group", "image", "given"]
 SPLITS = ("train", "val", "test")
-
-
-@dataclass(frozen=True)
-class DatasetParams:
-    """One entry of ``datasets`` in params.yaml.
-
-    Attributes:
-        group_by: what must stay in one split. ``field``: SDSS field by run, camcol and field, overlapping
-            neighbours merged; ``objid``: the same, read out of SDSS objIDs; ``sky``: square cells of the sky, for
-            crowded fields; ``neighbours``: what lies close together on the sky, and the neighbours of neighbours;
-            ``group``: the dataset's own group column; ``image``: each distinct image by itself; ``given``: the
-            dataset has a published test part (``train`` or ``test`` in its group column), which stays the test rows;
-            val is drawn from its train part, each image by itself.
-    """
-
-    group_by: GroupBy
-
-
-@dataclass(frozen=True)
-class SplitParams:
-    """The section ``split``.
-
-    Attributes:
-        seed: of the assignment of groups to splits.
-        test_fraction: share of the rows wanted in test; val_fraction likewise.
-        cell_arcmin: side of the sky cells of ``group_by: sky``.
-        link_arcmin: under ``group_by: neighbours``, objects closer than this are neighbours.
-    """
-
-    seed: int
-    test_fraction: float
-    val_fraction: float
-    cell_arcmin: float
-    link_arcmin: float
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed must lie between 0 and {2**32 - 1}, not {self.seed}")
-        fractions = (self.test_fraction, self.val_fraction)
-        if not (min(fractions) > 0 and sum(fractions) <= 0.8):  # so that NaN fails too
-            raise ValueError("test_fraction and val_fraction must be above 0 and leave at least 0.2 for training")
-        for name in ("cell_arcmin", "link_arcmin"):
-            if not 0 < getattr(self, name) < 60:
-                raise ValueError(f"{name} must lie between 0 and 60, not {getattr(self, name)}")
 
 
 def split_rows(rows: pd.DataFrame, group_by: GroupBy, params: SplitParams) -> pd.DataFrame:

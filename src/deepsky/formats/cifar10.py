@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
-from deepsky.formats.collection import Collection, CollectionParams, Objects
+from deepsky.formats.format import Format, Objects
 from deepsky.formats.keras_arrays import read_arrays
+from deepsky.formats.params import PicturesParams
 from deepsky.formats.part_folders import may_hold_pictures, read_pictures
 
 # In the order of the published labels.
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-def read(source: Path, params: CollectionParams) -> Objects:
+def read(source: Path, params: PicturesParams) -> Objects:
     """Read the arrays of ``keras.datasets.cifar10``, or pictures.
 
     Args:
@@ -33,4 +34,4 @@ def read(source: Path, params: CollectionParams) -> Objects:
     return read_pictures(source, params, CLASSES)
 
 
-COLLECTION = Collection(read, group_by="given", refused=("turn",))
+FORMAT = Format(read, refused=("turn",))

@@ -14,8 +14,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from deepsky.errors import DataError
-from deepsky.formats.collection import Collection, CollectionParams, Objects
+from deepsky.formats.format import Format, Objects, preparation_of
 from deepsky.formats.packing import in_threads
+from deepsky.formats.params import PicturesParams
 from deepsky.imaging.pictures import Picture
 
 URL = "https://zenodo.org/records/10845026/files/Galaxy10_DECals.h5"
@@ -39,7 +40,7 @@ _COLUMNS = ("ans", "ra", "dec", "redshift", "pxscale")
 _AGAIN = f"download it again from {URL}"
 
 
-def read(source: Path, params: CollectionParams) -> Objects:
+def read(source: Path, params: PicturesParams) -> Objects:
     """Open the file, check it against the release, and read what is known of its galaxies.
 
     Args:
@@ -61,7 +62,7 @@ def read(source: Path, params: CollectionParams) -> Objects:
         columns = _read_columns(source, images)
     rows = _check_rows(source, columns)
     _check_release(source, (params.sha256 or SHA256).lower())
-    preparation = params.preparation
+    preparation = preparation_of(params)
     return Objects(rows, CLASSES, in_threads(lambda task: preparation.apply(*task), _read_slices(source)))
 
 
@@ -141,4 +142,4 @@ def _read_slices(source: Path) -> Iterator[tuple[str, Picture]]:
                 yield f"image {place} of {source}", picture
 
 
-COLLECTION = Collection(read, sha256=SHA256, group_by="neighbours")
+FORMAT = Format(read)

@@ -9,15 +9,16 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from deepsky.errors import DataError
-from deepsky.formats.collection import Collection, CollectionParams, Objects
+from deepsky.formats.format import Format, Objects, preparation_of
 from deepsky.formats.packing import objects_of
+from deepsky.formats.params import PicturesParams
 from deepsky.imaging.picture_files import PictureFiles
 
 CLASSES = ("elliptical", "spiral clockwise", "spiral anticlockwise", "edge-on", "don't know", "merger")
 _LARGEST_ID = 2**63 - 1
 
 
-def read(source: Path, params: CollectionParams) -> Objects:
+def read(source: Path, params: PicturesParams) -> Objects:
     """Read the folders.
 
     Args:
@@ -48,7 +49,7 @@ def read(source: Path, params: CollectionParams) -> Objects:
     files.by_stem(ids)  # refuses two images of one id
     rows = pd.DataFrame({"id": ids, "label": labels, "picture": files.names})
     rows = rows.sort_values("id", key=lambda column: column.astype("int64"), ignore_index=True)
-    return objects_of(rows, CLASSES, files, params.preparation)
+    return objects_of(rows, CLASSES, files, preparation_of(params))
 
 
 def _plain(name: str) -> str:
@@ -56,4 +57,4 @@ def _plain(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalpha())
 
 
-COLLECTION = Collection(read, mirrored=(("spiral clockwise", "spiral anticlockwise"),), group_by="objid")
+FORMAT = Format(read, mirrored=(("spiral clockwise", "spiral anticlockwise"),))

@@ -13,8 +13,9 @@ import pandas as pd
 from deepsky.catalogue.decision_tree import COLUMNS
 from deepsky.datasets.packed import GALAXY
 from deepsky.errors import DataError
-from deepsky.formats.collection import UNNAMED, Collection, CollectionParams, Objects
+from deepsky.formats.format import UNNAMED, Format, Objects, preparation_of
 from deepsky.formats.packing import objects_of
+from deepsky.formats.params import PicturesParams
 from deepsky.formats.solutions import read_solutions
 from deepsky.imaging.picture_files import PictureFiles
 
@@ -52,7 +53,7 @@ def clean_classes(fractions: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     return np.where(meets.sum(axis=0) == 1, meets.argmax(axis=0), -1)
 
 
-def read(source: Path, params: CollectionParams) -> Objects:
+def read(source: Path, params: PicturesParams) -> Objects:
     """Read the challenge's folder.
 
     Args:
@@ -71,16 +72,17 @@ def read(source: Path, params: CollectionParams) -> Objects:
     files = PictureFiles(_one_of(source, _IMAGES))
     found = files.by_stem(solutions.ids.astype(str))
     n_dropped = {UNNAMED: len(files.names) - len(found)}
+    preparation = preparation_of(params)
     if params.target == "class":
         code = clean_classes(solutions.fractions)
         n_dropped["galaxies of no clean class"] = int((code < 0).sum())
         kept = code >= 0
         rows = pd.DataFrame({"id": solutions.ids[kept].astype(str), "label": np.array(CLASSES)[code[kept]]})
         rows["picture"] = rows["id"].map(found)
-        return objects_of(rows, CLASSES, files, params.preparation, n_dropped=n_dropped)
+        return objects_of(rows, CLASSES, files, preparation, n_dropped=n_dropped)
     rows = pd.DataFrame({"id": solutions.ids.astype(str), "label": GALAXY})
     rows["picture"] = rows["id"].map(found)
-    return objects_of(rows, (GALAXY,), files, params.preparation, fractions=solutions.fractions, n_dropped=n_dropped)
+    return objects_of(rows, (GALAXY,), files, preparation, fractions=solutions.fractions, n_dropped=n_dropped)
 
 
 def _one_of(source: Path, names: tuple[str, str]) -> Path:
@@ -95,4 +97,4 @@ def _one_of(source: Path, names: tuple[str, str]) -> Path:
     raise DataError(source, f"holds neither {names[0]} nor {names[1]}", remedy)
 
 
-COLLECTION = Collection(read, targets=("class", "fractions"))
+FORMAT = Format(read)

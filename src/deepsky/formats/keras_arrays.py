@@ -11,8 +11,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from deepsky.errors import DataError
-from deepsky.formats.collection import CollectionParams, Objects
+from deepsky.formats.format import Objects, preparation_of
 from deepsky.formats.packing import in_threads
+from deepsky.formats.params import PicturesParams
 
 Arrays = dict[str, npt.NDArray[Any]]
 PARTS = ("train", "test")
@@ -21,7 +22,7 @@ _UNREADABLE = (
 )  # fmt: skip
 
 
-def read_arrays(source: Path, params: CollectionParams, shape: tuple[int, ...], classes: tuple[str, ...]) -> Objects:
+def read_arrays(source: Path, params: PicturesParams, shape: tuple[int, ...], classes: tuple[str, ...]) -> Objects:
     """Read both parts, the train part first.
 
     Args:
@@ -45,7 +46,7 @@ def read_arrays(source: Path, params: CollectionParams, shape: tuple[int, ...], 
         labels = _check_part(source, arrays, part, shape, len(classes))
         ids = [f"{part}-{place:06d}" for place in range(len(labels))]
         tables.append(pd.DataFrame({"id": ids, "label": np.array(classes, object)[labels], "group": part}))
-    rows, preparation = pd.concat(tables, ignore_index=True), params.preparation
+    rows, preparation = pd.concat(tables, ignore_index=True), preparation_of(params)
     pictures = itertools.chain.from_iterable(
         arrays[f"x_{part}"].reshape(-1, *shape[:2], *shape[2:] or (1,)) for part in PARTS
     )

@@ -5,14 +5,15 @@ It has no simulated stand-in: other digits, as scikit-learn's of 8 x 8 pixels, w
 
 from pathlib import Path
 
-from deepsky.formats.collection import Collection, CollectionParams, Objects
+from deepsky.formats.format import Format, Objects
 from deepsky.formats.keras_arrays import read_arrays
+from deepsky.formats.params import PicturesParams
 from deepsky.formats.part_folders import may_hold_pictures, read_pictures
 
 CLASSES = tuple("0123456789")
 
 
-def read(source: Path, params: CollectionParams) -> Objects:
+def read(source: Path, params: PicturesParams) -> Objects:
     """Read ``mnist.npz`` as Keras stores it, or pictures: gray images of 28 x 28 pixels.
 
     Args:
@@ -31,4 +32,4 @@ def read(source: Path, params: CollectionParams) -> Objects:
     return read_pictures(source, params, CLASSES, gray=True)
 
 
-COLLECTION = Collection(read, gray=True, group_by="given", refused=("mirror", "turn"))
+FORMAT = Format(read, gray=True, refused=("mirror", "turn"))

@@ -1,7 +1,7 @@
-"""Pack pictures that come one by one: what every stage does that makes a dataset of pictures."""
+"""Pack pictures that come one by one."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +15,11 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
-from deepsky.datasets.packed import Change, DatasetCard, Target, create_images, write_rows
+from deepsky.datasets.packed import DatasetCard, create_images, write_rows
+from deepsky.datasets.params import Change, Target
 from deepsky.errors import DataError
 from deepsky.files import whole_folder
-from deepsky.formats.collection import UNNAMED, Objects
+from deepsky.formats.format import UNNAMED, Objects
 from deepsky.imaging.badfiles import BadFiles, keep_images, reserve_space
 from deepsky.imaging.picture_files import PictureFiles
 from deepsky.imaging.pictures import Picture
@@ -55,6 +56,7 @@ def objects_of(
     preparation: Preparation,
     *,
     fractions: npt.NDArray[np.float32] | None = None,
+    lacking: Sequence[tuple[str, str]] = (),
     n_dropped: Mapping[str, int] | None = None,
 ) -> Objects:
     """Join rows with the pictures that they name; rows without one are told as absent.
@@ -65,6 +67,7 @@ def objects_of(
         files: the pictures.
         preparation: of each picture.
         fractions: (n_rows, 37), where they are the target.
+        lacking: see ``Objects``.
         n_dropped: see ``Objects``.
     """
 
@@ -81,6 +84,7 @@ def objects_of(
         pictures=in_threads(prepared, rows.loc[present, "picture"]),
         fractions=None if fractions is None else fractions[present],
         absent=[files.place / identity for identity in rows.loc[~present, "id"]],
+        lacking=lacking,
         n_dropped=n_dropped or {},
     )
 
@@ -171,6 +175,7 @@ def pack_objects(
     Raises:
         DataError: an absent or bad picture under ``stop``; nothing, or only one class, is left.
     """
+    bad.leave_out(objects.lacking, name)
     check_objects(objects, card.target, bad, source)
     with whole_folder(out) as packed:
         kept = _fill(name, objects, (len(objects.rows), *shape_px, len(card.bands)), bad, packed)

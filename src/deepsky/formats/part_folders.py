@@ -6,9 +6,10 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from deepsky.errors import DataError
-from deepsky.formats.collection import CollectionParams, Objects
+from deepsky.formats.format import Objects, preparation_of
 from deepsky.formats.keras_arrays import PARTS
 from deepsky.formats.packing import objects_of
+from deepsky.formats.params import PicturesParams
 from deepsky.imaging.picture_files import PictureFiles
 
 _LAYOUT = "name pictures train/CLASS/NAME.png or test/CLASS/NAME.png"
@@ -19,7 +20,7 @@ def may_hold_pictures(source: Path) -> bool:
     return source.suffix != ".npz" and (source.suffix == ".zip" or not source.is_file())
 
 
-def read_pictures(source: Path, params: CollectionParams, classes: tuple[str, ...], *, gray: bool = False) -> Objects:
+def read_pictures(source: Path, params: PicturesParams, classes: tuple[str, ...], *, gray: bool = False) -> Objects:
     """Read both parts.
 
     Args:
@@ -45,7 +46,7 @@ def read_pictures(source: Path, params: CollectionParams, classes: tuple[str, ..
         _, label, part, name = rows[repeated].iloc[0]
         problem = f"holds two pictures {part}/{label}/{PurePosixPath(name).stem}"
         raise DataError(source, problem, "keep one of each name in a class")
-    return objects_of(rows, classes, files, replace(params.preparation, gray=gray or params.gray))
+    return objects_of(rows, classes, files, replace(preparation_of(params), gray=gray or params.gray))
 
 
 def _row(source: Path, name: str, classes: tuple[str, ...]) -> tuple[str, str, str, str]:

@@ -1,15 +1,66 @@
-"""The literal registry of published datasets: a format's name in params.yaml -> how it is read.
+"""The literal registry of formats: what each takes from params.yaml, and the module that reads it.
 
-Only what packs collections imports it, so that a change of one format makes no other stage run again.
+A format's module is imported on demand, so that its code concerns only the datasets that have it.
 """
 
-from deepsky.formats import cifar10, galaxy10, galaxy_zoo1, galaxy_zoo_challenge, mnist
-from deepsky.formats.collection import Collection
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-COLLECTIONS: dict[str, Collection] = {
-    "galaxy_zoo_challenge": galaxy_zoo_challenge.COLLECTION,
-    "galaxy_zoo1": galaxy_zoo1.COLLECTION,
-    "galaxy10": galaxy10.COLLECTION,
-    "mnist": mnist.COLLECTION,
-    "cifar10": cifar10.COLLECTION,
+from deepsky.datasets.params import GroupBy, Target
+
+if TYPE_CHECKING:
+    from deepsky.formats.format import Format
+
+
+@dataclass(frozen=True)
+class FormatFacts:
+    """What is known of a format before its module is imported.
+
+    Attributes:
+        module: that holds it, and its name there.
+        label: what it is, in a few words.
+        group_by: what stays together in a split unless the dataset's entry says something else.
+        targets: what can be learned from it.
+        needs: keys that an entry of this format must have, beside those of every format.
+        takes: keys that it may have; an entry of another format must not.
+    """
+
+    module: str
+    label: str
+    group_by: GroupBy = "image"
+    targets: tuple[Target, ...] = ("class",)
+    needs: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+
+
+FORMATS: dict[str, FormatFacts] = {
+    "images": FormatFacts(
+        "deepsky.formats.images:FORMAT",
+        "a folder of pictures with a table of labels",
+        needs=("id_column", "label_column", "classes"),
+        takes=("labels", "group_column", "mirrored", "refused"),
+    ),
+    "galaxy_zoo_challenge": FormatFacts(
+        "deepsky.formats.galaxy_zoo_challenge:FORMAT",
+        "the Galaxy Zoo challenge: solutions and pictures",
+        targets=("class", "fractions"),
+    ),
+    "galaxy_zoo1": FormatFacts("deepsky.formats.galaxy_zoo1:FORMAT", "Galaxy Zoo 1: a folder of pictures per class"),
+    "galaxy10": FormatFacts(
+        "deepsky.formats.galaxy10:FORMAT", "Galaxy10 DECaLS: one HDF5 file", group_by="neighbours", takes=("sha256",)
+    ),
+    "mnist": FormatFacts("deepsky.formats.mnist:FORMAT", "MNIST: handwritten digits"),
+    "cifar10": FormatFacts("deepsky.formats.cifar10:FORMAT", "CIFAR-10: small photographs"),
 }
+
+
+def find(name: str) -> "Format":
+    """Import a format.
+
+    Args:
+        name: a key of FORMATS.
+    """
+    module, _, attribute = FORMATS[name].module.partition(":")
+    found: Format = getattr(import_module(module), attribute)
+    return found

@@ -18,7 +18,8 @@ from deepsky.simulation.jpegs import (
     panstarrs_mags,
 )
 from deepsky.simulation.light import SDSS_SEEING_ARCSEC, Seeing, draw_light, draw_seeing
-from deepsky.simulation.sky import CatalogueParams, draw_sky
+from deepsky.simulation.params import CatalogueParams
+from deepsky.simulation.sky import draw_sky
 
 PANSTARRS_PIXEL_ARCSEC = 0.25
 # What a random stream is for; with the survey's seed and the name of what is drawn it seeds the stream.

@@ -17,12 +17,13 @@ from rich.console import Console
 from rich.progress import track
 
 from deepsky.archives.journal import SIMULATED, set_aside
-from deepsky.archives.manifest import Receipt, write_manifest
-from deepsky.archives.wanted import FOLDERS, ArchiveParams, Wanted
+from deepsky.archives.manifest import LABELS, Receipt, write_manifest
+from deepsky.archives.params import ArchiveParams
+from deepsky.archives.wanted import FOLDERS, Wanted
 from deepsky.errors import ConfigError, DataError
 from deepsky.files import whole_file
 from deepsky.simulation.archive import SimulatedArchive
-from deepsky.simulation.sky import CatalogueParams
+from deepsky.simulation.params import CatalogueParams
 
 
 def draw_all(wanted: Sequence[Wanted], params: CatalogueParams, archive: ArchiveParams, out: Path) -> None:
@@ -109,7 +110,7 @@ def _prepare(out: Path, name: str, wanted: Sequence[Wanted], params: CataloguePa
         if path.is_dir():
             if not any(path.iterdir()):
                 path.rmdir()
-        elif path not in own and path != folder / SIMULATED:
+        elif path not in own and path not in (folder / SIMULATED, folder / LABELS):
             path.unlink()  # another catalogue's file, or the torso of a killed run
     if not (folder / SIMULATED).exists():
         with whole_file(folder / SIMULATED) as temporary:

@@ -1,4 +1,4 @@
-"""Simulated stand-ins for three published collections of galaxies, each in the layout of the real one.
+"""Simulated stand-ins for three published datasets of galaxies, each in the layout of the real one.
 
 They hold no observation: they are there so that everything works offline, and is tested, before the real files are.
 """
@@ -19,10 +19,11 @@ from rich.progress import track
 from deepsky.catalogue.objid import pack_objid
 from deepsky.files import whole_file, whole_folder
 from deepsky.simulation.galaxies import draw_picture, jpeg
+from deepsky.simulation.params import AT_LEAST
 from deepsky.simulation.shapes import Shape, draw_shapes, share_out
 from deepsky.simulation.votes import draw_galaxies
 
-# The classes of Galaxy Zoo 1, their shares as the real collection has them, and the kinds of galaxy they are made of.
+# The classes of Galaxy Zoo 1, their shares as the real one has them, and the kinds of galaxy they are made of.
 ZOO1_SHARES = {
     "elliptical": 0.30,
     "spiral clockwise": 0.18,
@@ -54,7 +55,6 @@ GALAXY10_COUNTS = {
     "thin": 1423,
     "bulged": 1873,
 }
-AT_LEAST = 12  # galaxies of each class, in Galaxy Zoo 1 and Galaxy10
 _ZOO_SIDE_PX, _ZOO1_SIDE_PX, _GALAXY10_SIDE_PX = 424, 423, 256
 _GALAXY10_ZOOM = 1.6
 _GALAXY10_PIXEL_ARCSEC = 0.262

@@ -1,8 +1,5 @@
 """The simulated survey's truth: which sources are on the sky, and the catalogue that the survey publishes of them."""
 
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -12,6 +9,7 @@ from deepsky.catalogue.objid import pack_objid
 from deepsky.catalogue.survey import BANDS, FRAME_SHAPE, UNIQUE_ROWS
 from deepsky.catalogue.tables import REFERENCE_COLUMNS, RERUN
 from deepsky.simulation.fields import Field, frame_wcs, plan_fields
+from deepsky.simulation.params import CatalogueParams
 
 Array = npt.NDArray[np.float64]
 
@@ -41,32 +39,6 @@ _RED_DWARF_SHARE = 0.6
 _BACKGROUND_MARGIN_PX = 150.0  # sources just outside still shed light into the frame and fill edge cutouts
 _CLEAR_PX = 40.0  # between catalogued objects
 _EDGE_SHARE = 0.04
-
-
-@dataclass(frozen=True)
-class CatalogueParams:
-    """Which objects to work on.
-
-    Attributes:
-        survey: who is asked; ``simulated`` needs no network, ``sdss`` takes the objects of ``deepsky query`` and has no
-            use for the other keys.
-        seed: of the simulated sky.
-        n_fields: SDSS fields, 1..2000; of every four, two overlap.
-        n_per_class_per_field: catalogued galaxies, quasars and stars in each field, 1..60.
-    """
-
-    survey: Literal["simulated", "sdss"]
-    seed: int
-    n_fields: int
-    n_per_class_per_field: int
-
-    def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}, but must not be negative")
-        if not 1 <= self.n_fields <= 2000:
-            raise ValueError(f"n_fields is {self.n_fields}, but must be 1..2000")
-        if not 1 <= self.n_per_class_per_field <= 60:
-            raise ValueError(f"n_per_class_per_field is {self.n_per_class_per_field}, but must be 1..60")
 
 
 def draw_sky(params: CatalogueParams) -> pd.DataFrame:

@@ -7,7 +7,8 @@ import click
 from deepsky.catalogue.objects import describe, read_real_objects
 from deepsky.errors import DataError
 from deepsky.files import whole_file
-from deepsky.simulation.sky import CatalogueParams, draw_sky, reference_catalogue
+from deepsky.simulation.params import CatalogueParams
+from deepsky.simulation.sky import draw_sky, reference_catalogue
 
 
 def run(params: CatalogueParams, release: str, *, query: Path, out: Path) -> None:

@@ -1,7 +1,7 @@
 """Stage fetch: the raw frames and cutouts of the catalogue's objects, with a manifest of where each came from.
 
 It may be killed at any moment. Files appear by rename, so whatever has its right name is whole, and the next run goes
-on from there and ends with the same bytes. Simulated files are drawn again at will (``archives/simulated_files.py``);
+on from there and ends with the same bytes. Simulated files are drawn again at will (``simulation/files.py``);
 downloaded ones are precious and never deleted (``archives/journal.py``).
 """
 
@@ -12,15 +12,19 @@ import click
 import pandas as pd
 
 from deepsky.archives.downloader import fetch_all
-from deepsky.archives.http import Client, DownloadParams
+from deepsky.archives.http import Client
 from deepsky.archives.journal import only_one
-from deepsky.archives.manifest import Absent
+from deepsky.archives.manifest import LABELS, Absent
 from deepsky.archives.panstarrs import find_stacks
-from deepsky.archives.wanted import PANSTARRS_FILTERS, ArchiveParams, panstarrs_files, sdss_files
-from deepsky.catalogue.tables import check_numbers, read_objects
+from deepsky.archives.params import PANSTARRS_FILTERS, ArchiveParams, DownloadParams
+from deepsky.archives.wanted import panstarrs_files, sdss_files
+from deepsky.catalogue.tables import check_numbers, read_objects, read_table
 from deepsky.errors import ConfigError
+from deepsky.files import whole_file
 from deepsky.simulation.files import draw_all, drop_simulated
-from deepsky.simulation.sky import CatalogueParams
+from deepsky.simulation.params import CatalogueParams
+
+_LABEL_COLUMNS = ("id", "class", "ra", "dec", "run", "camcol", "field")
 
 
 def run(
@@ -41,7 +45,8 @@ def run(
         download: section ``download``: how.
         on_bad_file: whether a file that cannot be had is an error, or only listed in out/failures.csv.
         catalogue: the stage catalogue's CSV.
-        out: gets FOLDERS and manifest.csv (by path: path, url, bytes, sha256, time, etag, last_modified).
+        out: gets FOLDERS and manifest.csv (by path: path, url, bytes, sha256, time, etag, last_modified); in the
+            folders of colour cutouts labels.csv, what the catalogue says of each object.
         retry_failed: fetch only what out/failures.csv lists.
 
     Raises:
@@ -55,10 +60,23 @@ def run(
     with only_one(out):
         if params.survey == "sdss":
             _download(objects, archive, download, out, on_failure=on_bad_file, retry_failed=retry_failed)
-            return
-        stacks = {name: {filter_: filter_ for filter_ in "yig"} for name in objects["id"]}
-        wanted = [*sdss_files(objects, archive), *panstarrs_files(objects, stacks, archive)[0]]
-        draw_all(wanted, params, archive, out)
+        else:
+            stacks = {name: {filter_: filter_ for filter_ in "yig"} for name in objects["id"]}
+            wanted = [*sdss_files(objects, archive), *panstarrs_files(objects, stacks, archive)[0]]
+            draw_all(wanted, params, archive, out)
+        _write_labels(catalogue, archive, out)
+
+
+def _write_labels(catalogue: Path, archive: ArchiveParams, out: Path) -> None:
+    """Make the folders of colour cutouts whole datasets; the catalogue's cells stay as they are, digit for digit."""
+    table = read_table(catalogue, required=("id",))
+    kept = table[[column for column in _LABEL_COLUMNS if column in table.columns]]
+    for folder, is_wanted in (("sdss_jpg", archive.sdss_jpg), ("stsci_jpg", archive.stsci_jpg)):
+        if is_wanted:
+            with whole_file(out / folder / LABELS) as temporary:
+                kept.to_csv(temporary, index=False, lineterminator="\n")
+        else:
+            (out / folder / LABELS).unlink(missing_ok=True)
 
 
 def _download(

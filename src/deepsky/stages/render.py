@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import cv2
 import joblib
@@ -17,6 +17,7 @@ from deepsky.catalogue.tables import check_numbers, read_objects
 from deepsky.datasets.packed import DatasetCard, create_images, write_rows
 from deepsky.errors import DataError
 from deepsky.files import whole_folder
+from deepsky.formats.params import KINDS, FramesParams
 from deepsky.imaging.badfiles import BadFiles, OnBadFile, keep_images, read_missing, reserve_space
 from deepsky.imaging.composite import lupton_rgb, plot_composite
 from deepsky.imaging.cutouts import cut_objects, inside, sky_positions
@@ -31,54 +32,6 @@ from deepsky.imaging.stretch import (
     sky_limits,
     to_gray,
 )
-
-_KINDS = ("frames", "rgb", "cutouts")  # what every frame gives: a picture folder and a packed dataset each
-
-
-@dataclass(frozen=True)
-class FramesParams:
-    """One entry of ``frames`` in params.yaml: a folder of FITS frames and its catalogue.
-
-    Attributes:
-        folder: where the frames lie; catalogue: their objects' CSV. Both reach ``run`` through dvc.yaml.
-        id_column: names each object; None numbers the rows.
-        label_column: holds the class; classes: those that may occur, in the order of the label encoding.
-        position: ``radec``, columns ra and dec in degrees; ``xy``, columns x and y, 0-based pixels.
-        position_band: the band of x and y, of containment, and on whose pixels composites are aligned.
-        bands: the bands read, in the order of the cutouts' last axis.
-        frame_band: of the whole-frame plots' dataset.
-        rgb_bands: red, green, blue of the whole-frame composite.
-        colour_bands: red, green, blue of the cutouts' colour pictures.
-        cutout_size_px: side of the cutouts, native pixels.
-    """
-
-    folder: str
-    catalogue: str
-    id_column: str | None
-    label_column: str
-    classes: tuple[str, ...]
-    position: Literal["radec", "xy"]
-    position_band: str
-    bands: tuple[str, ...]
-    frame_band: str
-    rgb_bands: tuple[str, ...]
-    colour_bands: tuple[str, ...]
-    cutout_size_px: int
-
-    def __post_init__(self) -> None:
-        for key in ("rgb_bands", "colour_bands"):
-            if len(getattr(self, key)) != 3:
-                raise ValueError(f"{key} must name three bands: red, green, blue")
-        used = (self.position_band, self.frame_band, *self.rgb_bands, *self.colour_bands)
-        unknown = [band for band in used if band not in self.bands]
-        if unknown:
-            raise ValueError(f"band {unknown[0]!r} is not among bands {', '.join(self.bands)}")
-        if len(set(self.bands)) < len(self.bands):
-            raise ValueError("bands names a band twice")
-        if any("/" in label or label.startswith(".") for label in self.classes):
-            raise ValueError("a class names a folder of pictures: no slashes, no leading dot")
-        if not 8 <= self.cutout_size_px <= 1024:
-            raise ValueError(f"cutout_size_px must lie between 8 and 1024, not {self.cutout_size_px}")
 
 
 @dataclass(frozen=True)
@@ -104,21 +57,16 @@ class _Done:
     plot_scale_arcsec: float = 0.0
 
 
-def run(
-    name: str, params: FramesParams, on_bad_file: OnBadFile, *, folder: Path, catalogue: Path, png: Path, packed: Path
-) -> None:
+def run(name: str, params: FramesParams, on_bad_file: OnBadFile, *, png: Path, packed: Path) -> None:
     """Render a folder of frames.
 
     Fields without a catalogued object are not read. Objects of a field of which the archive lacks a band (the folder's
-    missing.csv) are left out. All three datasets hold the same objects, in the catalogue's
-    order.
+    missing.csv) are left out. All three datasets hold the same objects, in the catalogue's order.
 
     Args:
         name: the datasets are NAME_frames, NAME_rgb and NAME_cutouts.
-        params: what to render.
+        params: their entry of ``datasets.frames``.
         on_bad_file: ``stop`` at the first bad frame or misplaced object, or ``skip`` and list them.
-        folder: the frames, at any depth.
-        catalogue: CSV of the objects.
         png: folder of pictures to write: frames, rgb and cutouts.
         packed: folder that gets the three packed datasets.
 
@@ -126,7 +74,7 @@ def run(
         DataError: a bad catalogue or missing.csv; a bad frame or misplaced object under ``stop``; nothing left under
             ``skip``.
     """
-    bad = BadFiles(on_bad_file)
+    bad, folder, catalogue = BadFiles(on_bad_file), Path(params.folder), Path(params.catalogue)
     objects = _read_catalogue(catalogue, params)
     fields = find_fields(folder, params.bands, read_missing(folder))
     objects["image"] = assign_fields(
@@ -140,7 +88,7 @@ def run(
     bad.refuse_if_nothing_left(len(objects), catalogue)
     with ExitStack() as stack:
         pictures = stack.enter_context(whole_folder(png))
-        folders = {kind: stack.enter_context(whole_folder(packed / f"{name}_{kind}")) for kind in _KINDS}
+        folders = {kind: stack.enter_context(whole_folder(packed / f"{name}_{kind}")) for kind in KINDS}
         tasks = _tasks(fields, objects, params, catalogue, pictures, folders)
         _make_room(tasks, params, pictures, folders)
         done = _work(tasks, bad)

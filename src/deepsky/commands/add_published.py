@@ -1,0 +1,70 @@
+"""Bring a published dataset, in its own layout, into the project."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from deepsky.archives.params import DownloadParams
+from deepsky.commands.published import get_published
+from deepsky.commands.registering import EXTERNAL, Newcomer, Source, check_name, in_project, register, said
+from deepsky.config import build, read_section
+from deepsky.datasets.packed import ROW_COLUMNS
+from deepsky.datasets.params import GroupBy, SplitParams
+from deepsky.datasets.splits import split_rows
+from deepsky.errors import ConfigError, DataError, about
+from deepsky.formats.packing import check_objects, check_pictures
+from deepsky.formats.params import PicturesParams
+from deepsky.formats.registry import find
+from deepsky.imaging.badfiles import BadFiles
+
+
+def run(
+    name: str,
+    kind: str,
+    source: Path | None,
+    download: DownloadParams,
+    *,
+    group_by: GroupBy | None,
+    only: bool = False,
+    **options: Any,
+) -> None:
+    """Register a published dataset, in its own layout, as dataset ``name``.
+
+    Every picture is decoded and prepared once, as packing will do it, so that packing finds nothing that this did not.
+
+    Args:
+        name: of the new dataset.
+        kind: its format, a key of ``formats.registry.FORMATS``.
+        source: the file or folder; None downloads it into data/external, where it is published for everyone.
+        download: section ``download`` of params.yaml.
+        group_by: what must stay together in a split; None takes what suits the format.
+        only: leave nothing of deepsky's demonstration in params.yaml.
+        options: the other keys of ``PicturesParams``.
+
+    Raises:
+        ConfigError: the name is taken or unfit, or the format has not what is asked of it.
+        DataError: the source, one of its pictures or the download is wrong, or nothing can be learned from it;
+            nothing was copied then.
+    """
+    check_name(name, [name])
+    if kind == "images":
+        raise ConfigError("format images", "has a table of labels", "use deepsky add images")
+    home, where = EXTERNAL / name, f"dataset {name}"
+    entry = {"format": kind, "source": str(source or home), "group_by": group_by, **options}
+    build(entry, PicturesParams, where)
+    if source is not None and not source.exists():
+        raise DataError(source, "does not exist", "name the file or folder that holds the dataset")
+    source = source or get_published(kind, home, download)
+    target = in_project(source) or home / source.resolve().name
+    params: PicturesParams = build(entry | {"source": str(target)}, PicturesParams, where)
+    objects = find(kind).read(source, params)
+    check_objects(objects, params.target, BadFiles("stop"), source)
+    rows = objects.rows.reindex(columns=list(ROW_COLUMNS)).assign(image=range(len(objects.rows)))
+    with about(source):
+        split_rows(rows, params.group, read_section("split", SplitParams))
+    check_pictures(name, objects)
+    register(Newcomer(name, "pictures", said(params), [Source(source, target)]), only=only)
+    answer = ", answer: tree" if params.target == "fractions" else ""
+    line = f"{name}_mobilenet: {{dataset: {name}, network: mobilenet{answer}}}"
+    click.echo(f"to learn from it, write below runs in params.yaml:\n  {line}")

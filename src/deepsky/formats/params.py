@@ -1,0 +1,178 @@
+"""What params.yaml says of one dataset. Light: it is read before anything heavy is imported."""
+
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Literal, cast
+
+from deepsky.datasets.params import Change, GroupBy, Target
+from deepsky.errors import ConfigError
+from deepsky.formats.registry import FORMATS
+from deepsky.imaging.params import Denoise, check_denoise, check_side
+
+KINDS = ("frames", "rgb", "cutouts")  # what every frame gives: a picture folder and a packed dataset each
+
+
+@dataclass(frozen=True)
+class PicturesParams:
+    """One entry of ``datasets.pictures`` in params.yaml: pictures with labels or vote fractions.
+
+    Attributes:
+        format: the layout of the source, a key of ``formats.registry.FORMATS``.
+        source: the file or folder that holds it.
+        size_px: side of the packed images; a picture that is not square is squeezed.
+        crop_px: side of the middle square that is kept before resizing; None keeps all.
+        denoise: how the noise is smoothed; denoise_strength: how much (see ``imaging.params``).
+        gray: one channel of luminance instead of three of colour.
+        target: what there is to learn: ``class``, or the 37 vote ``fractions``.
+        group_by: what must stay together in a split; where it is left out, what suits the format.
+        sha256: of the source, where the format is one file with a published digest: None takes that one, ``any``
+            takes every file.
+        labels: of format images: the table's file name in the folder; where it is left out, labels.csv.
+        id_column: of that table: names each picture, the file's name without its suffix.
+        label_column: of that table: the class; classes: those that may occur, in the order of the label encoding.
+        group_column: of that table: what must stay together in a split (``group_by: group``); None: no such column.
+        mirrored: pairs [a, b] of classes that a mirror image turns into each other.
+        refused: what must not be done to a picture (mirror, turn): it would no longer show what its label says.
+    """
+
+    format: str
+    source: str
+    size_px: int
+    crop_px: int | None = None
+    denoise: Denoise = "none"
+    denoise_strength: float = 0.0
+    gray: bool = False
+    target: Target = "class"
+    group_by: GroupBy | None = None
+    sha256: str | None = None
+    labels: str | None = None
+    id_column: str | None = None
+    label_column: str | None = None
+    classes: tuple[str, ...] = ()
+    group_column: str | None = None
+    mirrored: tuple[tuple[str, ...], ...] = ()
+    refused: tuple[Change, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_side("size_px", self.size_px)
+        check_side("crop_px", self.crop_px)
+        check_denoise(self.denoise, self.denoise_strength)
+        if not self.source:
+            raise ValueError("source is empty; name a file or folder")
+        self._check_format()
+        self._check_table()
+        self._fill_in()
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """The classes of ``mirrored``, two by two."""
+        return tuple((first, second) for first, second in self.mirrored)
+
+    @property
+    def group(self) -> GroupBy:
+        """What stays together in a split."""
+        return cast(GroupBy, self.group_by)  # ``_fill_in`` leaves no None
+
+    def check_crop(self, source: Path, side_px: int) -> None:
+        """Refuse a middle square that no image has, where all are of one size.
+
+        Args:
+            source: names them in the error.
+            side_px: of each image.
+
+        Raises:
+            ConfigError: ``crop_px`` is larger.
+        """
+        if self.crop_px is not None and self.crop_px > side_px:
+            problem = f"is larger than the images of {source}, {side_px} x {side_px} px"
+            raise ConfigError(f"crop_px {self.crop_px}", problem, f"lower it to {side_px} or less")
+
+    def _check_format(self) -> None:
+        """Refuse an unknown format, and what it does not have."""
+        if self.format not in FORMATS:
+            raise ValueError(f"format {self.format!r} is unknown; choose one of: {', '.join(FORMATS)}")
+        facts = FORMATS[self.format]
+        if self.target not in facts.targets:
+            has = ", ".join(facts.targets)
+            raise ValueError(f"target {self.target}: format {self.format} has no {self.target}, it has {has}")
+        own = {key for each in FORMATS.values() for key in (*each.needs, *each.takes)}
+        for field in fields(self):
+            given = field.default is not MISSING and getattr(self, field.name) != field.default
+            if given and field.name in own - {*facts.needs, *facts.takes}:
+                raise ValueError(f"{field.name} is no key of format {self.format}; take it away")
+            if not given and field.name in facts.needs:
+                raise ValueError(f"{field.name} is missing, format {self.format} needs it")
+
+    def _check_table(self) -> None:
+        """Refuse what no table of labels can be like."""
+        if self.labels is not None and (self.labels in ("", ".", "..") or "/" in self.labels):
+            raise ValueError(f"labels {self.labels!r} is not the name of a file in the folder")
+        if self.classes and (len(set(self.classes)) < len(self.classes) or "" in self.classes):
+            raise ValueError("classes must be different names, none of them empty")
+        named = [name for pair in self.mirrored for name in pair]
+        if any(len(pair) != 2 for pair in self.mirrored) or len(set(named)) < len(named):
+            raise ValueError("mirrored must be pairs [a, b] of different classes, each in one pair only")
+        for name in named:
+            if name not in self.classes:
+                raise ValueError(f"mirrored names the unknown class {name!r}; classes are {', '.join(self.classes)}")
+
+    def _fill_in(self) -> None:
+        """Let what depends on the format be said, where it was left out."""
+        facts = FORMATS[self.format]
+        if self.group_by is None:
+            object.__setattr__(self, "group_by", "group" if self.group_column else facts.group_by)
+        if self.labels is None and "labels" in facts.takes:
+            object.__setattr__(self, "labels", "labels.csv")
+
+
+@dataclass(frozen=True)
+class FramesParams:
+    """One entry of ``datasets.frames`` in params.yaml: a folder of FITS frames and its catalogue.
+
+    Attributes:
+        folder: where the frames lie, at any depth; catalogue: their objects' CSV.
+        id_column: names each object; None numbers the rows.
+        label_column: holds the class; classes: those that may occur, in the order of the label encoding.
+        position: ``radec``, columns ra and dec in degrees; ``xy``, columns x and y, 0-based pixels.
+        position_band: the band of x and y, of containment, and on whose pixels composites are aligned.
+        bands: the bands read, in the order of the cutouts' last axis.
+        frame_band: of the whole-frame plots' dataset.
+        rgb_bands: red, green, blue of the whole-frame composite.
+        colour_bands: red, green, blue of the cutouts' colour pictures.
+        cutout_size_px: side of the cutouts, native pixels.
+        group_by: what must stay together in a split of the three datasets.
+    """
+
+    folder: str
+    catalogue: str
+    id_column: str | None
+    label_column: str
+    classes: tuple[str, ...]
+    position: Literal["radec", "xy"]
+    position_band: str
+    bands: tuple[str, ...]
+    frame_band: str
+    rgb_bands: tuple[str, ...]
+    colour_bands: tuple[str, ...]
+    cutout_size_px: int
+    group_by: GroupBy = "field"
+
+    def __post_init__(self) -> None:
+        for key in ("rgb_bands", "colour_bands"):
+            if len(getattr(self, key)) != 3:
+                raise ValueError(f"{key} must name three bands: red, green, blue")
+        used = (self.position_band, self.frame_band, *self.rgb_bands, *self.colour_bands)
+        unknown = [band for band in used if band not in self.bands]
+        if unknown:
+            raise ValueError(f"band {unknown[0]!r} is not among bands {', '.join(self.bands)}")
+        if len(set(self.bands)) < len(self.bands):
+            raise ValueError("bands names a band twice")
+        if any("/" in label or label.startswith(".") for label in self.classes):
+            raise ValueError("a class names a folder of pictures: no slashes, no leading dot")
+        if not 8 <= self.cutout_size_px <= 1024:
+            raise ValueError(f"cutout_size_px must lie between 8 and 1024, not {self.cutout_size_px}")
+
+
+def datasets_of(frames: str) -> tuple[str, ...]:
+    """Name the datasets that an entry of ``datasets.frames`` gives."""
+    return tuple(f"{frames}_{kind}" for kind in KINDS)
