@@ -1,17 +1,17 @@
 """Section ``tune`` of params.yaml: what is searched, how, and where the search is kept."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from deepsky.config import PARAMS
 from deepsky.errors import ConfigError
-from deepsky.training.fit import FitParams, TrainParams
+from deepsky.training.recipe import MAX_BATCH, MAX_EPOCHS, MAX_RATE, MAX_UNITS, Recipe
 
 Activation = Literal["relu", "elu", "gelu", "selu", "silu", "tanh"]
 Optimizer = Literal["adam", "adamw", "adamax", "sgd"]
 Schedule = Literal["constant", "cosine", "one_cycle"]
-ObjectiveName = Literal["f1_macro", "accuracy", "cross_entropy", "parameters", "inference_ms"]
+ObjectiveName = Literal["f1_macro", "accuracy", "cross_entropy", "rmse", "parameters", "inference_ms"]
 COSTS = ("parameters", "inference_ms")
 MAX_LAYERS = 8
 
@@ -55,34 +55,34 @@ Dimension = IntRange | FloatRange | tuple[int, ...] | tuple[float, ...] | tuple[
 
 @dataclass(frozen=True, kw_only=True)
 class FitSpace:
-    """Section ``tune.scratch``: how a network trained from the images may be fitted; see FitParams.
+    """How a network may be fitted; see Recipe.
 
     ``weight_decay`` is searched with adamw only, ``momentum`` with sgd only.
     """
 
-    label_smoothing: Floats
-    optimizer: tuple[Optimizer, ...]
-    learning_rate: Floats
-    schedule: tuple[Schedule, ...]
-    weight_decay: Floats
-    momentum: Floats
-    batch_size: Ints
+    label_smoothing: Floats = FloatRange(0.0, 0.2)
+    optimizer: tuple[Optimizer, ...] = ("adam", "adamw", "adamax", "sgd")
+    learning_rate: Floats = FloatRange(1e-5, 1e-1, log=True)
+    schedule: tuple[Schedule, ...] = ("constant", "cosine")
+    weight_decay: Floats = FloatRange(1e-4, 1e-1, log=True)
+    momentum: Floats = FloatRange(0.5, 0.99)
+    batch_size: Ints = (16, 32, 64)
 
     def __post_init__(self) -> None:
         """Refuse what Keras would fail on, and a choice of nothing."""
-        for field in fields(self):
-            if getattr(self, field.name) == ():
-                raise ValueError(f"{field.name} holds no choice")
+        for one in fields(self):
+            if getattr(self, one.name) == ():
+                raise ValueError(f"{one.name} holds no choice")
         for name in ("label_smoothing", "momentum"):
             _check_bounds(name, getattr(self, name), 0, below=1)
-        _check_bounds("learning_rate", self.learning_rate, math.ulp(0.0))
-        _check_bounds("weight_decay", self.weight_decay, 0)
-        _check_bounds("batch_size", self.batch_size, 1)
+        _check_bounds("learning_rate", self.learning_rate, math.ulp(0.0), most=MAX_RATE)
+        _check_bounds("weight_decay", self.weight_decay, 0, most=MAX_RATE)
+        _check_bounds("batch_size", self.batch_size, 1, most=MAX_BATCH)
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSpace(FitSpace):
-    """Section ``tune.heads``: heads on cached features; see TrainParams.
+    """Section ``tune.heads``: heads on cached features; see Recipe.
 
     ``activation``, ``dropout`` and ``batch_norm`` are searched where there is a hidden layer.
 
@@ -91,20 +91,41 @@ class HeadSpace(FitSpace):
         units: width of each of them, drawn by itself.
     """
 
-    layers: Ints
-    units: Ints
-    activation: tuple[Activation, ...]
-    dropout: Floats
-    batch_norm: tuple[bool, ...]
-    l2: Floats
+    layers: Ints = IntRange(0, 4)
+    units: Ints = IntRange(16, 512, log=True)
+    activation: tuple[Activation, ...] = ("relu", "gelu", "tanh")
+    dropout: Floats = FloatRange(0.0, 0.6)
+    batch_norm: tuple[bool, ...] = (False, True)
+    l2: Floats = FloatRange(1e-7, 1e-2, log=True)
+    batch_size: Ints = (32, 128)
 
     def __post_init__(self) -> None:
         """Refuse what Keras would fail on, and a choice of nothing."""
         super().__post_init__()
         _check_bounds("layers", self.layers, 0, below=MAX_LAYERS + 1)
-        _check_bounds("units", self.units, 1)
+        _check_bounds("units", self.units, 1, most=MAX_UNITS)
         _check_bounds("dropout", self.dropout, 0, below=1)
-        _check_bounds("l2", self.l2, 0)
+        _check_bounds("l2", self.l2, 0, most=MAX_RATE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSpace(FitSpace):
+    """Section ``tune.images``: networks that learn from the images; see Recipe.
+
+    Attributes:
+        augment_strength: times what the run's own ``augment`` strays; searched where the run augments.
+        learn: what of a pretrained network learns: its last N blocks, or ``all``.
+    """
+
+    augment_strength: Floats = FloatRange(0.0, 1.5)
+    learn: tuple[int | Literal["all"], ...] = (1, 3, "all")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built, and a choice of nothing."""
+        super().__post_init__()
+        _check_bounds("augment_strength", self.augment_strength, 0, most=10)
+        if any(depth != "all" and not 1 <= depth <= 1000 for depth in self.learn):
+            raise ValueError(f"learn {list(self.learn)} must be all, or how many of the last blocks learn (1 or more)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,50 +133,49 @@ class TuneParams:
     """Section ``tune``.
 
     Attributes:
-        dataset: searched where the command names none; network likewise.
+        run: searched where the command names none.
         trials: in total, over all workers and restarts.
         epochs: of each trial, at most.
         patience: stop a trial after so many epochs without a better val_loss; None: never.
         seed: of the draws, of the folds, and the first one of the fits.
         sampler: what draws the next trials.
         pruner: what ends trials early.
-        objectives: what is optimised on the val rows; the second, if any, is one of COSTS.
+        objectives: what is optimised on the val rows, ``rmse`` of vote fractions; the second, if any, is one of COSTS.
         folds: 1 takes the split's own train and val rows; more are grouped folds of both.
         repeats: fits of each candidate per fold, each with a seed of its own.
         population: trials trained together; ``auto`` measures.
         backend: of Keras while heads are searched, unless KERAS_BACKEND says otherwise; a head learns the same under
-            both. Networks trained from the images start from other weights under each, so they keep Keras' own.
+            both. Networks that learn from the images start from other weights under each, so they keep Keras' own.
         storage: URL of the database; a relative SQLite path counts from the project's root.
         heartbeat_s: seconds between the signs of life of a worker; a trial without one for three times as long is
             tried again.
         heads: search space of heads on cached features.
-        scratch: search space of networks trained from the images.
+        images: search space of networks that learn from the images.
     """
 
-    dataset: str
-    network: str
-    trials: int
-    epochs: int
-    patience: int | None
-    seed: int
-    sampler: Literal["tpe", "random", "cmaes", "grid"]
-    pruner: Literal["hyperband", "median", "none"]
-    objectives: tuple[ObjectiveName, ...]
-    folds: int
-    repeats: int
-    population: int | Literal["auto"]
-    backend: Literal["jax", "tensorflow"]
-    storage: str
-    heartbeat_s: int
-    heads: HeadSpace
-    scratch: FitSpace
+    run: str = "sdss_cutouts-mobilenet"
+    trials: int = 100
+    epochs: int = 10
+    patience: int | None = None
+    seed: int = 1
+    sampler: Literal["tpe", "random", "cmaes", "grid"] = "tpe"
+    pruner: Literal["hyperband", "median", "none"] = "hyperband"
+    objectives: tuple[ObjectiveName, ...] = ("f1_macro",)
+    folds: int = 1
+    repeats: int = 1
+    population: int | Literal["auto"] = 16
+    backend: Literal["jax", "tensorflow"] = "jax"
+    storage: str = "sqlite:///tuning.db"
+    heartbeat_s: int = 10
+    heads: HeadSpace = field(default_factory=HeadSpace)
+    images: ImageSpace = field(default_factory=ImageSpace)
 
     def __post_init__(self) -> None:
         """Refuse a search that cannot run."""
         for name in ("trials", "epochs", "folds", "repeats", "heartbeat_s", "population"):
             value = getattr(self, name)
-            if value != "auto" and value < 1:
-                raise ValueError(f"{name} {value} is below 1")
+            if value != "auto" and not 1 <= value <= MAX_EPOCHS:
+                raise ValueError(f"{name} must lie between 1 and {MAX_EPOCHS}, not {value}")
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"patience {self.patience} is below 1; null means never")
         if not 0 <= self.seed < 2**31:
@@ -163,7 +183,7 @@ class TuneParams:
         costs = [name for name in self.objectives if name in COSTS]
         if not 1 <= len(self.objectives) <= 2 or self.objectives[0] in COSTS or costs != list(self.objectives[1:]):
             raise ValueError(
-                f"objectives {list(self.objectives)} must be f1_macro, accuracy or cross_entropy, "
+                f"objectives {list(self.objectives)} must be f1_macro, accuracy, cross_entropy or rmse, "
                 f"and after it at most one of {', '.join(COSTS)}"
             )
         if costs and self.pruner != "none":
@@ -171,17 +191,17 @@ class TuneParams:
         if costs and self.sampler == "cmaes":
             raise ValueError("sampler cmaes cannot optimise two objectives: choose tpe or random")
 
-    def space_of(self, reference: FitParams) -> FitSpace:
-        """Return the space in which the candidates of a reference's kind lie.
+    def space_of(self, recipe: Recipe) -> HeadSpace | ImageSpace:
+        """Return the space in which the candidates of a run's kind lie.
 
         Raises:
             ConfigError: sampler grid over a range.
         """
-        section = "heads" if isinstance(reference, TrainParams) else "scratch"
-        space: FitSpace = getattr(self, section)
-        for field in fields(space):
-            if self.sampler == "grid" and not isinstance(getattr(space, field.name), tuple):
-                where = f"{PARAMS}: tune.{section}.{field.name}"
+        section = "heads" if recipe.of_head else "images"
+        space: HeadSpace | ImageSpace = getattr(self, section)
+        for one in fields(space):
+            if self.sampler == "grid" and not isinstance(getattr(space, one.name), tuple):
+                where = f"{PARAMS}: tune.{section}.{one.name}"
                 raise ConfigError(
                     where, "is a range, of which sampler grid cannot try all", "write it as a list [a, b]"
                 )
@@ -197,10 +217,12 @@ def _check_range(low: float, high: float, log: bool) -> None:
         raise ValueError(f"low {low} is not above 0, so log: true cannot be")
 
 
-def _check_bounds(name: str, dimension: Ints | Floats, least: float, below: float = math.inf) -> None:
+def _check_bounds(
+    name: str, dimension: Ints | Floats, least: float, *, below: float = math.inf, most: float = math.inf
+) -> None:
     values = dimension if isinstance(dimension, tuple) else (dimension.low, dimension.high)
     for value in values:
-        if not least <= value < below:
+        if not (least <= value < below and value <= most):
             allowed = f"at least {least}" if least != math.ulp(0.0) else "above 0"
-            limit = f" and below {below}" if below < math.inf else ""
+            limit = f" and below {below}" if below < math.inf else f" and at most {most:g}" if most < math.inf else ""
             raise ValueError(f"{name} {value} must be {allowed}{limit}")
