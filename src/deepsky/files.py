@@ -54,6 +54,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
             os.close(handle)
 
 
+def leave_empty(*outs: Path) -> None:
+    """Make the outputs of a stage that nothing needs: empty folders, and empty files where a name has a suffix.
+
+    What is there already stays.
+    """
+    for out in outs:
+        (out.parent if out.suffix else out).mkdir(parents=True, exist_ok=True)
+        if out.suffix:
+            out.touch()
+
+
 @contextmanager
 def _errors_naming(path: Path) -> Iterator[None]:
     try:

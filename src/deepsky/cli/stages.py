@@ -1,11 +1,21 @@
-"""One verb per DVC stage, in the order of dvc.yaml."""
+"""One verb per DVC stage, in the order of dvc.yaml. They read their settings from the plan, plan.yaml."""
 
 from pathlib import Path
 
 import click
 
-from deepsky.cli.group import PATH, cli, data_sections, experiment, group_by, on_bad_file, path_option
-from deepsky.config import read_entries, read_recipes, read_section
+from deepsky.cli.group import PATH, cli, path_option
+from deepsky.config import PARAMS, build
+from deepsky.files import leave_empty
+
+
+@cli.command()
+@click.option("--out", default="plan.yaml", show_default=True, type=PATH, help="plan to write")
+def plan(out: Path) -> None:
+    """Stage plan: what each stage runs with, and by which code."""
+    from deepsky.stages import plan as stage
+
+    stage.run(params=PARAMS, out=out)
 
 
 @cli.command()
@@ -13,12 +23,16 @@ from deepsky.config import read_entries, read_recipes, read_section
 @path_option("out", "catalogue CSV to write")
 def catalogue(query: Path, out: Path) -> None:
     """Stage catalogue: which objects."""
-    from deepsky.archives.wanted import ArchiveParams
-    from deepsky.simulation.sky import CatalogueParams
+    from deepsky.experiment.plan import read_plan
+    from deepsky.simulation.params import CatalogueParams
     from deepsky.stages import catalogue as stage
 
-    release = read_section("archive", ArchiveParams).release
-    stage.run(read_section("catalogue", CatalogueParams), release, query=query, out=out)
+    plan = read_plan()
+    if not plan.settings("catalogue")["needed"]:
+        leave_empty(out)
+        return
+    release = plan.settings("catalogue")["release"]
+    stage.run(plan.params(CatalogueParams, "catalogue"), release, query=query, out=out)
 
 
 @cli.command()
@@ -27,16 +41,21 @@ def catalogue(query: Path, out: Path) -> None:
 @click.option("--retry-failed", is_flag=True, help="only the files that failed last time (OUT/failures.csv)")
 def fetch(catalogue: Path, out: Path, retry_failed: bool) -> None:
     """Stage fetch: the raw frames and cutouts of the catalogue's objects."""
-    from deepsky.archives.http import DownloadParams
-    from deepsky.archives.wanted import ArchiveParams
-    from deepsky.simulation.sky import CatalogueParams
+    from deepsky.archives.params import ArchiveParams
+    from deepsky.experiment.experiment import read_experiment
+    from deepsky.experiment.plan import read_plan
+    from deepsky.simulation.params import CatalogueParams
     from deepsky.stages import fetch as stage
 
+    settings = read_plan().settings("fetch")
+    if not settings["needed"]:
+        leave_empty(*(out / name for name in ("frames", "sdss_jpg", "stsci_jpg", "stsci_fits", "manifest.csv")))
+        return
     stage.run(
-        read_section("catalogue", CatalogueParams),
-        read_section("archive", ArchiveParams),
-        read_section("download", DownloadParams),
-        on_bad_file(),
+        build(settings["catalogue"], CatalogueParams, "plan.yaml: fetch.catalogue"),
+        build(settings["archive"], ArchiveParams, "plan.yaml: fetch.archive"),
+        read_experiment().download,  # changes no result, so it is not in the plan
+        settings["on_bad_file"],
         catalogue=catalogue,
         out=out,
         retry_failed=retry_failed,
@@ -44,38 +63,47 @@ def fetch(catalogue: Path, out: Path, retry_failed: bool) -> None:
 
 
 @cli.command()
-@click.argument("name")
-@path_option("folder", "folder of FITS frames")
-@path_option("catalogue", "catalogue CSV")
-@path_option("png", "folder of the pictures to write")
-@path_option("packed", "folder that gets NAME_frames, NAME_rgb and NAME_cutouts")
-def render(name: str, folder: Path, catalogue: Path, png: Path, packed: Path) -> None:
-    """Stage render: plots, composites and cutouts of the frames NAME."""
-    from deepsky.stages import render as stage
+@path_option("out", "folder that gets galaxy_zoo, galaxy_zoo1 and Galaxy10_DECals.h5")
+def simulate(out: Path) -> None:
+    """Stage simulate: stand-ins for the published datasets, drawn from a seed."""
+    from deepsky.experiment.plan import read_plan
+    from deepsky.simulation.params import SimulateParams
+    from deepsky.stages import simulate as stage
 
-    params = read_section(f"frames.{name}", stage.FramesParams)
-    stage.run(
-        name,
-        params,
-        on_bad_file(),
-        folder=folder,
-        catalogue=catalogue,
-        png=png,
-        packed=packed,
-    )
+    plan = read_plan()
+    if not plan.settings("simulate")["needed"]:
+        leave_empty(out / "galaxy_zoo", out / "galaxy_zoo1", out / "Galaxy10_DECals.h5")
+        return
+    stage.run(plan.params(SimulateParams, "simulate"), out=out)
 
 
 @cli.command()
 @click.argument("name")
-@path_option("folder", "folder of images")
-@path_option("labels", "label table CSV")
+@path_option("png", "folder of the pictures to write")
+@path_option("packed", "folder that gets NAME_frames, NAME_rgb and NAME_cutouts")
+def render(name: str, png: Path, packed: Path) -> None:
+    """Stage render: plots, composites and cutouts of the frames NAME."""
+    from deepsky.experiment.plan import read_plan
+    from deepsky.formats.params import FramesParams
+    from deepsky.stages import render as stage
+
+    plan = read_plan()
+    on_bad_file = plan.settings("render", name)["on_bad_file"]
+    stage.run(name, plan.params(FramesParams, "render", name), on_bad_file, png=png, packed=packed)
+
+
+@cli.command()
+@click.argument("name")
 @path_option("out", "packed dataset to write")
-def pack(name: str, folder: Path, labels: Path, out: Path) -> None:
-    """Stage pack: the images NAME and their labels as one packed dataset."""
+def pack(name: str, out: Path) -> None:
+    """Stage pack: the pictures NAME and their labels as one packed dataset."""
+    from deepsky.experiment.plan import read_plan
+    from deepsky.formats.params import PicturesParams
     from deepsky.stages import pack as stage
 
-    params = read_section(f"images.{name}", stage.ImagesParams)
-    stage.run(name, params, on_bad_file(), folder=folder, labels=labels, out=out)
+    plan = read_plan()
+    on_bad_file = plan.settings("pack", name)["on_bad_file"]
+    stage.run(name, plan.params(PicturesParams, "pack", name), on_bad_file, out=out)
 
 
 @cli.command()
@@ -84,106 +112,97 @@ def pack(name: str, folder: Path, labels: Path, out: Path) -> None:
 @path_option("out", "split CSV to write")
 def split(dataset: str, packed: Path, out: Path) -> None:
     """Stage split: train, validation and test rows of DATASET by sky group."""
-    from deepsky.datasets.splits import SplitParams
+    from deepsky.datasets.params import SplitParams
+    from deepsky.experiment.plan import read_plan
     from deepsky.stages import split as stage
 
-    stage.run(group_by(dataset), read_section("split", SplitParams), packed=packed, out=out)
+    plan = read_plan()
+    group_by = plan.settings("split", dataset)["group_by"]
+    stage.run(group_by, plan.params(SplitParams, "split", dataset), packed=packed, out=out)
 
 
 @cli.command()
-@click.argument("network")
 @path_option("out", "folder of the weights to write")
-def weights(network: str, out: Path) -> None:
-    """Stage weights: the pretrained (or random) weights of NETWORK."""
-    from deepsky.networks.pretrained import WeightsParams
+def weights(out: Path) -> None:
+    """Stage weights: the pretrained (or random) weights of every network."""
+    from deepsky.experiment.plan import read_plan
+    from deepsky.networks.params import WeightsParams
     from deepsky.stages import weights as stage
 
-    stage.run(network, read_section("weights", WeightsParams), out=out)
+    plan = read_plan()
+    stage.run(plan.settings("weights")["networks"], plan.params(WeightsParams, "weights"), out=out)
 
 
 @cli.command()
-@click.argument("network")
+@click.argument("dataset")
 @path_option("packed", "packed dataset")
-@path_option("weights", "folder of the network's weights")
-@path_option("out", "features .npy to write")
-def features(network: str, packed: Path, weights: Path, out: Path) -> None:
-    """Stage features: the frozen NETWORK's view of every distinct image."""
-    from deepsky.networks.backbone import BackboneParams
+@path_option("split", "split CSV")
+@path_option("weights", "folder of all weights")
+@path_option("out", "folder of DATASET's features to write")
+def features(dataset: str, **paths: Path) -> None:
+    """Stage features: what each frozen network sees of DATASET."""
+    from deepsky.experiment.experiment import read_experiment
+    from deepsky.experiment.plan import read_plan
     from deepsky.stages import features as stage
-    from deepsky.training.predict import FeaturesParams
 
-    backbone = read_section(f"backbones.{network}", BackboneParams)
-    params = read_section("features", FeaturesParams)
-    stage.run(network, backbone, params, packed=packed, weights=weights, out=out)
+    settings = read_plan().settings("features", dataset)["networks"]
+    networks = build(settings, dict[str, stage.NetworkFeatures], f"plan.yaml: features.{dataset}")
+    stage.run(networks, read_experiment().features.batch_size, **paths)  # it changes speed only
 
 
 @cli.command()
-@click.argument("dataset")
-@click.argument("network")
+@click.argument("run")
 @path_option("packed", "packed dataset")
 @path_option("split", "split CSV")
-@path_option("features", "features .npy")
+@path_option("features", "folder of the network's features of the dataset")
 @path_option("weights", "folder of the network's weights")
 @path_option("out", "folder of the trained network to write")
-@click.option("--tuned", is_flag=True, help="as section tuned of params.yaml says, not as the reference")
-def train(dataset: str, network: str, tuned: bool, **paths: Path) -> None:
-    """Stage train: a head on the cached features of NETWORK for DATASET."""
-    from deepsky.networks.backbone import BackboneParams
+def train(run: str, **paths: Path) -> None:
+    """Stage train: the network of RUN."""
+    from deepsky.experiment.experiment import read_experiment
+    from deepsky.experiment.plan import read_plan
     from deepsky.stages import train as stage
-    from deepsky.training.fit import TrainParams
+    from deepsky.training.recipe import Recipe
 
-    adopted = read_section(f"tuned.heads.{dataset}-{network}", stage.TunedHead) if tuned else None
-    params = adopted.train if adopted else read_section("train", TrainParams)
-    backbone = read_section(f"backbones.{network}", BackboneParams)
-    stage.run(dataset, network, params, backbone, experiment(), data_sections(dataset), adopted=adopted, **paths)
-
-
-@cli.command("train-scratch")
-@click.argument("dataset")
-@click.argument("network")
-@path_option("packed", "packed dataset")
-@path_option("split", "split CSV")
-@path_option("out", "folder of the trained network to write")
-@click.option("--tuned", is_flag=True, help="as section tuned of params.yaml says, not as the reference")
-def train_scratch(dataset: str, network: str, tuned: bool, **paths: Path) -> None:
-    """Stage train_scratch: NETWORK trained from DATASET's images."""
-    from deepsky.stages import train_scratch as stage
-    from deepsky.training.fit import ScratchParams
-
-    adopted = read_section(f"tuned.scratch.{dataset}-{network}", stage.TunedScratch) if tuned else None
-    params = adopted.scratch if adopted else read_section(f"scratch.{network}", ScratchParams)
-    stage.run(dataset, network, params, experiment(), data_sections(dataset), adopted=adopted, **paths)
+    plan = read_plan()
+    recipe = plan.params(Recipe, "train", run)
+    split_params = {key: value for key, value in plan.settings("split", recipe.dataset).items() if key != "code"}
+    stage.run(run, recipe, read_experiment().tracking.experiment, split_params, **paths)
 
 
 @cli.command()
+@path_option("packed", "folder of the packed datasets")
 @path_option("trained", "folder of the trained networks")
 @path_option("out", "folder of the evaluations to write")
-@path_option("metrics", "summary JSON to write")
-def evaluate(trained: Path, out: Path, metrics: Path) -> None:
-    """Stage evaluate: test figures of every run, into files and into MLflow."""
+@path_option("metrics", "folder of the metrics to write")
+@path_option("plots", "folder of the plots' tables to write")
+def evaluate(**paths: Path) -> None:
+    """Stage evaluate: test figures and pictures of every run, into files and into MLflow."""
+    from deepsky.evaluation.planned import PlannedRun
+    from deepsky.experiment.plan import read_plan
     from deepsky.stages import evaluate as stage
-    from deepsky.tuning.adopt import read_adopted
 
-    networks = [*read_entries("backbones"), *read_entries("scratch")]
-    recipes = [(recipe["dataset"], key) for way in read_recipes().values() for key, recipe in way.items()]
-    stage.run(
-        list(read_entries("datasets")),
-        networks,
-        list(read_adopted()),
-        recipes,
-        experiment(),
-        trained=trained,
-        out=out,
-        metrics=metrics,
-    )
+    plan = read_plan()
+    settings = plan.settings("evaluate")
+    runs = [
+        PlannedRun(
+            name=name,
+            dataset=one["dataset"],
+            label=one["label"],
+            is_cell=one["is_cell"],
+            reference=one["reference"],
+            settings={key: value for key, value in plan.settings("train", name).items() if key != "code"},
+        )
+        for name, one in settings["runs"].items()
+    ]
+    stage.run(runs, settings["experiment"], code=settings["code"], **paths)
 
 
 @cli.command()
 @path_option("evaluation", "folder of the evaluations")
-@path_option("metrics", "summary JSON")
 @path_option("out", "folder of the report to write")
-def report(evaluation: Path, metrics: Path, out: Path) -> None:
+def report(evaluation: Path, out: Path) -> None:
     """Stage report: one page that compares every run."""
     from deepsky.stages import report as stage
 
-    stage.run(evaluation=evaluation, metrics=metrics, out=out)
+    stage.run(evaluation=evaluation, out=out)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,8 +48,9 @@ class Plan:
         return found
 
     def params(self, kind: type[T], stage: str, item: str = "") -> T:
-        """Return them as the dataclass of the stage."""
-        values = {key: value for key, value in self.settings(stage, item).items() if key != "code"}
+        """Return those of them that one dataclass describes."""
+        known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+        values = {key: value for key, value in self.settings(stage, item).items() if key in known}
         params: T = build(values, kind, f"{self._path}: {stage}.{item}".rstrip("."))
         return params
 
