@@ -1,4 +1,4 @@
-"""A project folder with its own store, and what a train stage writes, for the tests of what comes after training."""
+"""A project folder with its own store, and what stage train writes, for the tests of what comes after training."""
 
 import functools
 import json
@@ -12,10 +12,13 @@ import pandas as pd
 import pytest
 
 from deepsky.catalogue.decision_tree import COLUMNS, QUESTIONS, compose
+from deepsky.datasets.packed import DatasetCard, write_rows
+from deepsky.evaluation.planned import PlannedRun
 from deepsky.tracking import store
 
 CLASSES = ("GALAXY", "QSO", "STAR")
-RECIPE = {"target": "class", "way": "fine_tune", "params": {"recipe": {"network": "mobilenet", "test_views": 8}}}
+FINE_TUNED = {"run": "{label}", "network": "mobilenet", "learn": "all", "params": {"test_views": 8, "seed": 1}}
+PARAMS = {"seed": 1, "hidden_units": [1024, 1024, 512], "learning_rate": 1e-3, "augment": {"flip": False}}
 
 
 @functools.cache
@@ -47,7 +50,10 @@ def write_trained(
     weights: str = "imagenet",
     **facts: Any,
 ) -> pd.DataFrame:
-    """Write DATASET/NETWORK as a train stage does; returns the predictions."""
+    """Write DATASET/LABEL as stage train does, a cell of the matrix unless ``facts`` say other; returns the predictions.
+
+    In a text of ``facts`` {label} stands for the folder's name.
+    """
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, len(classes), n_objects)
     logits = rng.normal(size=(n_objects, len(classes)))
@@ -68,7 +74,7 @@ def write_trained(
 def write_fractions(
     folder: Path, *, seed: int = 0, error: float = 0.05, n_objects: int = 80, **facts: Any
 ) -> pd.DataFrame:
-    """Write DATASET/RECIPE as a recipe of vote fractions does; returns the predictions."""
+    """Write DATASET/LABEL as a single run of vote fractions; returns the predictions."""
     rng = np.random.default_rng(seed)
     answers = np.concatenate([rng.dirichlet(np.ones(len(q.answers)), n_objects) for q in QUESTIONS], axis=1)
     truth = compose(answers)
@@ -79,8 +85,8 @@ def write_fractions(
         predictions = predictions.assign(**{f"{kind}_{column}": table[:, k] for k, column in enumerate(COLUMNS)})
     folder.mkdir(parents=True)
     predictions.to_csv(folder / "predictions.csv", index=False)
-    recipe = {"target": "fractions", "way": "from_scratch", "params": {"recipe": {"network": "regression_512"}}}
-    _write_rest(folder, "rmse", predictions, ["galaxy"], "scratch", recipe | facts)
+    single = {"run": "{label}", "target": "fractions", "network": "regression_512", "learn": "all", "start": "scratch"}
+    _write_rest(folder, "rmse", predictions, ["galaxy"], "scratch", single | facts)
     return predictions
 
 
@@ -94,15 +100,58 @@ def _write_rest(
     split = predictions["split"]
     counts = {s: {c: int(((split == s) & (predictions["label"] == c)).sum()) for c in classes} for s in set(split)}
     described = {
+        "run": f"{facts.get('dataset', folder.parent.name)}-{folder.name}",
         "dataset": folder.parent.name,
         "network": folder.name,
         "weights": weights,
-        "params": {"train": {"seed": 1, "hidden_units": [1024, 1024, 512], "learning_rate": 1e-3}},
+        "start": "scratch" if weights == "scratch" else "pretrained",
+        "learn": "all" if weights == "scratch" else "head",
+        "target": "class",
+        "params": PARAMS,
         "n_parameters": 3228864,
         "n_images": len(predictions),
         "class_counts": counts,
         "n_skipped": 2,
         "n_dropped": 1,
         "classes": classes,
-    } | facts
+    } | {name: value.format(label=folder.name) if isinstance(value, str) else value for name, value in facts.items()}
     (folder / "run.json").write_text(json.dumps(described))
+
+
+def write_seen(folder: Path, predictions: pd.DataFrame) -> None:
+    """Give a run of ``write_trained`` or ``write_fractions`` a network, and its project the images it answers to."""
+    from tests.tiny_networks import tiny_network  # Keras takes seconds to import
+
+    facts = json.loads((folder / "run.json").read_text())
+    is_class, classes = facts["target"] == "class", tuple(facts["classes"])
+    (folder / "model.h5").write_bytes(tiny_network(len(classes) if is_class else None))
+    packed = folder.parents[3] / "data/packed" / folder.parent.name
+    if packed.exists():
+        return
+    packed.mkdir(parents=True)
+    pixels = np.random.default_rng(5).integers(0, 256, (len(predictions), 12, 12, 3), dtype=np.uint8)
+    np.save(packed / "images.npy", pixels)
+    rows = predictions[["id", "label"]].assign(image=np.arange(len(predictions)))
+    card = DatasetCard("uint8", ("r", "g", "b"), (), classes, None, 0, target=facts["target"])
+    fractions = None if is_class else predictions[[f"t_{column}" for column in COLUMNS]].to_numpy(np.float32)
+    write_rows(packed, rows, card, [], fractions)
+
+
+def planned(trained: Path, *names: str) -> list[PlannedRun]:
+    """Return the plan by which folders, each ``DATASET/LABEL``, were trained; one that is missing is a cell."""
+    return [_planned(trained / name) for name in names]
+
+
+def _planned(folder: Path) -> PlannedRun:
+    dataset, label = folder.parent.name, folder.name
+    cell = f"{dataset}-{label}"
+    path = folder / "run.json"
+    facts = json.loads(path.read_text()) if path.exists() else {"run": cell, "params": PARAMS}
+    return PlannedRun(
+        name=facts["run"],
+        dataset=dataset,
+        label=label,
+        settings=facts["params"],
+        reference=facts["params"].get("origin", {}).get("run"),
+        is_cell=facts["run"] == cell,
+    )

@@ -7,14 +7,16 @@ from typing import Any
 
 import pandas as pd
 
-from deepsky.errors import DataError
 from deepsky.evaluation import figures
-from deepsky.evaluation.findings import (
+from deepsky.evaluation.result import (
     Evaluation,
+    about,
     beside_each_other,
+    compared_rows,
     gain_figures,
     history_lists,
     plain_test_rows,
+    plot_tables,
     title,
 )
 from deepsky.evaluation.trained import SPLITS, Trained
@@ -28,11 +30,11 @@ _MEASURES = (
 
 
 def evaluate_classes(one: Trained, reference: Trained | None) -> Evaluation:
-    """Score a network, and its gain over its reference and by its test-time views where it has them.
+    """Score a run, and its gain over its reference and by its test-time views where it has them.
 
     Args:
-        one: the network.
-        reference: what a tuned network is compared with; None for any other.
+        one: the run.
+        reference: what a tuned run is compared with; None for any other.
 
     Raises:
         DataError: a split without rows, a malformed prediction, or answers to other test objects.
@@ -55,7 +57,7 @@ def evaluate_classes(one: Trained, reference: Trained | None) -> Evaluation:
     details["splits"] = {split: asdict(s) | {"confusion": s.confusion.tolist()} for split, s in scores.items()}
     details["confused"] = confused_pairs(scores["test"].confusion, one.facts["classes"]).to_dict("records")
     return Evaluation(
-        _headline(one, scores) | gains,
+        _summary(one, scores) | gains,
         _tracked(scores, gains),
         details,
         _tables(one, scores["test"]),
@@ -69,17 +71,11 @@ def _majority_class(one: Trained) -> str:
     return max(one.facts["classes"], key=labels.count)
 
 
-def _headline(one: Trained, scores: Mapping[str, Scores]) -> dict[str, Any]:
+def _summary(one: Trained, scores: Mapping[str, Scores]) -> dict[str, Any]:
     test = scores["test"]
-    headline: dict[str, Any] = {"target": "class", "weights": one.facts["weights"], "n_test": test.n, **one.recipe}
-    headline |= {
-        f"test_{name}": getattr(test, name)
-        for name in ("accuracy", "accuracy_low", "accuracy_high", "baseline", "f1_macro", "f1_weighted")
-    }
-    headline |= beside_each_other(scores, SPLIT_MEASURES)
-    if one.origin:
-        headline |= {"tuned_from": one.origin["network"], "study": one.origin["study"], "trial": one.origin["trial"]}
-    return headline
+    names = ("accuracy", "accuracy_low", "accuracy_high", "baseline", "f1_macro", "f1_weighted")
+    of_test = {f"test_{name}": getattr(test, name) for name in names}
+    return about(one, test.n) | of_test | beside_each_other(scores, SPLIT_MEASURES)
 
 
 def _tracked(scores: Mapping[str, Scores], gains: Mapping[str, float]) -> dict[str, float]:
@@ -114,10 +110,7 @@ def _metric_labels(labels: Sequence[str]) -> dict[str, str]:
 
 def _gain_over(one: Trained, reference: Trained) -> dict[str, float]:
     """Return the gain in test accuracy with its 95 % interval, from the answers to the same objects."""
-    rows, before = one.rows("test"), reference.rows("test")
-    if rows["id"].tolist() != before["id"].tolist():
-        problem = f"has other test objects than {reference.folder / 'predictions.csv'}"
-        raise DataError(one.folder / "predictions.csv", problem, "run dvc repro to train both again")
+    rows, before = compared_rows(one, reference)
     return _gain("gain", _right(one, rows), _right(reference, before))
 
 
@@ -140,16 +133,21 @@ def _gain(name: str, right: Sequence[bool], was_right: Sequence[bool]) -> dict[s
 
 def _right(one: Trained, rows: pd.DataFrame) -> list[bool]:
     """Return for each row whether the most probable class is the true one."""
+    return [answer == label for answer, label in zip(_answers(one, rows), rows["label"], strict=True)]
+
+
+def _answers(one: Trained, rows: pd.DataFrame) -> list[str]:
+    """Return the most probable class of each row."""
     classes = one.facts["classes"]
-    answers = rows[[f"p_{name}" for name in classes]].to_numpy().argmax(axis=1)
-    return [classes[code] == label for code, label in zip(answers, rows["label"], strict=True)]
+    return [classes[code] for code in rows[[f"p_{name}" for name in classes]].to_numpy().argmax(axis=1)]
 
 
 def _tables(one: Trained, test: Scores) -> dict[str, pd.DataFrame]:
     classes = one.facts["classes"]
     confusion = pd.DataFrame(test.confusion, columns=[f"predicted_{name}" for name in classes])
     confusion.insert(0, "true", classes)
-    return {
+    rows = one.rows("test")
+    return plot_tables(one, rows["label"].tolist(), _answers(one, rows)) | {
         "per_class.csv": pd.DataFrame([{"class": name} | asdict(scores) for name, scores in test.per_class.items()]),
         "confusion.csv": confusion,
         "confused.csv": confused_pairs(test.confusion, classes),

@@ -9,22 +9,29 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from deepsky.catalogue.decision_tree import COLUMNS, QUESTIONS
+from deepsky.catalogue.decision_tree import COLUMNS, QUESTIONS, places
 from deepsky.evaluation import figures, fraction_figures
-from deepsky.evaluation.findings import (
+from deepsky.evaluation.result import (
     Evaluation,
+    about,
     beside_each_other,
+    compared_rows,
     gain_figures,
     history_lists,
     plain_test_rows,
+    plot_tables,
     title,
 )
 from deepsky.evaluation.trained import SPLITS, Trained
 from deepsky.metrics import FractionScores, rmse_gain_interval, score_fractions
 
 
-def evaluate_fractions(one: Trained) -> Evaluation:
-    """Score a network, and its gain by its test-time views where it has them.
+def evaluate_fractions(one: Trained, reference: Trained | None) -> Evaluation:
+    """Score a run, and its gain over its reference and by its test-time views where it has them.
+
+    Args:
+        one: the run.
+        reference: what a tuned run is compared with; None for any other.
 
     Raises:
         DataError: a split without rows, a malformed fraction, or answers to other test objects.
@@ -37,15 +44,15 @@ def evaluate_fractions(one: Trained) -> Evaluation:
         for split in SPLITS
         if len(part := one.rows(split))
     }
-    gains = _views_gain(one)
-    headline = {"target": "fractions", "weights": one.facts["weights"], "n_test": scores["test"].n, **one.recipe}
-    headline |= _test_figures(scores["test"]) | beside_each_other(scores, ("rmse", "loss")) | gains
+    gains = (_gain("gain", *compared_rows(one, reference)) if reference else {}) | _views_gain(one)
+    summary = about(one, scores["test"].n)
+    summary |= _test_figures(scores["test"]) | beside_each_other(scores, ("rmse", "loss")) | gains
     details = one.facts | {"history": history_lists(one)} | {"splits": {key: asdict(s) for key, s in scores.items()}}
     return Evaluation(
-        headline,
+        summary,
         _tracked(scores, gains),
         details,
-        {"rmse.csv": _rmse_table(scores["test"])},
+        {"rmse.csv": _rmse_table(scores["test"])} | _plots(one),
         _figures(one, scores, details["history"]),
     )
 
@@ -77,15 +84,28 @@ def _views_gain(one: Trained) -> dict[str, float]:
     plain = plain_test_rows(one)
     if plain is None:
         return {}
-    squares, before = _row_errors(one.rows("test")), _row_errors(plain)
-    gain = gain_figures("views_gain", *rmse_gain_interval(squares, before))
-    return {"plain_rmse": float(np.sqrt(before.mean()))} | gain
+    gain = _gain("views_gain", one.rows("test"), plain)
+    return {"plain_rmse": float(np.sqrt(_row_errors(plain).mean()))} | gain
+
+
+def _gain(name: str, rows: pd.DataFrame, before: pd.DataFrame) -> dict[str, float]:
+    """Return by how much the RMSE is below that of other answers to the same objects, with its 95 % interval."""
+    return gain_figures(name, *rmse_gain_interval(_row_errors(rows), _row_errors(before)))
 
 
 def _row_errors(rows: pd.DataFrame) -> npt.NDArray[np.float64]:
     """Return the mean squared error of each row, (row,)."""
     errors: npt.NDArray[np.float64] = _fractions(rows, "p") - _fractions(rows, "t")
     return (errors**2).mean(axis=1)
+
+
+def _plots(one: Trained) -> dict[str, pd.DataFrame]:
+    """Return what ``dvc plots`` draws; its confusion is that of the first question's most voted answers."""
+    first, test = QUESTIONS[0], one.rows("test")
+    actual, predicted = (
+        [first.answers[place] for place in _fractions(test, kind)[:, places(first)].argmax(axis=1)] for kind in "tp"
+    )
+    return plot_tables(one, actual, predicted)
 
 
 def _rmse_table(test: FractionScores) -> pd.DataFrame:

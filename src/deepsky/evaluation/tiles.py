@@ -56,6 +56,10 @@ class Row:
         return _TILE_PX + _GAP_PX + n_lines * _LINE_PX + (_HEADING_PX if self.heading else 0)
 
 
+# Rows and the heading above all of them.
+Gallery = tuple[Sequence[Row], str]
+
+
 def in_rows(tiles: Sequence[Tile], heading: str) -> list[Row]:
     """Break many tiles into rows below one heading."""
     return [Row(tiles[first : first + N_ACROSS], "" if first else heading) for first in range(0, len(tiles), N_ACROSS)]

@@ -1,4 +1,4 @@
-"""What the train stages wrote about one network, read back and checked."""
+"""What stage train wrote about one run, read back and checked."""
 
 import json
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from deepsky.errors import DataError
 SPLITS = ("train", "val", "test")
 MEASURES = {"class": "accuracy", "fractions": "rmse"}  # by target: what an epoch is judged by, beside its loss
 FACTS = (
-    "dataset", "network", "weights", "params", "n_parameters", "n_images", "class_counts", "n_skipped",
-    "n_dropped", "classes",
+    "run", "dataset", "network", "weights", "start", "learn", "target", "params", "n_parameters", "n_images",
+    "class_counts", "n_skipped", "n_dropped", "classes",
 )  # fmt: skip
 REMEDY = "run dvc repro to train it again"
 
@@ -43,41 +43,35 @@ class Trained:
     @property
     def target(self) -> str:
         """Return what is learned: ``class`` or ``fractions``."""
-        return str(self.facts.get("target", "class"))
+        return str(self.facts["target"])
 
     @property
     def name(self) -> str:
-        """Return dataset and network, for headings."""
-        return f"{self.facts['dataset']}, {self.facts['network']}"
+        """Return dataset and label, for headings."""
+        return f"{self.facts['dataset']}, {self.folder.name}"
 
     @property
     def origin(self) -> dict[str, Any] | None:
-        """Return network, study and trial that a tuned network comes from; None for a reference."""
-        return self.facts["params"].get("tuned")
-
-    @property
-    def recipe(self) -> dict[str, str]:
-        """Return way and architecture of what a recipe trained; nothing for a network of the matrix."""
-        recipe = self.facts["params"].get("recipe")
-        return {"way": self.facts["way"], "architecture": recipe["network"]} if recipe else {}
+        """Return study, trial and reference of what a search found; None for any other run."""
+        return self.facts["params"].get("origin")
 
     def rows(self, split: str) -> pd.DataFrame:
         """Return the predictions of one split."""
         return self.predictions[self.predictions["split"] == split]
 
 
-def read_trained(folder: Path) -> Trained:
-    """Read DATASET/NETWORK as a train stage writes it.
+def read_trained(folder: Path, run: str) -> Trained:
+    """Read DATASET/LABEL as stage train writes it.
+
+    Args:
+        folder: of the run.
+        run: its name in the plan.
 
     Raises:
-        DataError: a file is missing, malformed, or belongs to another dataset or network.
+        DataError: a file is missing, malformed, or belongs to another run.
     """
-    if not folder.is_dir():
-        raise DataError(folder, "is missing", "run dvc repro to train it, or take it out of params.yaml")
-    facts = _read_facts(folder / "run.json")
-    if (facts["dataset"], facts["network"]) != (folder.parent.name, folder.name):
-        raise DataError(folder / "run.json", f"is about {facts['dataset']} x {facts['network']}", REMEDY)
-    measure, plain = MEASURES[facts.get("target", "class")], folder / "predictions_plain.csv"
+    facts = read_facts(folder, run)
+    measure, plain = MEASURES[facts["target"]], folder / "predictions_plain.csv"
     columns = ("epoch", measure, "loss", f"val_{measure}", "val_loss")
     history = read_table(folder / "history.csv", required=columns)
     one = Trained(
@@ -94,7 +88,13 @@ def read_trained(folder: Path) -> Trained:
     return one
 
 
-def _read_facts(path: Path) -> dict[str, Any]:
+def read_facts(folder: Path, run: str) -> dict[str, Any]:
+    """Read run.json.
+
+    Raises:
+        DataError: it cannot be read, lacks a key, or is about another run.
+    """
+    path = folder / "run.json"
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -102,13 +102,15 @@ def _read_facts(path: Path) -> dict[str, Any]:
     missing = [key for key in FACTS if not isinstance(facts, dict) or key not in facts]
     if missing:
         raise DataError(path, f"has no {missing[0]!r}", REMEDY)
-    if facts.get("target", "class") not in MEASURES:
+    if facts["target"] not in MEASURES:
         raise DataError(path, f"unknown target {facts['target']!r}; known are {', '.join(MEASURES)}", REMEDY)
-    return facts
+    if (facts["run"], facts["dataset"]) != (run, folder.parent.name):
+        raise DataError(path, f"is about {facts['run']} of {facts['dataset']}, not about {run}", REMEDY)
+    return dict(facts)
 
 
 def _read_predictions(path: Path, facts: dict[str, Any]) -> pd.DataFrame:
-    if facts.get("target", "class") == "class":
+    if facts["target"] == "class":
         numbers = tuple(f"p_{name}" for name in facts["classes"])
     else:
         numbers = tuple(f"{kind}_{column}" for kind in "pt" for column in COLUMNS)

@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from deepsky.catalogue.decision_tree import QUESTIONS
 from deepsky.report import charts
-from deepsky.report.results import Result, tuned_results
+from deepsky.report.results import Result, Results, flat_params, tuned_results
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class DatasetPart:
         baseline: accuracy of always answering ``majority_class``, or RMSE of always answering the mean fractions.
         majority_class: the training rows' most frequent class; empty for fractions.
         class_counts: split -> class -> objects.
-        by_network: its runs, tuned ones and recipes too.
-        tuned: the tuned run of each network that has one.
+        runs: all of them, cells of the matrix first.
+        tuned: by the name of a reference, the runs that searches found from it.
     """
 
     name: str
@@ -32,26 +32,26 @@ class DatasetPart:
     baseline: float
     majority_class: str
     class_counts: dict[str, dict[str, int]]
-    by_network: dict[str, Result]
-    tuned: dict[str, Result]
+    runs: list[Result]
+    tuned: dict[str, list[Result]]
 
     @property
-    def in_matrix(self) -> bool:
-        """Whether networks of the matrix learned from it."""
-        return any(not one.is_recipe for one in self.by_network.values())
+    def cells(self) -> dict[str, Result]:
+        """Return its runs of the matrix by network."""
+        return {one.network: one for one in self.runs if one.is_cell and one.target == "class"}
 
     @property
-    def recipes(self) -> list[Result]:
-        """Return the runs of its recipes, the best first."""
-        runs = [one for one in self.by_network.values() if one.is_recipe]
+    def listed(self) -> list[Result]:
+        """Return its runs that stand for themselves, of fractions all, the best first; tuned ones stand elsewhere."""
+        runs = [one for one in self.runs if not one.is_tuned and (self.target == "fractions" or not one.is_cell)]
         return sorted(runs, key=lambda one: one.score[0], reverse=self.target == "class")
 
 
-def render_page(results: list[Result]) -> str:
+def render_page(results: Results) -> str:
     """Return the page's HTML.
 
     Args:
-        results: the runs, sorted; at least one.
+        results: the runs, at least one.
     """
     environment = Environment(
         loader=PackageLoader("deepsky.report"),
@@ -67,20 +67,23 @@ def render_page(results: list[Result]) -> str:
         signed=_signed,
         percent=lambda value: f"{value:.0%}",
         short=_short,
-        flat=_flat,
+        flat=flat_params,
     )
-    parts, of_classes = _datasets(results), [one for one in results if one.target == "class"]
-    in_front = [one for one in of_classes if not one.is_recipe] or of_classes  # warm-ups would win
-    networks = sorted({one.plain_network for one in results if not one.is_recipe})
+    runs, parts = results.runs, _datasets(results.runs)
+    of_classes = [one for one in runs if one.target == "class"]
+    in_front = [one for one in of_classes if one.is_cell] or of_classes  # warm-ups would win
+    networks = sorted({network for part in parts for network in part.cells})
     scores = [one.score[0] for one in of_classes]
     return environment.get_template("page.html.jinja").render(
-        results=results,
+        results=runs,
         contents=_contents(results, parts, networks),
+        n_planned=results.n_planned,
+        left_out=results.left_out,
         datasets=parts,
-        matrix=[part for part in parts if part.in_matrix],
+        matrix=[part for part in parts if part.cells],
         networks=networks,
-        of_recipes=[part for part in parts if part.target == "class" and part.recipes],
-        of_fractions=[part for part in parts if part.target == "fractions"],
+        of_singles=[part for part in parts if part.target == "class" and part.listed],
+        of_fractions=[part for part in parts if part.target == "fractions" and part.listed],
         tuned=tuned_results(results),
         questions={question.number: question for question in QUESTIONS},
         best=max(in_front, key=lambda one: one.score[0], default=None),
@@ -88,24 +91,27 @@ def render_page(results: list[Result]) -> str:
     )
 
 
-def _contents(results: list[Result], parts: list[DatasetPart], networks: list[str]) -> str:
+def _contents(results: Results, parts: list[DatasetPart], networks: list[str]) -> str:
     """Say what the page is about."""
-    n_matrix = sum(part.in_matrix for part in parts)
-    n_recipes, n_tuned = sum(one.is_recipe for one in results), sum(one.is_tuned for one in results)
+    n_matrix = sum(bool(part.cells) for part in parts)
+    n_tuned = sum(one.is_tuned for one in results.runs)
+    n_others = len(results.runs) - n_tuned - sum(len(part.cells) for part in parts)
     texts = [f"{_count(n_matrix, 'dataset')} × {_count(len(networks), 'network')}"] if networks else []
-    texts += [_count(n_recipes, "recipe")] if n_recipes else []
+    texts += [_count(n_others, "single run")] if n_others else []
     texts += [f"{n_tuned} tuned by a search"] if n_tuned else []
     listed = ", ".join([*texts[:-1], f"and {texts[-1]}"]) if len(texts) > 1 else texts[0]
-    return f"{_count(len(results), 'trained network')}: {listed}."
+    n_runs = len(results.runs)
+    of_planned = f"{n_runs} of {results.n_planned} runs" if results.left_out else _count(n_runs, "run")
+    return f"{of_planned}: {listed}."
 
 
 def _count(n: int, noun: str) -> str:
     return f"{n} {noun}{'s' if n > 1 else ''}"
 
 
-def _datasets(results: list[Result]) -> list[DatasetPart]:
+def _datasets(runs: list[Result]) -> list[DatasetPart]:
     parts: dict[str, DatasetPart] = {}
-    for one in results:
+    for one in runs:
         if one.dataset not in parts:
             summary, details = one.summary, one.details
             parts[one.dataset] = DatasetPart(
@@ -115,12 +121,12 @@ def _datasets(results: list[Result]) -> list[DatasetPart]:
                 summary["test_baseline"],
                 details.get("majority_class", ""),
                 details["class_counts"],
-                {},
+                [],
                 {},
             )
-        parts[one.dataset].by_network[one.network] = one
-        if one.is_tuned:
-            parts[one.dataset].tuned[one.plain_network] = one
+        parts[one.dataset].runs.append(one)
+        if one.reference:
+            parts[one.dataset].tuned.setdefault(one.reference, []).append(one)
     return list(parts.values())
 
 
@@ -136,11 +142,3 @@ def _signed(value: float, digits: str = "%.3f") -> str:
 def _short(value: Any) -> str:
     """Return a parameter's value with the digits that tell something."""
     return f"{value:.3g}" if isinstance(value, float) else json.dumps(value).strip('"')
-
-
-def _flat(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested parameters as ``outer.inner`` names."""
-    flat: dict[str, Any] = {}
-    for name, value in params.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat

@@ -11,17 +11,19 @@ from deepsky.errors import DataError
 from deepsky.evaluation.figures import NAMED_WEIGHTS
 
 _REMEDY = "run dvc repro to evaluate again"
+_ABOUT = ("dataset", "network", "label", "is_cell", "target")
 _SUMMARY_KEYS = {
     "class": (
-        "weights", "n_test", "test_accuracy", "test_accuracy_low", "test_accuracy_high", "test_baseline",
-        "test_f1_macro", "test_f1_weighted", "train_accuracy",
+        "weights", "start", "learn", "n_test", "test_accuracy", "test_accuracy_low", "test_accuracy_high",
+        "test_baseline", "test_f1_macro", "test_f1_weighted", "train_accuracy",
     ),
     "fractions": (
-        "weights", "n_test", "test_rmse", "test_rmse_low", "test_rmse_high", "test_baseline", "test_tree_sum_error",
-        "train_rmse",
+        "weights", "start", "learn", "n_test", "test_rmse", "test_rmse_low", "test_rmse_high", "test_baseline",
+        "test_tree_sum_error", "train_rmse",
     ),
 }  # fmt: skip
-_TUNED_KEYS = ("tuned_from", "study", "trial", "gain", "gain_low", "gain_high")
+_TUNED_KEYS = ("study", "trial")
+_GAIN_KEYS = ("gain", "gain_low", "gain_high")
 _DETAIL_KEYS = ("classes", "params", "splits", "history", "class_counts", "n_parameters", "n_images")
 _TARGET_DETAIL_KEYS = {"class": ("majority_class", "confused"), "fractions": ()}
 
@@ -31,16 +33,29 @@ class Result:
     """One evaluated run.
 
     Attributes:
-        dataset: its name.
-        network: its name, or that of the recipe.
-        summary: its entry of the metrics file (see stage evaluate).
+        name: of the run, unique.
+        summary: its entry of the summary (see stage evaluate).
         details: its own metrics.json.
     """
 
-    dataset: str
-    network: str
+    name: str
     summary: dict[str, Any]
     details: dict[str, Any]
+
+    @property
+    def dataset(self) -> str:
+        """What it learned from."""
+        return str(self.summary["dataset"])
+
+    @property
+    def network(self) -> str:
+        """Its architecture."""
+        return str(self.summary["network"])
+
+    @property
+    def label(self) -> str:
+        """What it is called beside the other runs of its dataset."""
+        return str(self.summary["label"])
 
     @property
     def target(self) -> str:
@@ -48,9 +63,9 @@ class Result:
         return str(self.summary["target"])
 
     @property
-    def is_recipe(self) -> bool:
-        """Whether it stands for itself, not in the matrix of datasets and networks."""
-        return "way" in self.summary
+    def is_cell(self) -> bool:
+        """Whether it belongs to the matrix of datasets and networks; else it stands for itself."""
+        return bool(self.summary["is_cell"])
 
     @property
     def score(self) -> tuple[float, float, float]:
@@ -60,14 +75,24 @@ class Result:
         return value, low, high
 
     @property
-    def plain_network(self) -> str:
-        """Name of the network without regard to how it was fitted."""
-        return str(self.summary.get("tuned_from", self.network))
+    def reference(self) -> str | None:
+        """Name of the run that a search started from; None where no search found its settings."""
+        return self.summary.get("reference")
 
     @property
     def is_tuned(self) -> bool:
-        """Whether a search found how the network was fitted."""
-        return "tuned_from" in self.summary
+        """Whether a search found its settings."""
+        return self.reference is not None
+
+    @property
+    def how(self) -> str:
+        """How the network learned, in words."""
+        learn = self.summary["learn"]
+        if self.summary["start"] == "scratch":
+            return "from scratch"
+        if learn == "head":
+            return "head alone"
+        return "fine-tuned" if learn == "all" else f"fine-tuned, last {learn} block{'s' if learn != 1 else ''}"
 
     @property
     def beats_baseline(self) -> bool:
@@ -93,63 +118,89 @@ class Tuned:
 
     Attributes:
         run: the tuned one.
-        reference: the same network on the same dataset, fitted as the reference is.
-        changes: parameter of the fit -> its value in the reference and in the tuned run, where they differ.
+        reference: the run that the search started from; None where it is among those left out.
+        changes: parameter -> its value in the reference and in the tuned run, where they differ.
     """
 
     run: Result
-    reference: Result
+    reference: Result | None
     changes: dict[str, tuple[Any, Any]]
 
 
-def read_results(evaluation: Path, metrics: Path) -> list[Result]:
-    """Read every run, sorted by dataset and network.
+@dataclass(frozen=True)
+class Results:
+    """What stage evaluate found.
+
+    Attributes:
+        runs: the evaluated ones, sorted by dataset, cells of the matrix first, and name.
+        left_out: reason -> names of the planned runs that could not be evaluated.
+    """
+
+    runs: list[Result]
+    left_out: dict[str, list[str]]
+
+    @property
+    def n_planned(self) -> int:
+        """Return how many runs there should be."""
+        return len(self.runs) + sum(map(len, self.left_out.values()))
+
+
+def read_results(evaluation: Path) -> Results:
+    """Read every run.
 
     Args:
-        evaluation: folder of DATASET/NETWORK/metrics.json.
-        metrics: the summary JSON.
+        evaluation: folder of summary.json and DATASET/LABEL/metrics.json.
 
     Raises:
         DataError: a file is missing, malformed or lacks a key, or there is no run at all.
     """
-    results = []
-    for dataset, of_dataset in sorted(_read_json(metrics).items()):
-        for network, figures in sorted(of_dataset.items()):
-            path = evaluation / dataset / network / "metrics.json"
-            details = _read_json(path)
-            _check_entry(figures, details, f"{metrics}: {dataset}.{network}", path)
-            results.append(Result(dataset, network, figures, details))
-    if not results:
-        raise DataError(metrics, "holds no run", "name datasets and networks in params.yaml, then run dvc repro")
-    return results
+    path = evaluation / "summary.json"
+    summary = _read_json(path)
+    _check_keys(summary, ("runs", "left_out"), path)
+    runs = []
+    for name, figures in summary["runs"].items():
+        where = f"{path}: {name}"
+        _check_keys(figures, _ABOUT, where)
+        details_path = evaluation / figures["dataset"] / figures["label"] / "metrics.json"
+        details = _read_json(details_path)
+        _check_entry(figures, details, where, details_path)
+        runs.append(Result(name, figures, details))
+    if not runs:
+        raise DataError(path, "holds no run", "name datasets and networks in params.yaml, then run dvc repro")
+    left_out: dict[str, list[str]] = {}
+    for one in summary["left_out"]:
+        _check_keys(one, ("name", "reason"), path)
+        left_out.setdefault(one["reason"], []).append(one["name"])
+    return Results(sorted(runs, key=lambda one: (one.dataset, not one.is_cell, one.name)), left_out)
 
 
-def tuned_results(results: list[Result]) -> list[Tuned]:
+def tuned_results(results: Results) -> list[Tuned]:
     """Return every tuned run with its reference.
 
     Raises:
-        DataError: a reference is missing.
+        DataError: a reference was neither evaluated nor left out, or its gain is missing.
     """
-    by_name = {(one.dataset, one.network): one for one in results}
+    by_name = {one.name: one for one in results.runs}
+    left_out = {name for names in results.left_out.values() for name in names}
     pairs = []
-    for run in (one for one in results if one.is_tuned):
-        reference = by_name.get((run.dataset, run.plain_network))
-        if reference is None:
-            raise DataError(f"{run.dataset}.{run.network}", "is evaluated without its reference", _REMEDY)
-        before, after = (_fit_params(one) for one in (reference, run))
-        changes = {name: (before.get(name), value) for name, value in after.items() if before.get(name) != value}
-        pairs.append(Tuned(run, reference, changes))
+    for run in (one for one in results.runs if one.is_tuned):
+        reference = by_name.get(run.reference or "")
+        if reference is None and run.reference not in left_out:
+            raise DataError(run.name, f"is evaluated without its reference {run.reference}", _REMEDY)
+        if reference:
+            _check_keys(run.summary, _GAIN_KEYS, run.name)
+        pairs.append(Tuned(run, reference, _changes(reference, run) if reference else {}))
     return pairs
 
 
-def results_table(results: list[Result]) -> pd.DataFrame:
+def results_table(results: Results) -> pd.DataFrame:
     """Return one row per run with the main figures."""
     table = pd.DataFrame(
         [
-            {"dataset": one.dataset, "network": one.network}
+            {"run": one.name, "dataset": one.dataset, "network": one.network}
             | one.summary
             | {key: one.details[key] for key in ("n_parameters", "n_images")}
-            for one in results
+            for one in results.runs
         ]
     )
     return table.astype({"trial": "Int64"}) if "trial" in table else table
@@ -165,19 +216,27 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _fit_params(one: Result) -> dict[str, Any]:
-    """Return section train, or scratch.NETWORK, as the run has it."""
-    params = one.details["params"]
-    return dict(params["train"] if "train" in params else params["scratch"])
+def flat_params(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested parameters as ``outer.inner`` names."""
+    flat: dict[str, Any] = {}
+    for name, value in params.items():
+        flat |= flat_params(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _changes(reference: Result, run: Result) -> dict[str, tuple[Any, Any]]:
+    """Return what a search changed, in the order of the run's parameters."""
+    before, after = (flat_params(one.details["params"]) for one in (reference, run))
+    after = {name: value for name, value in after.items() if not name.startswith("origin.")}
+    return {name: (before.get(name), value) for name, value in after.items() if before.get(name) != value}
 
 
 def _check_entry(figures: dict[str, Any], details: dict[str, Any], where: str, details_path: Path) -> None:
-    _check_keys(figures, ("target",), where)
     target = figures["target"]
     if target not in _SUMMARY_KEYS:
         raise DataError(where, f"has an unknown target {target!r}", _REMEDY)
     _check_keys(figures, _SUMMARY_KEYS[target], where)
-    _check_keys(figures, _TUNED_KEYS if "tuned_from" in figures else (), where)
+    _check_keys(figures, _TUNED_KEYS if "reference" in figures else (), where)
     _check_keys(details, _DETAIL_KEYS + _TARGET_DETAIL_KEYS[target], details_path)
 
 

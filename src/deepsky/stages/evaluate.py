@@ -1,98 +1,146 @@
-"""Stage evaluate: score every trained network, draw it, and complete its MLflow run."""
+"""Stage evaluate: score every trained run, draw it, and complete its MLflow run."""
 
-import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from deepsky.errors import DataError
 from deepsky.evaluation.classes import evaluate_classes
-from deepsky.evaluation.figures import save_png
-from deepsky.evaluation.findings import Evaluation
+from deepsky.evaluation.folders import (
+    evaluation_key,
+    kept_scores,
+    remove_others,
+    write_evaluation,
+    write_json,
+    write_scores,
+)
 from deepsky.evaluation.fractions import evaluate_fractions
-from deepsky.evaluation.trained import Trained, read_trained
-from deepsky.files import whole_file, whole_folder
-from deepsky.tracking import runs
+from deepsky.evaluation.planned import PlannedRun, in_words, trained_runs
+from deepsky.evaluation.trained import MEASURES, Trained, read_facts, read_trained
+from deepsky.files import whole_folder
+from deepsky.tracking import runs as store
 from deepsky.tracking.origin import origin_tags
-from deepsky.tuning.adopted import Adopted
 
-_DIGITS = 6
+SUMMARY = "summary.json"
 
 
 def run(
-    datasets: Sequence[str],
-    networks: Sequence[str],
-    adopted: Sequence[Adopted],
-    recipes: Sequence[tuple[str, str]],
+    runs: Sequence[PlannedRun],
     experiment: str,
     *,
+    packed: Path,
     trained: Path,
     out: Path,
     metrics: Path,
+    plots: Path,
+    code: str = "",
 ) -> None:
-    """Score each dataset x network and each recipe on its splits, and each tuned network beside its reference.
+    """Score each run of the plan that was trained as planned, a tuned one beside its reference.
+
+    What did not change since ``out`` was written is not scored and drawn again; the files are the same as if it were.
 
     Args:
-        datasets: names of the datasets.
-        networks: names of the networks.
-        adopted: what searches found; trained beside the references.
-        recipes: dataset and key of every recipe, whatever its way.
+        runs: every run of the plan.
         experiment: MLflow experiment whose runs get the scores; a run that is not there (its outputs came from the
             DVC cache) is made from the files.
-        trained: folder of DATASET/NETWORK folders (for recipes DATASET/KEY) as the train stages write them.
-        out: folder to write: DATASET/NETWORK/ with metrics.json, tables and pictures.
-        metrics: JSON file to write: dataset -> network -> the main figures.
+        packed: folder of the datasets; single runs get pictures of their images.
+        trained: folder of DATASET/LABEL folders as stage train writes them.
+        out: folder to write: DATASET/LABEL/ with metrics.json, tables and pictures, and summary.json with the main
+            figures of every run and the names of those left out.
+        metrics: folder to write: DATASET.json with one figure for each of its runs.
+        plots: folder to write: curves/RUN.csv, loss/RUN.csv and confusion/RUN.csv.
+        code: fingerprint of the code that evaluates.
 
     Raises:
-        DataError: a folder is missing or does not hold what a train stage writes.
+        DataError: no run was trained as planned, or a folder does not hold what stage train writes.
         TrackingError: the MLflow store cannot be used.
     """
-    names = [(dataset, network) for dataset in datasets for network in networks] + list(recipes)
-    names += [(one.dataset, one.label) for one in adopted]
-    every = {name: read_trained(trained / name[0] / name[1]) for name in names}
-    runs.close_dead_runs(experiment)
-    summary: dict[str, dict[str, Any]] = {}
-    with whole_folder(out) as fresh:
-        for (dataset, network), one in every.items():
-            reference = every[dataset, one.origin["network"]] if one.origin else None
-            found = evaluate_fractions(one) if one.target == "fractions" else evaluate_classes(one, reference)
-            _write(fresh / dataset / network, found)
-            _track(experiment, one, reference, found.tracked, fresh / dataset / network)
-            summary.setdefault(dataset, {})[network] = found.headline
-    _write_json(metrics, summary, sort_keys=True)
+    there, left_out = trained_runs(runs, trained)
+    if not there:
+        problem = f"holds none of the {len(left_out)} runs of params.yaml as they are planned"
+        raise DataError(trained, problem, "run dvc repro to train them")
+    store.close_dead_runs(experiment)
+    (out / SUMMARY).unlink(missing_ok=True)  # it stands only beside the runs that it was made of
+    remove_others(out, [one.folder(out) for one in there])
+    work = _Work({one.name: one for one in there}, experiment, packed, trained, out, code)
+    summary = {one.name: work.evaluated(one) | {"label": one.label, "is_cell": one.is_cell} for one in there}
+    _write_metrics(metrics, summary)
+    _write_plots(plots, there, out)
+    content = {"runs": summary, "left_out": [asdict(one) for one in left_out]}
+    write_json(out / SUMMARY, content, sort_keys=True)
+    print(in_words(len(there), left_out))
 
 
-def _write(folder: Path, found: Evaluation) -> None:
-    """Write the tables and pictures of one run."""
-    folder.mkdir(parents=True)
-    _write_json(folder / "metrics.json", found.details)
-    for name, table in found.tables.items():
-        table.round(_DIGITS).to_csv(folder / name, index=False, lineterminator="\n")
-    for name, figure in found.figures.items():
-        save_png(figure, folder / name)
+@dataclass(frozen=True)
+class _Work:
+    """What the evaluation of run after run has in common, see ``run``; ``runs`` are those that are evaluated."""
 
+    runs: Mapping[str, PlannedRun]
+    experiment: str
+    packed: Path
+    trained: Path
+    out: Path
+    code: str
 
-def _track(
-    experiment: str, one: Trained, reference: Trained | None, metrics: Mapping[str, float], folder: Path
-) -> None:
-    """Log the scores into the run that made these files, once; a gain also depends on the reference's files."""
-    key = runs.run_key(one.folder)
-    evaluated = key if reference is None else f"{key} against {runs.run_key(reference.folder)}"
-    found = runs.find_run(experiment, key)
-    if found is None:
-        found = runs.restored_run(
-            experiment=experiment, trained=one.folder, facts=one.facts, history=list(_epochs(one.history))
-        )
-        if one.origin:
-            for name, value in origin_tags(experiment, one.origin["study"], one.origin["trial"]).items():
+    def evaluated(self, one: PlannedRun) -> dict[str, Any]:
+        """Bring the folder and the MLflow run of one run up to date; returns its entry of the summary."""
+        # A reference that was not trained as planned is named among the runs left out: nothing to compare with.
+        reference = self.runs.get(one.reference or "")
+        against = reference.folder(self.trained) if reference else None
+        folder = one.folder(self.out)
+        key = evaluation_key(one.folder(self.trained), against, pictures=not one.is_cell, code=self.code)
+        scores = kept_scores(folder, key) or self._anew(one, reference, folder, key)
+        self._track(one, against, scores["tracked"], folder)
+        return dict(scores["summary"]) | ({"reference": one.reference} if one.reference else {})
+
+    def _anew(self, one: PlannedRun, reference: PlannedRun | None, folder: Path, key: str) -> dict[str, Any]:
+        """Write the evaluation of one run."""
+        trained = self._read(one)
+        evaluate = evaluate_fractions if trained.target == "fractions" else evaluate_classes
+        found = evaluate(trained, self._read(reference) if reference else None)
+        with whole_folder(folder) as fresh:
+            write_evaluation(fresh, found)
+            if not one.is_cell:
+                _draw(trained, self.packed / one.dataset, fresh / "pictures")
+            return write_scores(fresh, found, key)
+
+    def _track(self, one: PlannedRun, against: Path | None, tracked: Mapping[str, float | None], folder: Path) -> None:
+        """Log the scores into the run that made these files, once; a gain also depends on the reference's files."""
+        trained = one.folder(self.trained)
+        key = store.run_key(trained)
+        evaluated = key if against is None else f"{key} against {store.run_key(against)}"
+        found = store.find_run(self.experiment, key)
+        if found is None:
+            found = self._restored(one, trained)
+        elif found.tags().get("deepsky.evaluated") == evaluated:
+            return
+        found.log_metrics({name: value for name, value in tracked.items() if value is not None})
+        found.log_artifact(folder, "evaluation")
+        found.set_tag("deepsky.evaluated", evaluated)
+
+    def _restored(self, one: PlannedRun, trained: Path) -> store.Run:
+        """Make the MLflow run of files that came from the DVC cache."""
+        facts, epochs = read_facts(trained, one.name), list(_epochs(self._read(one).history))
+        found = store.restored_run(experiment=self.experiment, trained=trained, facts=facts, history=epochs)
+        origin = facts["params"].get("origin")
+        if origin:
+            for name, value in origin_tags(self.experiment, origin["study"], origin["trial"]).items():
                 found.set_tag(name, value)
-    elif found.tags().get("deepsky.evaluated") == evaluated:
-        return
-    found.log_metrics(metrics)
-    found.log_artifact(folder, "evaluation")
-    found.set_tag("deepsky.evaluated", evaluated)
+        return found
+
+    def _read(self, one: PlannedRun) -> Trained:
+        return read_trained(one.folder(self.trained), one.name)
+
+
+def _draw(one: Trained, packed: Path, out: Path) -> None:
+    from deepsky.evaluation.galleries import draw_pictures  # Keras takes seconds to import
+
+    draw_pictures(one, packed, out)
 
 
 def _epochs(history: pd.DataFrame) -> Iterator[tuple[int, dict[str, float]]]:
@@ -100,16 +148,22 @@ def _epochs(history: pd.DataFrame) -> Iterator[tuple[int, dict[str, float]]]:
         yield int(row.pop("epoch")), {str(k): float(v) for k, v in row.items() if isfinite(v)}
 
 
-def _write_json(path: Path, value: object, *, sort_keys: bool = False) -> None:
-    with whole_file(path) as temporary:
-        text = json.dumps(_rounded(value), indent=2, sort_keys=sort_keys, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+def _write_metrics(folder: Path, summary: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write what ``dvc metrics show`` lays out as a table: a file per dataset, in it a figure per run."""
+    of_datasets: dict[str, dict[str, float]] = {}
+    for one in summary.values():
+        measure = MEASURES[one["target"]]
+        name = one["label"] if measure == "accuracy" else f"{one['label']}_{measure}"
+        of_datasets.setdefault(one["dataset"], {})[name] = one[f"test_{measure}"]
+    with whole_folder(folder) as fresh:
+        for dataset, figures in of_datasets.items():
+            write_json(fresh / f"{dataset}.json", figures, sort_keys=True)
 
 
-def _rounded(value: Any) -> Any:
-    """Round every float: the last digits differ between machines and tell nothing. JSON has no NaN: None."""
-    if isinstance(value, float):
-        return round(value, _DIGITS) if isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, (list, tuple)) else value
+def _write_plots(folder: Path, runs: Sequence[PlannedRun], out: Path) -> None:
+    """Lay the curves of every run beside each other, and so the others: ``dvc plots`` wants one kind per folder."""
+    with whole_folder(folder) as fresh:
+        for one in runs:
+            for table in (one.folder(out) / "plots").iterdir():
+                (fresh / table.stem).mkdir(exist_ok=True)
+                shutil.copyfile(table, fresh / table.stem / f"{one.name}.csv")

@@ -4,34 +4,34 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from deepsky.evaluation.figures import NAMED_WEIGHTS, Cell, Ranked, ranking_figure, results_figure, save_png
+from deepsky.evaluation.figures import NAMED_WEIGHTS, save_png
 from deepsky.files import whole_folder
+from deepsky.report.overview import Cell, Ranked, ranking_figure, results_figure
 from deepsky.report.page import render_page
 from deepsky.report.results import Result, read_results, results_table
 
 
-def run(*, evaluation: Path, metrics: Path, out: Path) -> None:
-    """Write index.html and results.csv, and what there is of results.png, recipes.png and fractions.png.
+def run(*, evaluation: Path, out: Path) -> None:
+    """Write index.html and results.csv, and what there is of results.png, runs.png and fractions.png.
 
     Args:
-        evaluation: folder of DATASET/NETWORK/metrics.json, as stage evaluate writes it.
-        metrics: the summary JSON of stage evaluate.
+        evaluation: folder of summary.json and DATASET/LABEL/metrics.json, as stage evaluate writes it.
         out: folder to write.
 
     Raises:
         DataError: a file is missing, malformed or lacks a key.
     """
-    results = read_results(evaluation, metrics)
-    matrix = [one for one in results if not one.is_recipe]
-    recipes = [one for one in results if one.is_recipe and one.target == "class"]
-    fractions = [one for one in results if one.target == "fractions"]
+    results = read_results(evaluation)
+    of_classes = [one for one in results.runs if one.target == "class"]
+    fractions = [one for one in results.runs if one.target == "fractions"]
+    singles = [one for one in of_classes if not one.is_cell and not one.is_tuned]
     with whole_folder(out) as folder:
         (folder / "index.html").write_text(render_page(results), encoding="utf-8")
         results_table(results).to_csv(folder / "results.csv", index=False, lineterminator="\n")
-        if matrix:
-            save_png(_overview(matrix), folder / "results.png")
-        if recipes:
-            save_png(_ranking(recipes, "test accuracy", "Recipes"), folder / "recipes.png")
+        if any(one.is_cell for one in of_classes):
+            save_png(_overview(of_classes), folder / "results.png")
+        if singles:
+            save_png(_ranking(singles, "test accuracy", "Single runs"), folder / "runs.png")
         if fractions:
             save_png(_ranking(fractions, "test RMSE (less is better)", "Vote fractions"), folder / "fractions.png")
 
@@ -39,10 +39,9 @@ def run(*, evaluation: Path, metrics: Path, out: Path) -> None:
 def _overview(results: list[Result]) -> Figure:
     cells: dict[tuple[str, str], Cell] = {}
     baselines: dict[str, float] = {}
-    tuned = {(one.dataset, one.plain_network): one.summary["test_accuracy"] for one in results if one.is_tuned}
-    for one in (one for one in results if not one.is_tuned):
-        name = one.dataset, one.network
-        cells[name] = Cell(*one.score, one.summary["weights"], tuned.get(name))
+    for one in (one for one in results if one.is_cell):
+        tuned = tuple(other.score[0] for other in results if other.reference == one.name)
+        cells[one.dataset, one.network] = Cell(*one.score, one.summary["weights"], tuned)
         baselines.setdefault(one.dataset, one.summary["test_baseline"])
     title = "Test accuracy with its 95 % interval, beside the majority-class baseline"
     return results_figure(cells, baselines, sorted({network for _, network in cells}), title)
@@ -53,6 +52,6 @@ def _ranking(results: list[Result], measure: str, title: str) -> Figure:
     groups: dict[str, list[Ranked]] = {}
     for one in sorted(results, key=lambda one: one.score[0], reverse=results[0].target == "class"):
         weights = one.summary["weights"]
-        name = f"{one.network} (weights={weights})" if weights in NAMED_WEIGHTS else one.network
+        name = f"{one.label} (weights={weights})" if weights in NAMED_WEIGHTS else one.label
         groups.setdefault(one.dataset, []).append(Ranked(name, *one.score, one.summary["test_baseline"]))
     return ranking_figure(dict(sorted(groups.items())), measure, title)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deepsky.errors import DataError
+from deepsky.networks.views import DihedralViews
 
 FloatArray = npt.NDArray[np.float32]
 MAPS = "maps"  # the layer of a tail that holds its last convolutional maps
@@ -34,33 +35,42 @@ class LayerMaps:
     maps: FloatArray
 
 
-def check_pictures(tail: keras.Model, split: npt.NDArray[np.str_]) -> None:
-    """Refuse, before a training, what its pictures cannot be drawn of.
+def plain_view(network: keras.Model) -> tuple[keras.Model | None, keras.Model]:
+    """Cut a saved network, whatever test views it averages over, into the two parts that pictures are drawn from.
 
     Args:
-        tail: that will be explained.
-        split: ``train``, ``val`` or ``test`` of each row.
+        network: image -> answer, as ``heads.join`` and ``views.average_views`` make it.
+
+    Returns:
+        Front, image -> pixels, and tail, pixels -> answer to one view, with a layer "maps". Of a head on a frozen
+        network the front is None, and the tail takes images.
 
     Raises:
-        DataError: there is no layer "maps", or there are no test rows.
+        DataError: it holds no convolutional maps.
     """
-    if MAPS not in [layer.name for layer in tail.layers]:
-        problem = f"has no layer {MAPS!r}, so that no picture can show what it looks at"
-        raise DataError(f"network {tail.name}", problem, "name its last convolutional maps so")
-    if not (split == "test").any():
-        raise DataError("split test", "holds no rows", "give more objects, or other fractions in params.yaml: split")
+    core = network
+    if any(isinstance(layer, DihedralViews) for layer in network.layers):
+        core = next(layer for layer in network.layers if isinstance(layer, keras.Model))
+    *before, tail = core.layers  # in the order of the graph: the tail, one layer, is what the answer comes from
+    if isinstance(tail, keras.Model):
+        if MAPS in [layer.name for layer in tail.layers]:
+            return keras.Model(core.inputs[0], before[-1].output), tail
+        if "average" in [layer.name for layer in before]:
+            return None, frozen_tail(core, tail)
+    problem = f"has no layer {MAPS!r}, so that no picture can show what it looks at"
+    raise DataError(f"network {network.name}", problem, "name its last convolutional maps so")
 
 
 def frozen_tail(features: keras.Model, head: keras.Model) -> keras.Model:
     """Build image -> answer with the layer "maps", of a frozen backbone and the head on its features.
 
     Args:
-        features: image -> features, of ``networks.backbone.build_features``.
+        features: image -> features, of ``networks.backbone.build_features``, or that and more.
         head: features -> answer.
     """
     average = features.get_layer("average")
     maps = keras.layers.Activation("linear", name=MAPS)(average.input)
-    return keras.Model(features.input, head(average(maps)), name="frozen_tail")
+    return keras.Model(features.inputs[0], head(average(maps)), name="frozen_tail")
 
 
 def feature_maps(tail: keras.Model, inputs: npt.NDArray[Any], n_layers: int = 3) -> list[LayerMaps]:

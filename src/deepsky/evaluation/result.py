@@ -1,6 +1,6 @@
-"""What is found out about one trained network: figures, tables and pictures, ready to be written and logged."""
+"""The result of evaluating one run: numbers, tables and figures, ready to be written and logged."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,22 +9,22 @@ from matplotlib.figure import Figure
 
 from deepsky.errors import DataError
 from deepsky.evaluation.figures import NAMED_WEIGHTS
-from deepsky.evaluation.trained import REMEDY, Trained
+from deepsky.evaluation.trained import MEASURES, REMEDY, Trained
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The findings.
+    """The evaluation of one run.
 
     Attributes:
-        headline: its entry of the summary of all runs.
+        summary: its entry of the summary of all runs.
         tracked: metrics of its MLflow run.
         details: its own metrics.json.
-        tables: file name -> table.
+        tables: file name -> table; those of ``plots/`` are what ``dvc plots`` draws.
         figures: file name -> picture.
     """
 
-    headline: dict[str, Any]
+    summary: dict[str, Any]
     tracked: dict[str, float]
     details: dict[str, Any]
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
@@ -55,6 +55,44 @@ def plain_test_rows(one: Trained) -> pd.DataFrame | None:
         path = one.folder / "predictions_plain.csv"
         raise DataError(path, "has other test objects than predictions.csv", REMEDY)
     return plain.loc[with_views].reset_index()
+
+
+def about(one: Trained, n_test: int) -> dict[str, Any]:
+    """Return what the summary says of every run before its scores."""
+    facts = {name: one.facts[name] for name in ("dataset", "network", "target", "weights", "start", "learn")}
+    origin = {name: one.origin[name] for name in ("study", "trial")} if one.origin else {}
+    return facts | origin | {"n_test": n_test}
+
+
+def plot_tables(one: Trained, actual: Sequence[str], predicted: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Return what ``dvc plots`` draws of any run, in the same columns whatever its measure is.
+
+    Args:
+        one: the run.
+        actual: what each test object is.
+        predicted: what the network calls it.
+    """
+    epochs = {
+        name: pd.DataFrame(
+            {"epoch": one.history["epoch"].astype(int), "train": one.history[of], "val": one.history[f"val_{of}"]}
+        )
+        for name, of in (("curves", MEASURES[one.target]), ("loss", "loss"))
+    }
+    answers = pd.DataFrame({"actual": list(actual), "predicted": list(predicted)})
+    return {f"plots/{name}.csv": table for name, table in (epochs | {"confusion": answers}).items()}
+
+
+def compared_rows(one: Trained, reference: Trained) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the test rows of a run and of its reference.
+
+    Raises:
+        DataError: they are about different objects.
+    """
+    rows, before = one.rows("test"), reference.rows("test")
+    if rows["id"].tolist() != before["id"].tolist():
+        problem = f"has other test objects than {reference.folder / 'predictions.csv'}"
+        raise DataError(one.folder / "predictions.csv", problem, "run dvc repro to train both again")
+    return rows, before
 
 
 def gain_figures(name: str, gain: float, low: float, high: float) -> dict[str, float]:
