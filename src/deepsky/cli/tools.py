@@ -6,8 +6,7 @@ from typing import Any, get_args
 import click
 
 from deepsky.archives.addresses import RELEASES, Release
-from deepsky.cli.group import PATH, cli, experiment
-from deepsky.config import read_section
+from deepsky.cli.group import PATH, cli
 from deepsky.datasets.params import GroupBy
 from deepsky.formats.registry import FORMATS
 
@@ -28,11 +27,11 @@ def repro(jobs: int, targets: tuple[str, ...]) -> None:
 @click.option("--release", type=click.Choice(RELEASES), help="of SDSS (default: archive.release of params.yaml)")
 def query(sql: Path | None, objects_per_class: int | None, release: Release | None) -> None:
     """Ask SDSS which objects to work on: writes data/query/catalogue.csv, for survey: sdss."""
-    from deepsky.archives.params import ArchiveParams, DownloadParams
     from deepsky.commands import query as command
+    from deepsky.experiment.experiment import read_experiment
 
-    chosen = release or read_section("archive", ArchiveParams).release
-    command.run(sql, objects_per_class, chosen, read_section("download", DownloadParams))
+    experiment = read_experiment()
+    command.run(sql, objects_per_class, release or experiment.archive.release, experiment.download)
 
 
 @cli.group()
@@ -105,10 +104,9 @@ def add_collection(name: str, kind: str, source: Path | None, **options: Any) ->
 
     Every picture is looked at once.
     """
-    from deepsky.archives.params import DownloadParams
     from deepsky.commands import add_published as command
 
-    command.run(name, kind, source, read_section("download", DownloadParams), **options)
+    command.run(name, kind, source, **options)
 
 
 @cli.command()
@@ -143,8 +141,9 @@ def predict(model: Path, inputs: tuple[Path, ...], out: Path | None, **options: 
 def ui(port: int) -> None:
     """MLflow UI on 127.0.0.1 with every run to compare."""
     from deepsky.commands import ui as command
+    from deepsky.experiment.experiment import read_experiment
 
-    command.run(experiment(), port)
+    command.run(read_experiment().tracking.experiment, port)
 
 
 @cli.group()

@@ -5,14 +5,14 @@ from typing import Any
 
 import click
 
-from deepsky.archives.params import DownloadParams
 from deepsky.commands.published import get_published
 from deepsky.commands.registering import EXTERNAL, Newcomer, Source, check_name, in_project, register, said
-from deepsky.config import build, read_section
+from deepsky.config import build
 from deepsky.datasets.packed import ROW_COLUMNS
-from deepsky.datasets.params import GroupBy, SplitParams
+from deepsky.datasets.params import GroupBy
 from deepsky.datasets.splits import split_rows
 from deepsky.errors import ConfigError, DataError, about
+from deepsky.experiment.experiment import read_experiment
 from deepsky.formats.packing import check_objects, check_pictures
 from deepsky.formats.params import PicturesParams
 from deepsky.formats.registry import find
@@ -23,7 +23,6 @@ def run(
     name: str,
     kind: str,
     source: Path | None,
-    download: DownloadParams,
     *,
     group_by: GroupBy | None,
     only: bool = False,
@@ -37,7 +36,6 @@ def run(
         name: of the new dataset.
         kind: its format, a key of ``formats.registry.FORMATS``.
         source: the file or folder; None downloads it into data/external, where it is published for everyone.
-        download: section ``download`` of params.yaml.
         group_by: what must stay together in a split; None takes what suits the format.
         only: leave nothing of deepsky's demonstration in params.yaml.
         options: the other keys of ``PicturesParams``.
@@ -48,6 +46,7 @@ def run(
             nothing was copied then.
     """
     check_name(name, [name])
+    experiment = read_experiment()
     if kind == "images":
         raise ConfigError("format images", "has a table of labels", "use deepsky add images")
     home, where = EXTERNAL / name, f"dataset {name}"
@@ -55,16 +54,15 @@ def run(
     build(entry, PicturesParams, where)
     if source is not None and not source.exists():
         raise DataError(source, "does not exist", "name the file or folder that holds the dataset")
-    source = source or get_published(kind, home, download)
+    source = source or get_published(kind, home, experiment.download)
     target = in_project(source) or home / source.resolve().name
     params: PicturesParams = build(entry | {"source": str(target)}, PicturesParams, where)
     objects = find(kind).read(source, params)
     check_objects(objects, params.target, BadFiles("stop"), source)
     rows = objects.rows.reindex(columns=list(ROW_COLUMNS)).assign(image=range(len(objects.rows)))
     with about(source):
-        split_rows(rows, params.group, read_section("split", SplitParams))
+        split_rows(rows, params.group, experiment.split)
     check_pictures(name, objects)
     register(Newcomer(name, "pictures", said(params), [Source(source, target)]), only=only)
-    answer = ", answer: tree" if params.target == "fractions" else ""
-    line = f"{name}_mobilenet: {{dataset: {name}, network: mobilenet{answer}}}"
+    line = f"{name}_mobilenet: {{dataset: {name}, network: mobilenet}}"
     click.echo(f"to learn from it, write below runs in params.yaml:\n  {line}")

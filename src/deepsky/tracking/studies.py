@@ -87,7 +87,7 @@ def open_study_run(experiment: str, study: str, params: Mapping[str, object], ta
     """
     close_dead_runs(experiment)
     client, experiment_id = prepare(experiment)
-    lineage = current_lineage("", "")  # a search is no stage: the git commit
+    lineage = current_lineage(())  # a search is no stage: the git commit
     named = {name if "." in name else f"deepsky.{name}": str(value) for name, value in tags.items()}
     with one_at_a_time(), store_errors():
         parent = find_parent(client, experiment_id, study)

@@ -52,14 +52,15 @@ def make_job(
     """
     own_head = recipe.network in SCRATCH
     kind: Literal["imagenet", "custom", "random", "scratch"] = "scratch"
+    phases: tuple[Phase, ...] = (Phase(recipe),)
+    top: float | None = None
     if recipe.start == "pretrained":
         kind = read_weights_card(weights).weights
     if recipe.of_head:
         front, build_tail = _of_head(recipe, packed, weights / "weights.h5", views)
-        phases, top = (Phase(recipe),), None
     elif own_head:
         front, build_tail = _of_scratch(recipe, packed)
-        phases, top = (Phase(recipe),), None if packed.card.kind == "flux" else 1.0
+        top = None if packed.card.kind == "flux" else 1.0
     else:
         front, build_tail = _of_backbone(recipe, packed, weights / "weights.h5")
         phases, top = _phases(recipe), 255.0

@@ -163,8 +163,14 @@ class Recipe:
     @property
     def views(self) -> ViewSpec:
         """Return what of the images its head learns from."""
-        random = {"augment": self.augment, "seed": self.seed} if self.n_views else {}
-        return ViewSpec(input_size_px=self.input_size_px, test_views=self.test_views, n_views=self.n_views, **random)
+        augment, seed = (self.augment, self.seed) if self.n_views else (PLAIN, 0)
+        return ViewSpec(
+            input_size_px=self.input_size_px,
+            test_views=self.test_views,
+            n_views=self.n_views,
+            augment=augment,
+            seed=seed,
+        )
 
     @property
     def chooses(self) -> bool:

@@ -16,6 +16,15 @@ COSTS = ("parameters", "inference_ms")
 MAX_LAYERS = 8
 
 
+def _check_range(low: float, high: float, log: bool) -> None:
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"bounds {low} and {high} must be finite")
+    if low > high:
+        raise ValueError(f"low {low} lies above high {high}: the range is empty")
+    if log and low <= 0:
+        raise ValueError(f"low {low} is not above 0, so log: true cannot be")
+
+
 @dataclass(frozen=True)
 class IntRange:
     """Whole numbers between two bounds.
@@ -51,6 +60,17 @@ class FloatRange:
 Ints = IntRange | tuple[int, ...]
 Floats = FloatRange | tuple[float, ...]
 Dimension = IntRange | FloatRange | tuple[int, ...] | tuple[float, ...] | tuple[bool, ...] | tuple[str, ...]
+
+
+def _check_bounds(
+    name: str, dimension: Ints | Floats, least: float, *, below: float = math.inf, most: float = math.inf
+) -> None:
+    values = dimension if isinstance(dimension, tuple) else (dimension.low, dimension.high)
+    for value in values:
+        if not (least <= value < below and value <= most):
+            allowed = f"at least {least}" if least != math.ulp(0.0) else "above 0"
+            limit = f" and below {below}" if below < math.inf else f" and at most {most:g}" if most < math.inf else ""
+            raise ValueError(f"{name} {value} must be {allowed}{limit}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,23 +226,3 @@ class TuneParams:
                     where, "is a range, of which sampler grid cannot try all", "write it as a list [a, b]"
                 )
         return space
-
-
-def _check_range(low: float, high: float, log: bool) -> None:
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError(f"bounds {low} and {high} must be finite")
-    if low > high:
-        raise ValueError(f"low {low} lies above high {high}: the range is empty")
-    if log and low <= 0:
-        raise ValueError(f"low {low} is not above 0, so log: true cannot be")
-
-
-def _check_bounds(
-    name: str, dimension: Ints | Floats, least: float, *, below: float = math.inf, most: float = math.inf
-) -> None:
-    values = dimension if isinstance(dimension, tuple) else (dimension.low, dimension.high)
-    for value in values:
-        if not (least <= value < below and value <= most):
-            allowed = f"at least {least}" if least != math.ulp(0.0) else "above 0"
-            limit = f" and below {below}" if below < math.inf else f" and at most {most:g}" if most < math.inf else ""
-            raise ValueError(f"{name} {value} must be {allowed}{limit}")
