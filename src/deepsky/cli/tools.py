@@ -196,3 +196,41 @@ def tune_dashboard(storage: str | None, port: int) -> None:
     from deepsky.commands import tune as command
 
     command.dashboard(storage, port)
+
+
+@cli.command()
+@click.argument("run")
+def show(run: str) -> None:
+    """Print what RUN learns with, and where in params.yaml each number comes from."""
+    from deepsky.commands import show as command
+
+    command.run(run)
+
+
+@cli.command()
+def small() -> None:
+    """Make params.yaml a miniature of itself, to try things in minutes."""
+    from deepsky.commands import small as command
+
+    command.run()
+
+
+@cli.command()
+@click.argument("run")
+@click.option("--folds", default=5, show_default=True)
+@click.option("--seed", default=1, show_default=True, help="of the assignment of groups to folds")
+def crossval(run: str, folds: int, seed: int) -> None:
+    """Train and test RUN of params.yaml in grouped folds of its whole dataset."""
+    from deepsky.commands import crossval as command
+
+    command.run(run, folds, seed)
+
+
+@cli.command("lr-range")
+@click.argument("run")
+@click.option("--steps", default=100, show_default=True)
+def lr_range(run: str, steps: int) -> None:
+    """Raise RUN's learning rate step by step, plot the loss and suggest a rate."""
+    from deepsky.commands import lr_range as command
+
+    command.run(run, steps)
