@@ -23,22 +23,21 @@ def run(name: str) -> None:
     found = read_experiment().find(name)
     own = f"networks.{found.recipe.network}" if found.is_cell else f"runs.{found.name}"
     table = Table(title=found.name, title_justify="left", box=None)
-    for column in ("setting", "value", "from", "dvc exp run -S"):
-        table.add_column(column, overflow="fold")
+    for column in ("", "setting", "value", "from"):
+        table.add_column(column)
     for key, value in found.settings.items():
-        if key == "origin":
-            continue
         place = found.places.get(key, DEFAULT)
-        plus = "" if place == own else "+"  # Hydra's word for a key that is not there yet
-        how = "" if key in ("dataset", "network") else f"{plus}{own}.{key}=..."
-        table.add_row(key, _text(value), place, how)
+        if key != "origin":
+            table.add_row("" if place == own else "+", key, _text(value), place)
     console = Console()
     console.print(table)
-    if found.recipe.origin:
-        origin = found.recipe.origin
-        console.print(f"found by study {origin.study}, trial {origin.trial}, beside {origin.run}")
-    shared = f"networks.{found.recipe.network} changes all runs of the network in {PARAMS}" if found.is_cell else ""
-    console.print(shared, highlight=False) if shared else None
+    origin = found.recipe.origin
+    if origin:
+        console.print(f"found by study {origin.study}, trial {origin.trial}, beside {origin.run}", highlight=False)
+    console.print(
+        f"change one for an experiment: dvc exp run -S {own}.KEY=VALUE; those marked + are inherited: -S +{own}.KEY=VALUE",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
 
 
 def _text(value: Any) -> str:

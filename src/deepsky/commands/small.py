@@ -1,4 +1,4 @@
-"""Make params.yaml a miniature of itself: every stage and every kind of run, in minutes, to try things and for tests."""
+"""Make params.yaml a miniature of itself: every stage and kind of run within minutes, to try things and for tests."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from deepsky.experiment import edit
 _VALUES: dict[tuple[str, ...], Any] = {
     ("catalogue", "n_fields"): 8,
     ("catalogue", "n_per_class_per_field"): 4,
-    ("simulate", "n_galaxy_zoo"): 60,
+    ("simulate", "n_galaxy_zoo"): 160,
     ("simulate", "n_galaxy_zoo1"): 72,
     ("simulate", "n_galaxy10"): 120,
     ("train", "input_size_px"): 32,
