@@ -21,7 +21,7 @@ from deepsky.training.fit import make_optimizer
 from deepsky.training.image_batches import TrainBatches, examples_of
 from deepsky.training.image_fit import compile_learner, fit_images
 from deepsky.training.image_job import ImageJob
-from deepsky.training.job import read_split
+from deepsky.training.examples import read_split
 from deepsky.training.range_test import HIGHEST, LOWEST, raise_rate, suggest_rate
 from deepsky.training.recipes import RecipeParams
 from deepsky.training.view_job import ViewJob

@@ -6,7 +6,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from deepsky.config import PARAMS
 from deepsky.experiment.experiment import read_experiment
 from deepsky.experiment.runs import DEFAULT
 
@@ -34,10 +33,8 @@ def run(name: str) -> None:
     origin = found.recipe.origin
     if origin:
         console.print(f"found by study {origin.study}, trial {origin.trial}, beside {origin.run}", highlight=False)
-    console.print(
-        f"change one for an experiment: dvc exp run -S {own}.KEY=VALUE; those marked + are inherited: -S +{own}.KEY=VALUE",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    change = f"change one for an experiment: dvc exp run -S {own}.KEY=VALUE"
+    console.print(f"{change}; those marked + are inherited: -S +{own}.KEY=VALUE", highlight=False, soft_wrap=True)
 
 
 def _text(value: Any) -> str:

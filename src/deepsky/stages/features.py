@@ -12,7 +12,7 @@ import numpy as np
 from deepsky.datasets.packed import Packed, open_packed
 from deepsky.files import whole_file
 from deepsky.networks.weights_card import read_weights_card
-from deepsky.training.job import read_split
+from deepsky.training.examples import read_split
 from deepsky.training.recipe import ViewSpec
 from deepsky.training.view_features import write_views
 

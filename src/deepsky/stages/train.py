@@ -7,7 +7,7 @@ from deepsky.datasets.packed import open_packed
 from deepsky.tracking.origin import origin_tags
 from deepsky.tracking.training import track_training
 from deepsky.training.build import make_job
-from deepsky.training.job import read_split
+from deepsky.training.examples import read_split
 from deepsky.training.recipe import Recipe
 from deepsky.training.view_features import read_views
 

@@ -1,10 +1,12 @@
 """What is learned from: inputs, what each row shows and what there is to learn of it."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from deepsky.datasets.packed import Packed
 from deepsky.errors import DataError
@@ -73,3 +75,22 @@ def examples_of(packed: Packed, split: npt.NDArray[np.str_], features: Array | N
         targets = np.eye(len(packed.card.classes), dtype=np.float32)[packed.labels]
     inputs = packed.images if features is None else features
     return Examples(inputs, packed.rows["image"].to_numpy(np.int64), targets, split)
+
+
+def read_split(path: Path, packed: Packed) -> npt.NDArray[np.str_]:
+    """Return the split of each row of a dataset.
+
+    Raises:
+        DataError: not a split file, or one of other objects.
+    """
+    remedy = "run dvc repro to write it again"
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("id")["split"]
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(path, f"is not a split ({error})", remedy) from error
+    split = packed.rows["id"].map(table).fillna("").to_numpy(str)
+    unknown = np.flatnonzero(~np.isin(split, SPLITS))
+    if len(unknown):
+        where = packed.rows["id"].iloc[unknown[0]]
+        raise DataError(path, f"object {where} has the split {str(split[unknown[0]])!r}", remedy)
+    return split

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Literal
 
 import keras
@@ -19,7 +18,7 @@ from deepsky.networks.params import AugmentParams
 from deepsky.networks.views import average_views, images_at_once, mean_of_views, refuse_oblong
 from deepsky.training.answers import check_views, swaps_of
 from deepsky.training.batches import TrainBatches
-from deepsky.training.examples import SPLITS, Examples, examples_of
+from deepsky.training.examples import Examples, examples_of
 from deepsky.training.fit import Phase, fit_phases
 from deepsky.training.precision import mixed_precision
 from deepsky.training.predict import ROWS_AT_ONCE, predict_batches
@@ -159,22 +158,3 @@ class Job:
             f"{self.run} ({self.recipe.network}, {self.weights} weights): {measure} {figures[measure]:.3f} "
             f"at epoch {figures['kept_epoch']:.0f} of {n_epochs}, fitted in {figures['training_s']:.1f} s"
         )
-
-
-def read_split(path: Path, packed: Packed) -> npt.NDArray[np.str_]:
-    """Return the split of each row of a dataset.
-
-    Raises:
-        DataError: not a split file, or one of other objects.
-    """
-    remedy = "run dvc repro to write it again"
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("id")["split"]
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(path, f"is not a split ({error})", remedy) from error
-    split = packed.rows["id"].map(table).fillna("").to_numpy(str)
-    unknown = np.flatnonzero(~np.isin(split, SPLITS))
-    if len(unknown):
-        where = packed.rows["id"].iloc[unknown[0]]
-        raise DataError(path, f"object {where} has the split {str(split[unknown[0]])!r}", remedy)
-    return split

@@ -17,7 +17,7 @@ from deepsky.networks import SCRATCH
 from deepsky.tracking.lineage import recorded_hashes
 from deepsky.training.predict import image_spec, predict_batches, read_features
 from deepsky.training.fit import Examples, FitParams, ScratchParams, TrainParams
-from deepsky.training.job import read_split
+from deepsky.training.examples import read_split
 from deepsky.training.population import HeadTrainer
 from deepsky.training.trials import ScratchTrainer, Trainer
 from deepsky.tuning.params import TuneParams
