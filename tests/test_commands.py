@@ -5,9 +5,9 @@ from deepsky.errors import ConfigError
 from tests.workspace import make_workspace
 
 
-@pytest.mark.parametrize("jobs", [0, 5])
+@pytest.mark.parametrize("jobs", [0, 65])
 def test_jobs_out_of_range(jobs):
-    with pytest.raises(ConfigError, match="out of range; give 1 to 4"):
+    with pytest.raises(ConfigError, match="out of range; give 1 to 64"):
         run(jobs)
 
 

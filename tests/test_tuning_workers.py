@@ -149,7 +149,7 @@ def test_one_seed_gives_one_search_even_if_it_is_stopped(new_project, start, stu
     lines = last_lines(stopped)
     assert re.fullmatch(rf"\d+/{TRIALS} done; the same command goes on from there", lines[-2]), "\n".join(lines)
     assert lines[-1] == STOPPED
-    assert stopped.returncode == 1
+    assert stopped.returncode == 130
     assert not running(study)
 
     lines = last_lines(whole)

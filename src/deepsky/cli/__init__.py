@@ -1,6 +1,7 @@
 """The command line: parse, call, print. One verb per DVC stage, and what a person runs beside them."""
 
 import os
+import signal
 import sys
 
 import click
@@ -25,7 +26,8 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        sys.exit("stopped; nothing half-written was left behind")
+        click.echo("stopped; nothing half-written was left behind", err=True)
+        sys.exit(128 + signal.SIGINT)
     except DeepSkyError as error:
         sys.exit(f"error: {error}")
     except OSError as error:

@@ -12,7 +12,7 @@ from deepsky.formats.registry import FORMATS
 
 
 @cli.command()
-@click.option("--jobs", default=1, show_default=True, help="stages side by side, 1 to 4")
+@click.option("--jobs", default=1, show_default=True, help="stages side by side, 1 to 64")
 @click.argument("targets", nargs=-1)
 def repro(jobs: int, targets: tuple[str, ...]) -> None:
     """Bring every stage (or TARGETS) up to date: dvc repro, with independent stages side by side."""
