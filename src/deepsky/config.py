@@ -13,7 +13,7 @@ PARAMS = Path("params.yaml")
 SECTIONS = (
     "on_bad_file", "catalogue", "archive", "download", "frames", "images", "datasets", "split",
     "weights", "backbones", "features", "train", "scratch", "simulate", "collections", "recipes",
-    "tune", "tuned", "tracking", "networks", "compare", "runs",
+    "tune", "tuned", "tracking",
 )  # fmt: skip
 WAYS = ("frozen", "fine_tune", "from_scratch")  # of section recipes
 T = TypeVar("T")

@@ -8,7 +8,7 @@ import click
 from deepsky.archives.addresses import RELEASES, Release
 from deepsky.cli.group import PATH, cli, experiment
 from deepsky.config import read_section
-from deepsky.datasets.params import GroupBy
+from deepsky.datasets.params import GroupBy, SplitParams
 from deepsky.formats.registry import FORMATS
 
 
@@ -108,7 +108,8 @@ def add_collection(name: str, kind: str, source: Path | None, **options: Any) ->
     from deepsky.archives.params import DownloadParams
     from deepsky.commands import add_published as command
 
-    command.run(name, kind, source, read_section("download", DownloadParams), **options)
+    split = read_section("split", SplitParams)
+    command.run(name, kind, source, read_section("download", DownloadParams), split, **options)
 
 
 @cli.command()

@@ -8,7 +8,7 @@ import click
 from deepsky.archives.params import DownloadParams
 from deepsky.commands.published import get_published
 from deepsky.commands.registering import EXTERNAL, Newcomer, Source, check_name, in_project, register, said
-from deepsky.config import build, read_section
+from deepsky.config import PARAMS, build
 from deepsky.datasets.packed import ROW_COLUMNS
 from deepsky.datasets.params import GroupBy, SplitParams
 from deepsky.datasets.splits import split_rows
@@ -24,6 +24,7 @@ def run(
     kind: str,
     source: Path | None,
     download: DownloadParams,
+    split: SplitParams,
     *,
     group_by: GroupBy | None,
     only: bool = False,
@@ -38,6 +39,7 @@ def run(
         kind: its format, a key of ``formats.registry.FORMATS``.
         source: the file or folder; None downloads it into data/external, where it is published for everyone.
         download: section ``download`` of params.yaml.
+        split: section ``split``, by which it must be possible to split it.
         group_by: what must stay together in a split; None takes what suits the format.
         only: leave nothing of deepsky's demonstration in params.yaml.
         options: the other keys of ``PicturesParams``.
@@ -62,9 +64,8 @@ def run(
     check_objects(objects, params.target, BadFiles("stop"), source)
     rows = objects.rows.reindex(columns=list(ROW_COLUMNS)).assign(image=range(len(objects.rows)))
     with about(source):
-        split_rows(rows, params.group, read_section("split", SplitParams))
+        split_rows(rows, params.group, split)
     check_pictures(name, objects)
     register(Newcomer(name, "pictures", said(params), [Source(source, target)]), only=only)
-    answer = ", answer: tree" if params.target == "fractions" else ""
-    line = f"{name}_mobilenet: {{dataset: {name}, network: mobilenet{answer}}}"
-    click.echo(f"to learn from it, write below runs in params.yaml:\n  {line}")
+    click.echo(f"the next `make repro` packs it; to learn from it, write below runs in {PARAMS}:")
+    click.echo(f"  {name}_mobilenet: {{dataset: {name}, network: mobilenet}}")
