@@ -17,7 +17,6 @@ from deepsky.archives.addresses import RELEASES, frame_url, panstarrs_jpeg_url, 
 from deepsky.archives.journal import only_one
 from deepsky.archives.params import ArchiveParams, DownloadParams
 from deepsky.archives.wanted import FOLDERS
-from deepsky.config import read_section
 from deepsky.errors import ConfigError, DataError
 from deepsky.simulation.archive import SimulatedArchive
 from deepsky.simulation.params import CatalogueParams
@@ -26,9 +25,9 @@ from deepsky.stages import fetch
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMS = CatalogueParams("simulated", seed=11, n_fields=1, n_per_class_per_field=2)
-ARCHIVE = read_section("archive", ArchiveParams, ROOT / "params.yaml")
+ARCHIVE = ArchiveParams()
 R_ONLY = replace(ARCHIVE, bands=("r",))
-DOWNLOAD = read_section("download", DownloadParams, ROOT / "params.yaml")
+DOWNLOAD = DownloadParams()
 
 
 def fetch_simulated(params, catalogue, out, archive=ARCHIVE, **options):
@@ -71,7 +70,8 @@ def test_files_stand_where_the_design_says(clean, catalogue):
     expected = {f"frames/{key[0]}/{key[1]}/frame-{b}-{key[0]:06d}-{key[1]}-{key[2]:04d}.fits.bz2" for b in "ugriz"}
     expected |= {f"{folder}/{objid}.jpg" for folder in ("sdss_jpg", "stsci_jpg") for objid in table["objid"]}
     sources = {f"{folder}/.source.json" for folder in FOLDERS}
-    assert set(tree(clean)) == expected | sources | {"manifest.csv"}
+    labels = {f"{folder}/labels.csv" for folder in ("sdss_jpg", "stsci_jpg")}
+    assert set(tree(clean)) == expected | sources | labels | {"manifest.csv"}
     archive = SimulatedArchive(PARAMS)
     frame = next(name for name in sorted(expected) if "frame-i" in name)
     assert (clean / frame).read_bytes() == archive.frame(*key, "i")
@@ -136,7 +136,7 @@ def test_what_only_real_archives_have_is_refused(change, catalogue, tmp_path):
 
 
 def test_a_second_fetch_keeps_every_file(fetched, catalogue, clean):
-    inodes = {name: (fetched / name).stat().st_ino for name in tree(fetched) if name != "manifest.csv"}
+    inodes = {name: (fetched / name).stat().st_ino for name in tree(fetched) if name.endswith(("bz2", "jpg"))}
     fetch_simulated(PARAMS, catalogue, fetched)
     assert {name: (fetched / name).stat().st_ino for name in inodes} == inodes
     assert tree(fetched) == tree(clean)
@@ -184,7 +184,8 @@ def test_another_seed_leaves_no_old_file(fetched, tmp_path):
     old = tree(fetched)
     fetch_simulated(other, make_catalogue(other, tmp_path / "other.csv"), fetched, R_ONLY)
     new = tree(fetched)
-    assert set(old) & set(new) == {"manifest.csv", *(f"{folder}/.source.json" for folder in FOLDERS)}
+    ours = {"manifest.csv", "sdss_jpg/labels.csv", "stsci_jpg/labels.csv"}
+    assert set(old) & set(new) == ours | {f"{folder}/.source.json" for folder in FOLDERS}
     assert set(pd.read_csv(fetched / "manifest.csv")["path"]) == {name for name in new if name.endswith(("bz2", "jpg"))}
     assert not [path for path in fetched.rglob("*") if path.is_dir() and not any(path.iterdir())]
 

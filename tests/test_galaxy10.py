@@ -4,8 +4,6 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
-from deepsky.formats.collection import CollectionParams
-from deepsky.stages.pack_collection import run
 
 from deepsky.datasets.packed import ROW_COLUMNS, open_packed
 from deepsky.datasets.params import SplitParams
@@ -13,11 +11,11 @@ from deepsky.datasets.splits import split_rows
 from deepsky.errors import ConfigError, DataError
 from deepsky.formats import galaxy10
 from deepsky.formats.galaxy10 import CLASSES
+from deepsky.formats.params import PicturesParams
+from deepsky.stages.pack import run
 
 N = 30
-PARAMS = CollectionParams(
-    format="galaxy10", source="unused", target="class", group_by="neighbours", size_px=32, crop_px=128, sha256="any"
-)
+PARAMS = PicturesParams(format="galaxy10", source="unused", size_px=32, crop_px=128, sha256="any")
 
 
 def contents(n=N):
@@ -47,7 +45,7 @@ def write(path, *, chunks=(11, 16, 16, 1), **changes):
 
 
 def pack(folder, source, params=PARAMS):
-    run("galaxy10", params, "stop", source=source, out=folder / "packed")
+    run("galaxy10", replace(params, source=str(source)), "stop", out=folder / "packed")
     return open_packed(folder / "packed")
 
 
@@ -87,7 +85,7 @@ def test_only_the_release_is_taken_unless_told_otherwise(tmp_path, capsys):
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
 
     def read(sha256):
-        return galaxy10.read(source, CollectionParams("galaxy10", "", "class", "neighbours", 32, sha256=sha256))
+        return galaxy10.read(source, PicturesParams("galaxy10", "unused", 32, sha256=sha256))
 
     with pytest.raises(DataError, match=rf"g.h5: has the SHA-256 {digest}, not {galaxy10.SHA256}; download it again"):
         read(None)
@@ -127,7 +125,7 @@ def test_another_structure_is_refused_in_one_line(tmp_path, changes, message):
 def test_a_crop_larger_than_the_images_is_a_wrong_parameter(tmp_path, on_bad_file):
     source, params = write(tmp_path / "g.h5"), replace(PARAMS, crop_px=257)
     with pytest.raises(ConfigError, match=r"^crop_px 257: is larger than the images of .*g.h5, 256 x 256 px; lower"):
-        run("galaxy10", params, on_bad_file, source=source, out=tmp_path / "packed")
+        run("galaxy10", replace(params, source=str(source)), on_bad_file, out=tmp_path / "packed")
     assert len(galaxy10.read(source, replace(PARAMS, crop_px=256)).rows) == N
 
 

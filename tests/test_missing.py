@@ -13,7 +13,7 @@ from deepsky.datasets.splits import split_rows
 from deepsky.errors import DataError
 from deepsky.imaging.badfiles import read_missing
 from deepsky.stages import render
-from tests import test_pack, test_render
+from tests import test_pack_images, test_render
 from tests.small_frames import frame_wcs, sdss_path, star_frame, write_frame
 
 REASON = "404 Not Found"
@@ -33,10 +33,10 @@ def skipped(packed):
 
 @pytest.mark.parametrize("on_bad_file", ["stop", "skip"])
 def test_pack_leaves_out_what_the_archive_lacks(tmp_path, capsys, on_bad_file):
-    test_pack.write_images(tmp_path)
+    test_pack_images.write_images(tmp_path)
     (tmp_path / "images/c.tif").unlink()
     write_missing(tmp_path / "images", "c.jpg", "unlabelled.jpg", "a.jpg")  # a.jpg is there all the same
-    packed = test_pack.pack(tmp_path, on_bad_file=on_bad_file)
+    packed = test_pack_images.pack(tmp_path, on_bad_file=on_bad_file)
     assert packed.rows["id"].tolist() == list("dba")
     assert packed.rows["image"].tolist() == [0, 1, 2]
     assert packed.card.n_skipped == 1
@@ -47,19 +47,19 @@ def test_pack_leaves_out_what_the_archive_lacks(tmp_path, capsys, on_bad_file):
 
 
 def test_other_absent_images_stay_an_error(tmp_path):
-    test_pack.write_images(tmp_path)
+    test_pack_images.write_images(tmp_path)
     (tmp_path / "images/c.tif").unlink()
     (tmp_path / "images/a.jpg").unlink()
     write_missing(tmp_path / "images", "c.jpg")
-    test_pack.assert_refused(tmp_path, "1 of its 3 images are absent from .*, the first is a")
+    test_pack_images.assert_refused(tmp_path, "1 of its 3 images are absent from .*, the first is a")
 
 
 def test_nothing_left_to_pack(tmp_path):
-    test_pack.write_images(tmp_path)
-    shutil.rmtree(tmp_path / "images")
-    (tmp_path / "images").mkdir()
+    test_pack_images.write_images(tmp_path)
+    for path in test_pack_images.pictures_of(tmp_path):
+        path.unlink()
     write_missing(tmp_path / "images", *(f"{name}.jpg" for name in "abcd"))
-    test_pack.assert_refused(tmp_path, r"every object was skipped \(the first: .*d.jpg: 404 Not Found\)")
+    test_pack_images.assert_refused(tmp_path, r"every object was skipped \(the first: .*d.jpg: 404 Not Found\)")
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,9 @@ def test_nothing_left_to_pack(tmp_path):
     ],
 )
 def test_broken_list_is_refused(tmp_path, content, message):
-    test_pack.write_images(tmp_path)
+    test_pack_images.write_images(tmp_path)
     (tmp_path / "images/missing.csv").write_bytes(content)
-    test_pack.assert_refused(tmp_path, f"missing.csv: {message}.*; run deepsky fetch again")
+    test_pack_images.assert_refused(tmp_path, f"missing.csv: {message}.*; run deepsky fetch again")
     with pytest.raises(DataError, match=message):
         read_missing(tmp_path / "images")
 
@@ -218,15 +218,8 @@ def test_ids_that_happen_to_be_fields_names_are_found_on_the_sky(tmp_path):
 def test_cutouts_split_by_the_catalogues_fields(tmp_path):
     """Runs through rows.csv: ids like 3306-54922-0491, run, camcol and field of the catalogue, empty objids."""
     write_cutouts(tmp_path)
-    render.run(
-        "own",
-        OWN,
-        "stop",
-        folder=tmp_path / "frames",
-        catalogue=tmp_path / "catalogue.csv",
-        png=tmp_path / "png",
-        packed=tmp_path / "packed",
-    )
+    own = replace(OWN, folder=str(tmp_path / "frames"), catalogue=str(tmp_path / "catalogue.csv"))
+    render.run("own", own, "stop", png=tmp_path / "png", packed=tmp_path / "packed")
     rows = open_packed(tmp_path / "packed/own_cutouts").rows
     copies = [rows.assign(id=rows["id"] + f"-{n}", field=rows["field"] + 20 * n) for n in range(12)]
     table = split_rows(pd.concat(copies, ignore_index=True), "field", SplitParams(1, 0.2, 0.2, 2.0, 2.0))

@@ -1,5 +1,4 @@
 import hashlib
-import json
 from dataclasses import replace
 
 import cv2
@@ -7,11 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deepsky.config import read_section
 from deepsky.datasets.packed import open_packed
 from deepsky.errors import ConfigError, DataError
-from deepsky.stages.render import FramesParams, run
-from tests.conftest import ROOT
+from deepsky.formats.params import FramesParams, datasets_of
+from deepsky.stages.render import run
 from tests.small_frames import HEIGHT, WIDTH, frame_wcs, sdss_path, star_frame, write_field, write_frame
 
 PARAMS = FramesParams(
@@ -52,15 +50,8 @@ def write_sky(folder, fields=FIELDS):
 
 
 def render(folder, params=PARAMS, on_bad_file="stop", out="out"):
-    run(
-        "sky",
-        params,
-        on_bad_file,
-        folder=folder / "frames",
-        catalogue=folder / "catalogue.csv",
-        png=folder / out / "png" / "sky",
-        packed=folder / out / "packed",
-    )
+    own = replace(params, folder=str(folder / "frames"), catalogue=str(folder / "catalogue.csv"))
+    run("sky", own, on_bad_file, png=folder / out / "png" / "sky", packed=folder / out / "packed")
     return {kind: open_packed(folder / out / "packed" / f"sky_{kind}") for kind in ("frames", "rgb", "cutouts")}
 
 
@@ -273,10 +264,10 @@ def test_wrong_parameters_are_refused(tmp_path):
             replace(PARAMS, **wrong)
 
 
-def test_the_projects_own_section_reads():
-    params = read_section("frames.sdss", FramesParams, ROOT / "params.yaml")
-    assert params.cutout_size_px == 64
-    assert json.dumps(params.bands) == '["u", "g", "r", "i", "z"]'
+def test_the_datasets_have_the_names_that_render_writes(tmp_path):
+    write_sky(tmp_path)
+    render(tmp_path)
+    assert {path.name for path in (tmp_path / "out/packed").iterdir()} == set(datasets_of("sky"))
 
 
 def test_a_frame_of_another_band_under_the_name_is_refused(tmp_path):
@@ -295,6 +286,8 @@ def test_real_field_renders(real_data, tmp_path):
     catalogue = real_data("sdss_frames/003918-3-0213/star_galaxy_labels_x_lt_1228.csv")
     params = replace(
         PARAMS,
+        folder=str(folder),
+        catalogue=str(catalogue),
         id_column=None,
         position="xy",
         classes=("galaxy", "star"),
@@ -302,7 +295,7 @@ def test_real_field_renders(real_data, tmp_path):
         rgb_bands=tuple("rgu"),
         cutout_size_px=32,
     )
-    run("real", params, "stop", folder=folder, catalogue=catalogue, png=tmp_path / "png", packed=tmp_path / "packed")
+    run("real", params, "stop", png=tmp_path / "png", packed=tmp_path / "packed")
     packed = open_packed(tmp_path / "packed/real_cutouts")
     assert packed.images.shape == (390, 32, 32, 5)
     assert packed.rows["label"].value_counts().to_dict() == {"galaxy": 220, "star": 170}

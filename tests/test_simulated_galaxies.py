@@ -8,15 +8,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
-from deepsky.formats.collection import CollectionParams
 
 from deepsky.catalogue.decision_tree import COLUMNS, QUESTIONS, places, sums_wanted
 from deepsky.catalogue.objid import unpack_objid
 from deepsky.datasets.params import Target
 from deepsky.formats import galaxy10, galaxy_zoo1
 from deepsky.formats import galaxy_zoo_challenge as galaxy_zoo
-from deepsky.formats.registry import COLLECTIONS
-from deepsky.simulation import published as simulated_collections
+from deepsky.formats.params import PicturesParams
+from deepsky.formats.registry import find
+from deepsky.simulation import published as published
 from deepsky.simulation.galaxies import draw_picture
 from deepsky.simulation.params import SimulateParams
 from deepsky.simulation.published import GALAXY10_COUNTS, ZOO1_SHARES, write_galaxy10, write_galaxy_zoo
@@ -248,11 +248,11 @@ def test_few_pictures_are_drawn_ahead_of_those_that_are_written(
     def fail(picture: npt.NDArray[np.uint8]) -> bytes:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(simulated_collections, "draw_picture", draw)
-    monkeypatch.setattr(simulated_collections, "jpeg", fail)
+    monkeypatch.setattr(published, "draw_picture", draw)
+    monkeypatch.setattr(published, "jpeg", fail)
     with pytest.raises(OSError, match="the disk is full"):
         write_galaxy_zoo(400, 1, tmp_path / "zoo")
-    assert 0 < drawn[0] <= simulated_collections._AT_ONCE
+    assert 0 < drawn[0] <= published._AT_ONCE
     assert list(tmp_path.iterdir()) == []
 
 
@@ -264,11 +264,11 @@ def test_few_pictures_are_drawn_ahead_of_those_that_are_written(
         ("Galaxy10_DECals.h5", "galaxy10", "class", SMALLEST.n_galaxy10),
     ],
 )
-def test_the_readers_of_the_real_collections_take_the_simulated(
+def test_the_readers_of_the_real_datasets_take_the_simulated(
     simulated: Path, name: str, format_: str, target: Target, n: int
 ) -> None:
-    params = CollectionParams(format_, name, target, "image", size_px=32, sha256="any" if ".h5" in name else None)
-    objects = COLLECTIONS[format_].read(simulated / name, params)
+    params = PicturesParams(format_, name, 32, target=target, sha256="any" if ".h5" in name else None)
+    objects = find(format_).read(simulated / name, params)
     assert len(objects.rows) == n
     assert set(objects.rows["label"]) == set(objects.classes)
     assert [picture.shape for picture in objects.pictures if isinstance(picture, np.ndarray)] == [(32, 32, 3)] * n

@@ -4,17 +4,17 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from deepsky.formats.collection import CollectionParams
-from deepsky.stages.pack_collection import run
 
 from deepsky.datasets.packed import ROW_COLUMNS, open_packed
 from deepsky.datasets.params import SplitParams
 from deepsky.datasets.splits import split_rows
 from deepsky.errors import ConfigError, DataError
 from deepsky.formats import cifar10, mnist
+from deepsky.formats.params import PicturesParams
+from deepsky.stages.pack import run
 
-DIGITS = CollectionParams(format="mnist", source="unused", target="class", group_by="given", size_px=14)
-THINGS = CollectionParams(format="cifar10", source="unused", target="class", group_by="given", size_px=16)
+DIGITS = PicturesParams(format="mnist", source="unused", size_px=14)
+THINGS = PicturesParams(format="cifar10", source="unused", size_px=16)
 SPLIT = SplitParams(seed=1, test_fraction=0.2, val_fraction=0.2, cell_arcmin=2.0, link_arcmin=2.0)
 
 
@@ -45,7 +45,7 @@ def write_zip(path, contents):
 
 
 def pack(folder, source, params):
-    run("mine", params, "stop", source=source, out=folder / "packed")
+    run("mine", replace(params, source=str(source)), "stop", out=folder / "packed")
     return open_packed(folder / "packed")
 
 
@@ -169,15 +169,14 @@ def test_a_broken_zip_and_a_missing_folder_are_refused_in_one_line(tmp_path):
     assert_refused(tmp_path, tmp_path / "nowhere", THINGS, "holds no pictures")
 
 
-def test_a_hash_is_refused_where_none_is_published(tmp_path):
-    params = CollectionParams("mnist", "", "class", "given", 14, sha256="any")
-    with pytest.raises(ConfigError, match=r"collections.mine.sha256: mnist has no published digest"):
-        pack(tmp_path, write_npz(tmp_path / "mnist.npz"), params)
+def test_a_hash_is_refused_where_none_is_published():
+    with pytest.raises(ValueError, match=r"sha256 is no key of format mnist; take it away"):
+        replace(DIGITS, sha256="any")
 
 
 @pytest.mark.real
 def test_real_digits(real_data):
-    params = CollectionParams("mnist", "", "class", "given", 28)
+    params = replace(DIGITS, size_px=28)
     objects = mnist.read(real_data("mnist/mnist.npz"), params)
     assert objects.rows["group"].value_counts().to_dict() == {"train": 20_000, "test": 5_000}
     first = next(iter(objects.pictures))

@@ -12,13 +12,16 @@ from deepsky.formats.registry import FORMATS
 
 
 @cli.command()
-@click.option("--jobs", default=1, show_default=True, help="stages side by side, 1 to 64")
+@click.option("--jobs", default=1, show_default=True, help="stages side by side")
+@click.option(
+    "--only", multiple=True, metavar="NAME", help="a dataset or run: bring only this up to date, and the report"
+)
 @click.argument("targets", nargs=-1)
-def repro(jobs: int, targets: tuple[str, ...]) -> None:
+def repro(jobs: int, only: tuple[str, ...], targets: tuple[str, ...]) -> None:
     """Bring every stage (or TARGETS) up to date: dvc repro, with independent stages side by side."""
     from deepsky.commands import repro as command
 
-    command.run(jobs, targets)
+    command.run(jobs, targets, only)
 
 
 @cli.command()

@@ -7,7 +7,7 @@ import click
 
 from deepsky.commands.published import get_published
 from deepsky.commands.registering import EXTERNAL, Newcomer, Source, check_name, in_project, register, said
-from deepsky.config import build
+from deepsky.config import PARAMS, build
 from deepsky.datasets.packed import ROW_COLUMNS
 from deepsky.datasets.params import GroupBy
 from deepsky.datasets.splits import split_rows
@@ -64,5 +64,5 @@ def run(
         split_rows(rows, params.group, experiment.split)
     check_pictures(name, objects)
     register(Newcomer(name, "pictures", said(params), [Source(source, target)]), only=only)
-    line = f"{name}_mobilenet: {{dataset: {name}, network: mobilenet}}"
-    click.echo(f"to learn from it, write below runs in params.yaml:\n  {line}")
+    click.echo(f"the next `make repro` packs it; to learn from it, write below runs in {PARAMS}:")
+    click.echo(f"  {name}_mobilenet: {{dataset: {name}, network: mobilenet}}")

@@ -1,14 +1,15 @@
 import struct
+import subprocess
+import sys
 import threading
 import zipfile
+from dataclasses import replace
 
 import cv2
 import keras
 import numpy as np
 import pandas as pd
 import pytest
-from deepsky.formats.collection import CollectionParams
-from deepsky.stages.pack_collection import run
 
 from deepsky.catalogue.decision_tree import COLUMNS
 from deepsky.catalogue.objid import pack_objid
@@ -20,19 +21,22 @@ from deepsky.datasets.splits import sky_groups, split_rows
 from deepsky.errors import ConfigError, DataError
 from deepsky.formats.galaxy_zoo_challenge import CLASSES
 from deepsky.formats.packing import in_threads
+from deepsky.formats.params import PicturesParams
+from deepsky.formats.registry import FORMATS, find
 from deepsky.imaging.picture_files import PictureFiles
+from deepsky.stages.pack import run
 from deepsky.training.saved import ModelCard, save_network
 from tests.galaxy_zoo_files import fractions_of, solutions_of, write_challenge, write_jpeg, zip_images
 
 IDS = [500004, 100008, 300016, 900032, 200064, 700128, 600256]
 KINDS = ["none", *CLASSES, "round"]
-ENTRY = {"format": "galaxy_zoo_challenge", "source": "unused", "target": "class", "group_by": "image", "size_px": 16}
+ENTRY = {"format": "galaxy_zoo_challenge", "size_px": 16}
 SIX = ("elliptical", "spiral clockwise", "spiral anticlockwise", "edge-on", "don't know", "merger")
 
 
 def pack(source, on_bad_file="stop", **changes):
-    params = build({**ENTRY, **changes}, CollectionParams, "params.yaml: collections.mine")
-    run("mine", params, on_bad_file, source=source, out=source.parent / "out/mine")
+    params = build({**ENTRY, "source": str(source), **changes}, PicturesParams, "params.yaml: datasets.pictures.mine")
+    run("mine", params, on_bad_file, out=source.parent / "out/mine")
     return open_packed(source.parent / "out/mine")
 
 
@@ -205,9 +209,15 @@ def test_class_with_fewer_images_than_the_split_needs_is_refused(tmp_path):
 def test_entries_that_do_not_fit_are_refused(tmp_path):
     source = write_challenge(tmp_path / "zoo", IDS, KINDS)
     for changes, message in [
-        ({"format": "galaxy_zoo_3"}, r"collections.mine.format: 'galaxy_zoo_3' is unknown; choose one of: galaxy_zoo_"),
-        ({"format": "galaxy_zoo1", "target": "fractions"}, r"target: galaxy_zoo1 has no fractions; .*: class$"),
-        ({"target": "votes"}, r"collections.mine.target: 'votes' is unknown"),
+        (
+            {"format": "galaxy_zoo_3"},
+            r"pictures.mine: format 'galaxy_zoo_3' is unknown; choose one of: images, ",
+        ),
+        (
+            {"format": "galaxy_zoo1", "target": "fractions"},
+            r"format galaxy_zoo1 has no fractions, it has class;",
+        ),
+        ({"target": "votes"}, r"pictures.mine.target: 'votes' is unknown"),
         ({"size_px": 4}, "size_px must lie between 8 and 4096, not 4"),
         ({"crop_px": 5000}, "crop_px must lie between 8 and 4096, not 5000"),
         ({"denoise": "median", "denoise_strength": 4}, "odd number of pixels, not 4"),
@@ -215,6 +225,49 @@ def test_entries_that_do_not_fit_are_refused(tmp_path):
         assert_refused(source, message, kind=ConfigError, **changes)
     assert_refused(source, "is 40 x 40 px, less than crop_px 50", crop_px=50)
     assert_refused(source, "on_bad_file", "ignore", kind=ConfigError)
+
+
+TABLE = {"id_column": "id", "label_column": "class", "classes": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"format": "mnist", "id_column": "id"}, "id_column is no key of format mnist; take it away"),
+        ({"format": "cifar10", "mirrored": [["cat", "dog"]]}, "mirrored is no key of format cifar10"),
+        ({"format": "galaxy_zoo1", "labels": "labels.csv"}, "labels is no key of format galaxy_zoo1"),
+        ({"format": "images", **TABLE, "sha256": "any"}, "sha256 is no key of format images"),
+        ({"format": "images", **TABLE, "target": "fractions"}, "target fractions: format images has no fractions"),
+        ({"format": "images", "label_column": "class", "classes": ["a"]}, "id_column is missing, format images needs"),
+        ({"format": "images", "id_column": "id", "label_column": "c"}, "classes is missing, format images needs it"),
+    ],
+)
+def test_keys_of_another_format_are_refused(entry, message):
+    with pytest.raises(ConfigError, match=f"^mine: {message}"):
+        build({"source": "somewhere", "size_px": 16, **entry}, PicturesParams, "mine")
+
+
+def test_what_is_left_out_suits_the_format():
+    expected = {"galaxy10": "neighbours", "galaxy_zoo1": "objid", "mnist": "given", "galaxy_zoo_challenge": "image"}
+    assert {name: PicturesParams(name, "somewhere", 16).group for name in expected} == expected
+    mine = PicturesParams("images", "somewhere", 16, id_column="id", label_column="class", classes=("a", "b"))
+    assert (mine.group, mine.labels) == ("image", "labels.csv")
+    assert replace(mine, group_by=None, group_column="plate").group == "group"
+    assert replace(mine, group_by="sky", group_column="plate").group == "sky"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_can_be_imported(name):
+    assert callable(find(name).read)
+    assert {*FORMATS[name].needs, *FORMATS[name].takes} <= set(PicturesParams.__dataclass_fields__)
+
+
+def test_parameters_are_read_before_anything_heavy_is_imported():
+    modules = [f"deepsky.{name}.params" for name in ("archives", "simulation", "datasets", "imaging", "formats")]
+    heavy = "{'numpy', 'pandas', 'cv2', 'keras', 'requests', 'scipy'}"
+    code = f"import {', '.join(modules)}, deepsky.formats.registry, sys; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 def save_answering_network(path, packed, n_outputs):
@@ -272,7 +325,7 @@ def write_folders(folder, names=SIX):
     [SIX, ("elliptical", "spiral_clockwise", "spiral_anticlockwise", "edge_on", "dont_know", "merger")],
 )
 def test_folders_are_classes(tmp_path, names):
-    packed = pack(write_folders(tmp_path / "zoo1", names), format="galaxy_zoo1", group_by="objid")
+    packed = pack(write_folders(tmp_path / "zoo1", names), format="galaxy_zoo1")
     assert packed.card.classes == SIX
     assert packed.rows["label"].tolist() == [*SIX, *SIX]
     assert levels(packed) == list(range(12))

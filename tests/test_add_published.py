@@ -9,17 +9,17 @@ import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from deepsky.commands.add import add_collection, add_images
+from deepsky.formats.collection import CollectionParams
 from ruamel.yaml import YAML
 
 from deepsky.archives.params import DownloadParams
 from deepsky.cli import cli
-from deepsky.commands.add import add_collection, add_images
 from deepsky.config import read_section
 from deepsky.datasets.packed import open_packed
 from deepsky.datasets.params import GroupBy
 from deepsky.errors import ConfigError, DataError
 from deepsky.formats import galaxy10
-from deepsky.formats.collection import CollectionParams
 from deepsky.formats.registry import COLLECTIONS
 from deepsky.stages.pack import ImagesParams
 from tests.archive_server import ArchiveServer, Fault

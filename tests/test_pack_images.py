@@ -1,22 +1,22 @@
 import resource
 import struct
 import zlib
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
-from deepsky.config import read_section
 from deepsky.datasets.packed import open_packed
 from deepsky.errors import ConfigError, DataError
-from deepsky.formats.collection import UNNAMED
+from deepsky.formats.format import UNNAMED
+from deepsky.formats.params import PicturesParams
 from deepsky.imaging.pictures import find_pictures, read_picture, to_gray, write_png
-from deepsky.stages.pack import ImagesParams, run
-from tests.conftest import ROOT
+from deepsky.stages.pack import run
 
-PARAMS = ImagesParams(
-    folder="unused", labels="unused", id_column="id", label_column="kind", classes=("round", "spiral"), size_px=16
+PARAMS = PicturesParams(
+    "images", source="unused", size_px=16, id_column="id", label_column="kind", classes=("round", "spiral")
 )
 COLOURS = {"a": (200, 30, 60), "b": (20, 190, 70), "c": (90, 10, 220), "d": (120, 120, 120)}  # red, green, blue
 
@@ -37,12 +37,16 @@ def write_images(folder):
         path.write_bytes(encode(suffix, picture(*COLOURS[name])))
     (folder / "images/unlabelled.jpg").write_bytes(b"never opened")
     table = pd.DataFrame({"id": list("dbca"), "kind": ["round", "spiral", "round", "spiral"], "plate": [1, 2, 2, 1]})
-    table.to_csv(folder / "labels.csv", index=False)
+    table.to_csv(folder / "images/labels.csv", index=False)
     return folder
 
 
+def pictures_of(folder):
+    return [path for path in (folder / "images").rglob("*.*") if path.name != "labels.csv"]
+
+
 def pack(folder, params=PARAMS, on_bad_file="stop"):
-    run("mine", params, on_bad_file, folder=folder / "images", labels=folder / "labels.csv", out=folder / "out/mine")
+    run("mine", replace(params, source=str(folder / "images")), on_bad_file, out=folder / "out/mine")
     return open_packed(folder / "out/mine")
 
 
@@ -81,7 +85,7 @@ def test_preparation_is_done_and_told(tmp_path):
         "mirrored": (("round", "spiral"),),
         "refused": ("turn",),
     }
-    packed = pack(write_images(tmp_path), ImagesParams(**{**vars(PARAMS), **entry}))
+    packed = pack(write_images(tmp_path), replace(PARAMS, **entry))
     assert packed.images.shape == (4, 16, 16, 1)
     assert [int(image[8, 8, 0]) for image in packed.images] == pytest.approx([120, 126, 58, 84], abs=3)  # luminance
     card = packed.card
@@ -93,10 +97,10 @@ def test_preparation_is_done_and_told(tmp_path):
 
 def test_one_class_only_is_refused(tmp_path):
     write_images(tmp_path)
-    table = pd.read_csv(tmp_path / "labels.csv")
-    table.assign(kind="round").to_csv(tmp_path / "labels.csv", index=False)
-    assert_refused(tmp_path, r"labels.csv: every object \(4\) is of the class 'round'; add objects of another class")
-    table.to_csv(tmp_path / "labels.csv", index=False)
+    table = pd.read_csv(tmp_path / "images/labels.csv")
+    table.assign(kind="round").to_csv(tmp_path / "images/labels.csv", index=False)
+    assert_refused(tmp_path, r"images: every object \(4\) is of the class 'round'; add objects of another class")
+    table.to_csv(tmp_path / "images/labels.csv", index=False)
     (tmp_path / "images/a.jpg").write_bytes(b"")
     (tmp_path / "images/deeper/b.png").unlink()  # the two spirals
     assert_refused(tmp_path, r"every object \(2\) is of the class 'round'", on_bad_file="skip")
@@ -104,24 +108,24 @@ def test_one_class_only_is_refused(tmp_path):
 
 def test_columns_of_the_table_are_carried_over(tmp_path):
     write_images(tmp_path)
-    table = pd.read_csv(tmp_path / "labels.csv")
+    table = pd.read_csv(tmp_path / "images/labels.csv")
     table.assign(run=752, camcol=4, field=267, ra=183.5, dec=[0.1, 0.2, 0.3, 0.4]).to_csv(
-        tmp_path / "labels.csv", index=False
+        tmp_path / "images/labels.csv", index=False
     )
-    rows = pack(tmp_path, ImagesParams(**{**vars(PARAMS), "group_column": "plate"})).rows
+    rows = pack(tmp_path, replace(PARAMS, group_column="plate")).rows
     assert rows["run"].tolist() == [752] * 4
     assert rows["dec_deg"].tolist() == [0.1, 0.2, 0.3, 0.4]
     assert rows["group"].tolist() == ["1", "2", "2", "1"]
-    wrong = ImagesParams(**{**vars(PARAMS), "group_column": "night"})
-    with pytest.raises(ConfigError, match="group_column 'night' is not a column"):
+    wrong = replace(PARAMS, group_column="night")
+    with pytest.raises(ConfigError, match=r"group_column 'night': is not a column of .*labels.csv; it has id, l"):
         pack(tmp_path, wrong)
 
 
 def test_columns_that_are_only_called_id_or_label_give_way(tmp_path):
     write_images(tmp_path)
-    table = pd.read_csv(tmp_path / "labels.csv").rename(columns={"id": "name"}).assign(id="x", label=7)
-    table.to_csv(tmp_path / "labels.csv", index=False)
-    rows = pack(tmp_path, ImagesParams(**{**vars(PARAMS), "id_column": "name"})).rows
+    table = pd.read_csv(tmp_path / "images/labels.csv").rename(columns={"id": "name"}).assign(id="x", label=7)
+    table.to_csv(tmp_path / "images/labels.csv", index=False)
+    rows = pack(tmp_path, replace(PARAMS, id_column="name")).rows
     assert rows["id"].tolist() == list("dbca")
     assert rows["label"].tolist() == ["round", "spiral", "round", "spiral"]
 
@@ -224,11 +228,11 @@ def test_absent_images_are_counted(tmp_path):
     write_images(tmp_path)
     (tmp_path / "images/c.tif").unlink()
     (tmp_path / "images/a.jpg").unlink()
-    assert_refused(tmp_path, r"labels.csv: 2 of its 4 images are absent from .*, the first is c")
+    assert_refused(tmp_path, r"images: 2 of its 4 images are absent from .*, the first is c")
     packed = pack(tmp_path, on_bad_file="skip")
     assert packed.rows["id"].tolist() == list("db")
     assert packed.card.n_skipped == 2
-    for path in (tmp_path / "images").rglob("*.*"):
+    for path in pictures_of(tmp_path):
         path.unlink()
     (tmp_path / "out/mine").rename(tmp_path / "before")
     assert_refused(tmp_path, "4 of its 4 images are absent .* name each image by its id", on_bad_file="skip")
@@ -236,7 +240,7 @@ def test_absent_images_are_counted(tmp_path):
 
 def test_nothing_left_of_bad_images(tmp_path):
     write_images(tmp_path)
-    for path in (tmp_path / "images").rglob("*.*"):
+    for path in pictures_of(tmp_path):
         path.write_bytes(b"")
     assert_refused(tmp_path, r"every object was skipped \(the first: .*d.jpeg", on_bad_file="skip")
 
@@ -247,7 +251,7 @@ def test_no_room_leaves_nothing(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # no file may grow beyond 100 kB
     try:
         with pytest.raises(OSError, match="File too large"):
-            pack(tmp_path, ImagesParams(**{**vars(PARAMS), "size_px": 128}))
+            pack(tmp_path, replace(PARAMS, size_px=128))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not list((tmp_path / "out").iterdir())
@@ -284,6 +288,18 @@ def test_channels(tmp_path):
     assert np.array_equal(read_picture(tmp_path / "colour.png"), colour)
 
 
+def test_a_source_that_is_no_folder_is_refused(tmp_path):
+    (tmp_path / "images").write_bytes(b"a zip, perhaps")
+    assert_refused(tmp_path, "images: is no folder; name the folder that holds the pictures and labels.csv")
+
+
+def test_the_table_may_have_another_name(tmp_path):
+    write_images(tmp_path)
+    (tmp_path / "images/labels.csv").rename(tmp_path / "images/truth.csv")
+    assert_refused(tmp_path, r"images/labels.csv: cannot be read as CSV")
+    assert pack(tmp_path, replace(PARAMS, labels="truth.csv")).rows["id"].tolist() == list("dbca")
+
+
 def test_wrong_parameters_are_refused(tmp_path):
     assert_refused(write_images(tmp_path), "on_bad_file", on_bad_file="ignore", kind=ConfigError)
     for key, value, message in [
@@ -291,11 +307,13 @@ def test_wrong_parameters_are_refused(tmp_path):
         ("denoise", "median", "denoise_strength of denoise median must be between 3 and 31, not 0"),
         ("mirrored", (("round", "spiral", "round"),), "mirrored must be pairs"),
         ("mirrored", (("round", "round"),), "mirrored must be pairs"),
+        ("labels", "../labels.csv", "labels '../labels.csv' is not the name of a file in the folder"),
+        ("classes", ("round", "round"), "classes must be different names"),
+        ("source", "", "source is empty"),
         ("mirrored", (("round", "edge"),), "mirrored names the unknown class 'edge'; classes are round, spiral"),
     ]:
         with pytest.raises(ValueError, match=message):
-            ImagesParams(**{**vars(PARAMS), key: value})
-    assert read_section("images.sdss_jpg", ImagesParams, ROOT / "params.yaml").size_px == 240
+            replace(PARAMS, **{key: value})
 
 
 @pytest.mark.real
