@@ -1,4 +1,9 @@
 import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -8,21 +13,37 @@ import pytest
 from mlflow.tracking import MlflowClient
 from sklearn.metrics import accuracy_score, f1_score
 
-from deepsky.catalogue.decision_tree import COLUMNS
+from deepsky.catalogue.decision_tree import COLUMNS, QUESTIONS
 from deepsky.errors import DataError
 from deepsky.metrics import paired_gain_interval
 from deepsky.stages import evaluate
 from deepsky.tracking.runs import find_run, run_key, training_run
 from deepsky.tracking.store import prepare, tracking_uri
 from deepsky.tracking.studies import TrialRecord, open_study_run
-from deepsky.tuning.adopted import Adopted
-from tests.trained_folders import CLASSES, RECIPE, make_project, write_fractions, write_trained
+from tests.conftest import ROOT
+from tests.trained_folders import (
+    CLASSES,
+    FINE_TUNED,
+    PARAMS,
+    make_project,
+    planned,
+    write_fractions,
+    write_seen,
+    write_trained,
+)
 
 FILES = {
-    "metrics.json", "per_class.csv", "confusion.csv", "confused.csv", "confusion.png", "curves.png", "splits.png",
-    "class_distribution.png",
+    "metrics.json", "scores.json", "per_class.csv", "confusion.csv", "confused.csv", "confusion.png", "curves.png",
+    "splits.png", "class_distribution.png", "plots",
 }  # fmt: skip
-TRAINED, OUT, METRICS = Path("models/trained"), Path("evaluation/runs"), Path("evaluation/metrics.json")
+PICTURES = {"samples.png", "predictions.png", "confused_pairs.png", "feature_maps.png", "grad_cam.png"}
+TRAINED, OUT, PACKED = Path("models/trained"), Path("evaluation/runs"), Path("data/packed")
+METRICS, PLOTS = Path("evaluation/metrics"), Path("evaluation/plots")
+CELL = "sdss_jpg/mobilenet"
+RUN = {
+    "experiment": "sky", "name": "sdss_jpg-mobilenet", "dataset": "sdss_jpg", "network": "mobilenet", "params": {},
+    "tags": {},
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -30,13 +51,21 @@ def project(tmp_path, monkeypatch):
     return make_project(tmp_path, monkeypatch)
 
 
-def _evaluate(datasets=("sdss_jpg",), networks=("mobilenet",), adopted=(), recipes=()):
-    evaluate.run(datasets, networks, adopted, recipes, "sky", trained=TRAINED, out=OUT, metrics=METRICS)
+def _evaluate(*names, plan=None, code=""):
+    """Evaluate runs as they were trained, or by another plan; returns the summary of each."""
+    plan = planned(TRAINED, *names or (CELL,)) if plan is None else plan
+    evaluate.run(plan, "sky", packed=PACKED, trained=TRAINED, out=OUT, metrics=METRICS, plots=PLOTS, code=code)
+    return json.loads((OUT / "summary.json").read_text())["runs"]
 
 
-def _stored(network="mobilenet"):
+def _files(*folders):
+    every = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return {path: path.read_bytes() for path in every}
+
+
+def _stored(run="sdss_jpg-mobilenet"):
     client, experiment = prepare("sky")
-    found = client.search_runs([experiment], f"tags.`deepsky.network` = '{network}'")
+    found = client.search_runs([experiment], f"tags.`deepsky.run` = '{run}'")
     assert len(found) == 1
     return found[0]
 
@@ -48,10 +77,9 @@ def _answers(predictions, split):
 
 
 def test_figures_are_those_of_scikit_learn(project):
-    predictions = write_trained(TRAINED / "sdss_jpg" / "mobilenet")
-    _evaluate()
+    predictions = write_trained(TRAINED / CELL)
+    summary = _evaluate()["sdss_jpg-mobilenet"]
     truth, answer = _answers(predictions, "test")
-    summary = json.loads(METRICS.read_text())["sdss_jpg"]["mobilenet"]
     assert summary["n_test"] == 25
     assert summary["test_accuracy"] == pytest.approx(accuracy_score(truth, answer), abs=1e-6)
     assert summary["test_f1_macro"] == pytest.approx(f1_score(truth, answer, average="macro"), abs=1e-6)
@@ -59,7 +87,7 @@ def test_figures_are_those_of_scikit_learn(project):
     assert summary["test_accuracy_low"] < summary["test_accuracy"] < summary["test_accuracy_high"]
     majority = _answers(predictions, "train")[0].mode()[0]
     assert summary["test_baseline"] == pytest.approx((truth == majority).mean(), abs=1e-6)
-    folder = OUT / "sdss_jpg" / "mobilenet"
+    folder = OUT / CELL
     assert {p.name for p in folder.iterdir()} == FILES
     for split in ("train", "val", "test"):
         truths, answers = _answers(predictions, split)
@@ -81,32 +109,26 @@ def test_figures_are_those_of_scikit_learn(project):
     assert per_class["recall"]["STAR"] == pytest.approx((answer[truth == "STAR"] == "STAR").mean(), abs=1e-6)
 
 
-def test_pictures_show_something_and_every_file_is_the_same_next_time(project):
-    write_trained(TRAINED / "sdss_jpg" / "mobilenet", weights="random")
+def test_figures_show_something(project):
+    write_trained(TRAINED / CELL, weights="random")
     _evaluate()
-    first = {p.name: p.read_bytes() for p in (OUT / "sdss_jpg" / "mobilenet").iterdir()} | {"m": METRICS.read_bytes()}
     for name in (file for file in FILES if file.endswith(".png")):
-        picture = cv2.imdecode(np.frombuffer(first[name], np.uint8), cv2.IMREAD_COLOR)
+        picture = cv2.imread(str(OUT / CELL / name))
         assert min(picture.shape[:2]) > 200
         assert picture.std() > 10
-    _evaluate()
-    assert first == {p.name: p.read_bytes() for p in (OUT / "sdss_jpg" / "mobilenet").iterdir()} | {
-        "m": METRICS.read_bytes()
-    }
 
 
 def test_scores_go_into_the_run_that_trained_once(project):
-    folder = TRAINED / "sdss_jpg" / "mobilenet"
-    with training_run(experiment="sky", dataset="sdss_jpg", network="mobilenet", params={}, tags={}) as run:
+    folder = TRAINED / CELL
+    with training_run(**RUN) as run:
         write_trained(folder)
         run.log_epoch(1, {"accuracy": 0.1})
         run.finish_key(run_key(folder))
     _evaluate()
-    _evaluate()
+    summary = _evaluate()["sdss_jpg-mobilenet"]
     stored, client = _stored(), MlflowClient(tracking_uri())
     assert stored.info.run_id == run.run_id
     assert "deepsky.restored" not in stored.data.tags
-    summary = json.loads(METRICS.read_text())["sdss_jpg"]["mobilenet"]
     logged = stored.data.metrics
     for name in ("test_accuracy", "test_accuracy_low", "test_accuracy_high", "test_f1_macro", "test_f1_weighted"):
         assert logged[name] == pytest.approx(summary[name], abs=1e-6)
@@ -119,21 +141,20 @@ def test_scores_go_into_the_run_that_trained_once(project):
 
 
 def test_only_the_run_that_changed_is_logged_again(project):
-    for seed, network in enumerate(("mobilenet", "vgg16")):
-        write_trained(TRAINED / "sdss_jpg" / network, seed=seed)
-    _evaluate(networks=("mobilenet", "vgg16"))
-    for file in (TRAINED / "sdss_jpg" / "vgg16").iterdir():
-        file.unlink()
-    (TRAINED / "sdss_jpg" / "vgg16").rmdir()
-    write_trained(TRAINED / "sdss_jpg" / "vgg16", seed=9)
-    _evaluate(networks=("mobilenet", "vgg16"))
+    names = CELL, "sdss_jpg/vgg16"
+    for seed, name in enumerate(names):
+        write_trained(TRAINED / name, seed=seed)
+    _evaluate(*names)
+    shutil.rmtree(TRAINED / names[1])
+    write_trained(TRAINED / names[1], seed=9)
+    _evaluate(*names)
     client, experiment = prepare("sky")
-    names = sorted(run.data.tags["deepsky.network"] for run in client.search_runs([experiment]))
-    assert names == ["mobilenet", "vgg16", "vgg16"]
+    found = sorted(run.data.tags["deepsky.run"] for run in client.search_runs([experiment]))
+    assert found == ["sdss_jpg-mobilenet", "sdss_jpg-vgg16", "sdss_jpg-vgg16"]
 
 
 def test_outputs_restored_from_the_cache_get_a_run_of_their_own(project):
-    folder = TRAINED / "sdss_jpg" / "mobilenet"
+    folder = TRAINED / CELL
     write_trained(folder, weights="random")
     (project / "dvc.lock").write_text(
         "schema: '2.0'\nstages:\n"
@@ -153,7 +174,7 @@ def test_outputs_restored_from_the_cache_get_a_run_of_their_own(project):
         "deepsky.data.data/packed/sdss_jpg": "aaa.dir"
     }
     assert "mlflow.source.git.commit" not in tags  # HEAD need not be what trained it
-    assert (params["train.learning_rate"], params["n_skipped"]) == ("0.001", "2")
+    assert (params["learning_rate"], params["n_skipped"]) == ("0.001", "2")
     history = client.get_metric_history(stored.info.run_id, "val_accuracy")
     assert [(m.step, round(m.value, 6)) for m in history] == [(1, 0.2), (2, 0.4), (3, 0.6)]
     assert "test_accuracy" in stored.data.metrics
@@ -162,27 +183,26 @@ def test_outputs_restored_from_the_cache_get_a_run_of_their_own(project):
 
 
 def test_other_classes_and_no_validation_rows(project):
-    folder = TRAINED / "zoo" / "cnn_small"
+    folder = TRAINED / "zoo/cnn_small"
     predictions = write_trained(folder, classes=("smooth", "disc & bulge"))
     predictions[predictions["split"] != "val"].to_csv(folder / "predictions.csv", index=False)
-    _evaluate(("zoo",), ("cnn_small",))
-    assert "val_accuracy" not in json.loads(METRICS.read_text())["zoo"]["cnn_small"]
-    assert "test_f1_disc _ bulge" in _stored("cnn_small").data.metrics
+    assert "val_accuracy" not in _evaluate("zoo/cnn_small")["zoo-cnn_small"]
+    assert "test_f1_disc _ bulge" in _stored("zoo-cnn_small").data.metrics
 
 
 def test_classes_that_mlflow_would_name_alike_keep_their_own_metrics(project):
     labels = ("a+b", "a_b", "a&b", "macro")
-    write_trained(TRAINED / "zoo" / "cnn_small", classes=labels)
-    _evaluate(("zoo",), ("cnn_small",))
-    stored = _stored("cnn_small").data.metrics
-    per_class = pd.read_csv(OUT / "zoo" / "cnn_small" / "per_class.csv", index_col="class")["f1"]
+    write_trained(TRAINED / "zoo/cnn_small", classes=labels)
+    _evaluate("zoo/cnn_small")
+    stored = _stored("zoo-cnn_small").data.metrics
+    per_class = pd.read_csv(OUT / "zoo/cnn_small/per_class.csv", index_col="class")["f1"]
     for label, name in zip(labels, ("a_b_2", "a_b", "a_b_3", "macro_2"), strict=True):
         assert stored[f"test_f1_{name}"] == pytest.approx(per_class[label], abs=1e-6)
     assert stored["test_f1_macro"] == pytest.approx(per_class.mean(), abs=1e-6)
 
 
 def _edit(name, change):
-    path = TRAINED / "sdss_jpg" / "mobilenet" / name
+    path = TRAINED / CELL / name
     if name.endswith(".json"):
         facts = json.loads(path.read_text())
         change(facts)
@@ -197,7 +217,9 @@ def _edit(name, change):
     ("name", "change", "words"),
     [
         ("run.json", lambda f: f.pop("weights"), "has no 'weights'"),
-        ("run.json", lambda f: f.update(network="vgg16"), "is about sdss_jpg x vgg16"),
+        ("run.json", lambda f: f.update(run="sdss_jpg-vgg16"), "is about sdss_jpg-vgg16 of sdss_jpg, not about"),
+        ("run.json", lambda f: f.update(dataset="zoo"), "is about sdss_jpg-mobilenet of zoo"),
+        ("run.json", lambda f: f.update(target="mood"), "unknown target 'mood'"),
         ("predictions.csv", lambda t: t.pop("p_QSO"), "'p_QSO' is missing"),
         ("predictions.csv", lambda t: t.__setitem__("p_QSO", "nan"), "not a number"),
         ("predictions.csv", lambda t: t.__setitem__("p_QSO", ""), "not a number"),
@@ -209,64 +231,256 @@ def _edit(name, change):
     ],
 )
 def test_refuses_malformed_files_and_writes_nothing(project, name, change, words):
-    write_trained(TRAINED / "sdss_jpg" / "mobilenet")
+    write_trained(TRAINED / CELL)
+    plan = planned(TRAINED, CELL)
     _edit(name, change)
     with pytest.raises(DataError, match=words):
-        _evaluate()
-    assert not OUT.exists()
-    assert not METRICS.exists()
-    assert not list(Path("evaluation").glob("*"))
+        _evaluate(plan=plan)
+    assert not _files(Path("evaluation"))
 
 
-def test_a_missing_folder_is_named(project):
-    with pytest.raises(DataError, match=r"models/trained/sdss_jpg/mobilenet: is missing; run dvc repro"):
-        _evaluate()
+def test_refuses_where_nothing_is_trained(project):
+    with pytest.raises(DataError, match=r"models/trained: holds none of the 2 runs of params.yaml as they are planned"):
+        _evaluate(CELL, "sdss_jpg/vgg16")
 
 
-# ---- tuned networks beside their references ----
+def test_runs_that_are_missing_or_out_of_date_are_named(project, capsys):
+    write_trained(TRAINED / CELL)
+    write_trained(TRAINED / "sdss_jpg/vgg16")
+    plan = planned(TRAINED, CELL, "sdss_jpg/xception", "sdss_jpg/vgg16", "sdss_jpg/resnet50")
+    plan[0] = replace(plan[0], settings=PARAMS | {"hidden_units": (1024, 1024, 512)})  # as JSON it is the same
+    plan[2] = replace(plan[2], settings=PARAMS | {"augment": {"flip": True}})
+    assert list(_evaluate(plan=plan)) == ["sdss_jpg-mobilenet"]
+    assert capsys.readouterr().out == (
+        "1 of 4 runs evaluated; not trained yet: sdss_jpg-xception, sdss_jpg-resnet50; out of date: sdss_jpg-vgg16\n"
+    )
+    assert json.loads((OUT / "summary.json").read_text())["left_out"] == [
+        {"name": "sdss_jpg-xception", "reason": "not trained yet"},
+        {"name": "sdss_jpg-vgg16", "reason": "out of date"},
+        {"name": "sdss_jpg-resnet50", "reason": "not trained yet"},
+    ]
+    assert _stored().data.metrics["test_accuracy"] > 0
+    write_trained(TRAINED / "sdss_jpg/resnet50")
+    plan[2] = replace(plan[2], settings=PARAMS)
+    del plan[1]
+    assert len(_evaluate(plan=plan)) == 3
+    assert capsys.readouterr().out == "3 of 3 runs evaluated\n"
 
-ADOPTED = Adopted(dataset="sdss_jpg", network="mobilenet", study="zoo-1", trial=57)
-TUNED = {"tuned": {"network": "mobilenet", "study": "zoo-1", "trial": 57}, "train": {"dropout": 0.3}}
+
+# ---- what DVC shows ----
+
+
+def test_the_metrics_are_one_small_file_per_dataset(project):
+    write_trained(TRAINED / CELL)
+    write_trained(TRAINED / "sdss_jpg/vgg16", seed=1)
+    votes = write_fractions(TRAINED / "zoo/votes")
+    write_seen(TRAINED / "zoo/votes", votes)
+    summary = _evaluate(CELL, "sdss_jpg/vgg16", "zoo/votes")
+    assert {path.name: json.loads(path.read_text()) for path in METRICS.iterdir()} == {
+        "sdss_jpg.json": {
+            "mobilenet": summary["sdss_jpg-mobilenet"]["test_accuracy"],
+            "vgg16": summary["sdss_jpg-vgg16"]["test_accuracy"],
+        },
+        "zoo.json": {"votes_rmse": summary["votes"]["test_rmse"]},
+    }
+
+
+def test_the_plots_are_those_of_every_run(project):
+    predictions = write_trained(TRAINED / CELL)
+    votes = write_fractions(TRAINED / "zoo/votes")
+    write_seen(TRAINED / "zoo/votes", votes)
+    _evaluate(CELL, "zoo/votes")
+    names = {"sdss_jpg-mobilenet.csv", "votes.csv"}
+    assert {path.name: {file.name for file in path.iterdir()} for path in PLOTS.iterdir()} == {
+        "curves": names, "loss": names, "confusion": names,
+    }  # fmt: skip
+    for name in names:
+        curves = pd.read_csv(PLOTS / "curves" / name)
+        assert curves.columns.tolist() == ["epoch", "train", "val"]
+        assert curves["epoch"].tolist() == [1, 2, 3]
+        assert curves["val"].tolist() == [0.2, 0.4, 0.6]
+        assert pd.read_csv(PLOTS / "loss" / name)["val"].tolist() == pytest.approx([1.2, 0.6, 0.4])
+    truth, answer = _answers(predictions, "test")
+    confusion = pd.read_csv(PLOTS / "confusion/sdss_jpg-mobilenet.csv")
+    assert (confusion["actual"].tolist(), confusion["predicted"].tolist()) == (truth.tolist(), answer.tolist())
+    test = votes[votes["split"] == "test"]
+    confusion = pd.read_csv(PLOTS / "confusion/votes.csv")
+    places = test[["t_Class1.1", "t_Class1.2", "t_Class1.3"]].to_numpy().argmax(axis=1)
+    assert confusion["actual"].tolist() == [QUESTIONS[0].answers[place] for place in places]
+
+
+# ---- pictures, and what is kept ----
+
+
+def _two_runs():
+    write_trained(TRAINED / CELL)
+    folder = TRAINED / "zoo/turned"
+    predictions = write_trained(folder, seed=4, skill=1.0, **FINE_TUNED)
+    write_seen(folder, predictions)
+    return planned(TRAINED, CELL, "zoo/turned")
+
+
+def test_single_runs_have_pictures_and_cells_have_none(project):
+    _evaluate(plan=_two_runs())
+    assert {path.name for path in (OUT / "zoo/turned/pictures").iterdir()} == PICTURES
+    assert min(cv2.imread(str(path)).std() for path in (OUT / "zoo/turned/pictures").iterdir()) > 10
+    assert {path.name for path in (OUT / "zoo/turned").iterdir()} == FILES | {"pictures"}
+    assert {path.name for path in (OUT / CELL).iterdir()} == FILES
+    artifacts = MlflowClient(tracking_uri()).list_artifacts(_stored("turned").info.run_id, "evaluation/pictures")
+    assert {Path(one.path).name for one in artifacts} == PICTURES
+
+
+def test_refuses_images_of_other_objects(project):
+    plan = _two_runs()
+    rows = pd.read_csv(PACKED / "zoo/rows.csv", dtype=str)
+    rows.iloc[::-1].to_csv(PACKED / "zoo/rows.csv", index=False)
+    with pytest.raises(DataError, match=r"zoo/turned/predictions.csv: has other objects than data/packed/zoo"):
+        _evaluate(plan=plan)
+    assert not (OUT / "zoo/turned").exists()
+
+
+def _ages(folder):
+    return {path: path.stat().st_ino for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_did_not_change_is_left_alone_and_equals_a_fresh_evaluation(project):
+    plan = _two_runs()
+    _evaluate(plan=plan)
+    before = _ages(OUT / CELL) | _ages(OUT / "zoo")
+    _evaluate(plan=plan)
+    assert _ages(OUT / CELL) | _ages(OUT / "zoo") == before
+    kept = _files(OUT, METRICS, PLOTS)
+    for folder in (OUT, METRICS, PLOTS):
+        shutil.rmtree(folder)
+    _evaluate(plan=plan)
+    assert _files(OUT, METRICS, PLOTS) == kept
+
+
+def _retouch(path):
+    path.write_bytes(path.read_bytes() + b"\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "cell_too"),
+    [
+        (lambda: (TRAINED / "zoo/turned/run.json").write_text((TRAINED / "zoo/turned/run.json").read_text() + " "), False),
+        (lambda: _retouch(TRAINED / "zoo/turned/history.csv"), False),
+        (lambda: _retouch(TRAINED / "zoo/turned/predictions.csv"), False),
+        (lambda: _retouch(TRAINED / "zoo/turned/model.h5"), False),
+        (lambda: (OUT / "zoo/turned/pictures/grad_cam.png").unlink(), False),
+        (lambda: _retouch(OUT / "zoo/turned/confused.csv"), False),
+        (lambda: (OUT / "zoo/turned/stray.txt").write_text("x"), False),
+        (lambda: (OUT / "zoo/turned/scores.json").write_text("{"), False),
+        (lambda: "newer", True),
+    ],
+)  # fmt: skip
+def test_what_changed_is_written_again(project, change, cell_too):
+    plan = _two_runs()
+    _evaluate(plan=plan)
+    before, code = {name: _ages(OUT / name) for name in (CELL, "zoo/turned")}, change()
+    _evaluate(plan=plan, code=code if isinstance(code, str) else "")
+    assert (_ages(OUT / CELL) != before[CELL]) == cell_too
+    assert not set(_ages(OUT / "zoo/turned").items()) & set(before["zoo/turned"].items())
+    assert {path.name for path in (OUT / "zoo/turned").iterdir()} == FILES | {"pictures"}
+    assert {path.name for path in (OUT / "zoo/turned/pictures").iterdir()} == PICTURES
+
+
+def test_a_network_without_pictures_does_not_count(project):
+    plan = _two_runs()
+    _evaluate(plan=plan)
+    before = _ages(OUT / CELL)
+    _retouch(TRAINED / CELL / "model.h5")
+    _evaluate(plan=plan)
+    assert _ages(OUT / CELL) == before
+
+
+def test_what_is_no_longer_planned_trained_or_current_is_removed(project):
+    plan = _two_runs()
+    write_trained(TRAINED / "sdss_jpg/vgg16")
+    write_trained(TRAINED / "sdss_jpg/xception")
+    plan += planned(TRAINED, "sdss_jpg/vgg16", "sdss_jpg/xception")
+    _evaluate(plan=plan)
+    shutil.rmtree(TRAINED / "sdss_jpg/vgg16")
+    plan[3] = replace(plan[3], settings={"seed": 2})
+    (OUT / "notes.txt").write_text("stray")
+    _evaluate(plan=[plan[0], *plan[2:]])
+    assert {path.name for path in OUT.iterdir()} == {"sdss_jpg", "summary.json"}
+    assert {path.name for path in (OUT / "sdss_jpg").iterdir()} == {"mobilenet"}
+    assert {path.name for path in METRICS.iterdir()} == {"sdss_jpg.json"}
+    assert {path.name for path in (PLOTS / "loss").iterdir()} == {"sdss_jpg-mobilenet.csv"}
+
+
+def test_a_failed_evaluation_leaves_no_summary_of_an_earlier_one(project):
+    plan = _two_runs()
+    _evaluate(plan=plan)
+    (TRAINED / "zoo/turned/model.h5").unlink()
+    with pytest.raises(DataError, match=r"model.h5: does not exist"):
+        _evaluate(plan=plan)
+    assert not (OUT / "summary.json").exists()
+    assert {path.name for path in (OUT / "zoo").iterdir()} == {"turned"}  # nothing half-written beside it
+
+
+def test_keras_is_imported_for_new_pictures_only(project):
+    _evaluate(plan=_two_runs())
+    shutil.rmtree(OUT / CELL)  # this one is scored and drawn again
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from deepsky.stages import evaluate\n"
+        "from tests.trained_folders import planned\n"
+        "trained = Path('models/trained')\n"
+        "plan = planned(trained, 'sdss_jpg/mobilenet', 'zoo/turned')\n"
+        "folders = {name: Path('evaluation', name) for name in ('metrics', 'plots')}\n"
+        "evaluate.run(plan, 'sky', packed=Path('data/packed'), trained=trained, out=Path('evaluation/runs'), **folders)\n"
+        "print({'keras', 'tensorflow'} & set(sys.modules))\n"
+    )
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert done.stdout.splitlines() == ["2 of 2 runs evaluated", "set()"], done.stderr
+    assert {path.name for path in (OUT / CELL).iterdir()} == FILES
+
+
+# ---- tuned runs beside their references ----
+
+ORIGIN = {"study": "zoo-1", "trial": 57, "run": "sdss_jpg-mobilenet"}
+TUNED = {"run": "{label}", "network": "mobilenet", "params": PARAMS | {"dropout": 0.3, "origin": ORIGIN}}
+BOTH = CELL, "sdss_jpg/better"
 
 
 def _write_reference_and_tuned(skill=3.0):
-    folder = TRAINED / "sdss_jpg"
-    reference = write_trained(folder / "mobilenet", skill=1.0)
-    tuned = write_trained(folder / "mobilenet_tuned", skill=skill, params=TUNED)
+    reference, tuned = write_trained(TRAINED / CELL, skill=1.0), write_trained(TRAINED / BOTH[1], skill=skill, **TUNED)
+    write_seen(TRAINED / BOTH[1], tuned)
     return reference, tuned
 
 
 def test_gain_counts_the_same_objects(project):
     (truth, before), (_, after) = (_answers(table, "test") for table in _write_reference_and_tuned())
-    _evaluate(adopted=[ADOPTED])
-    summary = json.loads(METRICS.read_text())["sdss_jpg"]
-    tuned = summary["mobilenet_tuned"]
+    summary = _evaluate(*BOTH)
+    tuned, reference = summary["better"], summary["sdss_jpg-mobilenet"]
     n_gained, n_lost = ((after == truth) & (before != truth)).sum(), ((after != truth) & (before == truth)).sum()
     assert n_gained > 0
-    assert (tuned["tuned_from"], tuned["study"], tuned["trial"]) == ("mobilenet", "zoo-1", 57)
+    assert (tuned["reference"], tuned["study"], tuned["trial"]) == ("sdss_jpg-mobilenet", "zoo-1", 57)
     assert tuned["gain"] == pytest.approx((n_gained - n_lost) / 25, abs=1e-6)
     assert (tuned["gain_low"], tuned["gain_high"]) == pytest.approx(
         paired_gain_interval(n_gained, n_lost, 25), abs=1e-6
     )
-    assert tuned["gain"] == pytest.approx(tuned["test_accuracy"] - summary["mobilenet"]["test_accuracy"], abs=1e-6)
-    assert not {"gain", "tuned_from"} & set(summary["mobilenet"])
-    assert {p.name for p in (OUT / "sdss_jpg" / "mobilenet_tuned").iterdir()} == FILES
-    assert _stored("mobilenet_tuned").data.metrics["test_gain"] == pytest.approx(tuned["gain"], abs=1e-6)
-    assert "test_gain" not in _stored("mobilenet").data.metrics
+    assert tuned["gain"] == pytest.approx(tuned["test_accuracy"] - reference["test_accuracy"], abs=1e-6)
+    assert not {"gain", "reference"} & set(reference)
+    assert _stored("better").data.metrics["test_gain"] == pytest.approx(tuned["gain"], abs=1e-6)
+    assert "test_gain" not in _stored().data.metrics
 
 
 def test_the_gain_in_the_store_follows_the_reference(project):
     _write_reference_and_tuned()
-    _evaluate(adopted=[ADOPTED])
-    _evaluate(adopted=[ADOPTED])
-    run = _stored("mobilenet_tuned")
-    reference = TRAINED / "sdss_jpg" / "mobilenet"
-    for file in reference.iterdir():
-        file.unlink()
-    reference.rmdir()
-    write_trained(reference, skill=5.0)
-    _evaluate(adopted=[ADOPTED])
-    again = _stored("mobilenet_tuned")
+    _evaluate(*BOTH)
+    _evaluate(*BOTH)
+    run = _stored("better")
+    shutil.rmtree(TRAINED / CELL)
+    write_trained(TRAINED / CELL, skill=5.0)
+    _evaluate(*BOTH)
+    again = _stored("better")
     assert again.info.run_id == run.info.run_id
     assert again.data.metrics["test_gain"] <= 0 < run.data.metrics["test_gain"]
     history = MlflowClient(tracking_uri()).get_metric_history(run.info.run_id, "test_gain")
@@ -277,30 +491,52 @@ def test_a_restored_tuned_run_leads_to_its_trial(project):
     study = open_study_run("sky-tuning", "zoo-1", {}, {})
     study.log_trials([TrialRecord(57, "COMPLETE", 0, 1000, {"dropout": 0.3}, [], {"f1_macro": 0.5}, "")])
     _write_reference_and_tuned()
-    _evaluate(adopted=[ADOPTED])
-    tags = _stored("mobilenet_tuned").data.tags
+    _evaluate(*BOTH)
+    tags = _stored("better").data.tags
     assert (tags["deepsky.study"], tags["deepsky.trial"], tags["deepsky.restored"]) == ("zoo-1", "57", "true")
     trial = MlflowClient(tracking_uri()).get_run(tags["deepsky.trial_run"])
     assert (trial.data.tags["deepsky.trial"], trial.data.params["dropout"]) == ("57", "0.3")
-    assert "deepsky.study" not in _stored("mobilenet").data.tags
+    assert "deepsky.study" not in _stored().data.tags
 
 
 def test_refuses_to_compare_different_test_objects(project):
     reference, _ = _write_reference_and_tuned()
     first = reference.index[reference["split"] == "test"][0]
     reference.loc[first, "split"] = "train"
-    reference.to_csv(TRAINED / "sdss_jpg" / "mobilenet" / "predictions.csv", index=False)
-    with pytest.raises(DataError, match=r"mobilenet_tuned/predictions.csv: has other test objects than"):
-        _evaluate(adopted=[ADOPTED])
+    reference.to_csv(TRAINED / CELL / "predictions.csv", index=False)
+    with pytest.raises(DataError, match=r"better/predictions.csv: has other test objects than"):
+        _evaluate(*BOTH)
 
 
-def test_an_adopted_network_that_was_not_trained_is_named(project):
-    write_trained(TRAINED / "sdss_jpg" / "mobilenet")
-    with pytest.raises(DataError, match=r"sdss_jpg/mobilenet_tuned: is missing; run dvc repro"):
-        _evaluate(adopted=[ADOPTED])
+@pytest.mark.parametrize("spoil", [lambda plan: plan.pop(0), lambda plan: shutil.rmtree(TRAINED / CELL)])
+def test_a_tuned_run_without_its_reference_is_compared_later(project, spoil):
+    _write_reference_and_tuned()
+    shutil.copytree(TRAINED / CELL, "reference")
+    plan = planned(TRAINED, *BOTH)
+    spoil(plan)
+    tuned = _evaluate(plan=plan)["better"]
+    assert (tuned["reference"], tuned["trial"]) == ("sdss_jpg-mobilenet", 57)
+    assert "gain" not in tuned
+    shutil.copytree("reference", TRAINED / CELL, dirs_exist_ok=True)
+    assert _evaluate(*BOTH)["better"]["gain"] > 0
+    assert _stored("better").data.metrics["test_gain"] > 0
 
 
-# ---- recipes ----
+def test_the_gain_of_fractions_is_how_much_the_rmse_fell(project):
+    names = "zoo/votes", "zoo/votes_tuned"
+    origin = {"study": "zoo-1", "trial": 57, "run": "votes"}
+    for name, facts in zip(
+        names, ({"error": 0.1}, {"error": 0.05, "params": PARAMS | {"origin": origin}}), strict=True
+    ):
+        write_seen(TRAINED / name, write_fractions(TRAINED / name, **facts))
+    summary = _evaluate(*names)
+    tuned = summary["votes_tuned"]
+    assert tuned["gain"] == pytest.approx(summary["votes"]["test_rmse"] - tuned["test_rmse"], abs=2e-6)
+    assert 0 < tuned["gain_low"] < tuned["gain"] < tuned["gain_high"]
+    assert _stored("votes_tuned").data.metrics["test_gain"] == tuned["gain"]
+
+
+# ---- single runs ----
 
 
 def _write_plain(folder, predictions, **columns):
@@ -309,45 +545,49 @@ def _write_plain(folder, predictions, **columns):
     return test
 
 
-def test_recipes_stand_beside_the_matrix_with_the_gain_of_their_views(project):
-    write_trained(TRAINED / "sdss_jpg" / "mobilenet")
-    folder = TRAINED / "zoo" / "turned"
-    predictions = write_trained(folder, seed=4, skill=3.0, **RECIPE)
+def test_single_runs_stand_beside_the_matrix_with_the_gain_of_their_views(project):
+    write_trained(TRAINED / CELL)
+    folder = TRAINED / "zoo/turned"
+    predictions = write_trained(folder, seed=4, skill=3.0, **FINE_TUNED)
+    write_seen(folder, predictions)
     plain = _write_plain(folder, predictions, p_GALAXY=0.6, p_QSO=0.3, p_STAR=0.1)
-    _evaluate(recipes=[("zoo", "turned")])
-    summary = json.loads(METRICS.read_text())
-    assert set(summary) == {"sdss_jpg", "zoo"}
-    recipe = summary["zoo"]["turned"]
-    assert (recipe["way"], recipe["architecture"], recipe["target"]) == ("fine_tune", "mobilenet", "class")
-    assert not {"way", "views_gain"} & set(summary["sdss_jpg"]["mobilenet"])
+    summary = _evaluate(CELL, "zoo/turned")
+    assert set(summary) == {"sdss_jpg-mobilenet", "turned"}
+    single, cell = summary["turned"], summary["sdss_jpg-mobilenet"]
+    assert {name: single[name] for name in ("dataset", "label", "network", "learn", "start", "target", "is_cell")} == {
+        "dataset": "zoo", "label": "turned", "network": "mobilenet", "learn": "all", "start": "pretrained",
+        "target": "class", "is_cell": False,
+    }  # fmt: skip
+    assert (cell["label"], cell["learn"], cell["is_cell"]) == ("mobilenet", "head", True)
+    assert "views_gain" not in cell
     truth, answer = _answers(predictions, "test")
     right, was_right = answer == truth, plain["label"] == "GALAXY"
-    assert recipe["plain_accuracy"] == pytest.approx(was_right.mean(), abs=1e-6)
-    assert recipe["views_gain"] == pytest.approx(right.mean() - was_right.mean(), abs=1e-6)
+    assert single["plain_accuracy"] == pytest.approx(was_right.mean(), abs=1e-6)
+    assert single["views_gain"] == pytest.approx(right.mean() - was_right.mean(), abs=1e-6)
     wanted = paired_gain_interval((right & ~was_right).sum(), (was_right & ~right).sum(), 25)
-    assert (recipe["views_gain_low"], recipe["views_gain_high"]) == pytest.approx(wanted, abs=1e-6)
-    assert _stored("turned").data.metrics["test_views_gain"] == pytest.approx(recipe["views_gain"], abs=1e-6)
+    assert (single["views_gain_low"], single["views_gain_high"]) == pytest.approx(wanted, abs=1e-6)
+    assert _stored("turned").data.metrics["test_views_gain"] == pytest.approx(single["views_gain"], abs=1e-6)
 
 
 def test_refuses_plain_predictions_of_other_objects(project):
-    folder = TRAINED / "zoo" / "turned"
-    predictions = write_trained(folder, **RECIPE)
+    folder = TRAINED / "zoo/turned"
+    predictions = write_trained(folder, **FINE_TUNED)
     _write_plain(folder, predictions.assign(id="x" + predictions["id"]))
     with pytest.raises(DataError, match=r"predictions_plain.csv: has other test objects than predictions.csv"):
-        _evaluate((), (), recipes=[("zoo", "turned")])
+        _evaluate("zoo/turned")
 
 
 def test_vote_fractions_are_scored_per_question(project):
-    folder = TRAINED / "zoo" / "votes"
+    folder = TRAINED / "zoo/votes"
     predictions = write_fractions(folder)
     test = predictions[predictions["split"] == "test"]
     worse = {f"p_{column}": (test[f"p_{column}"] * 0.8).to_numpy() for column in COLUMNS}
     _write_plain(folder, predictions, **worse)
-    _evaluate((), (), recipes=[("zoo", "votes")])
+    write_seen(folder, predictions)
+    summary = _evaluate("zoo/votes")["votes"]
     truth, answer = (test[[f"{kind}_{column}" for column in COLUMNS]].to_numpy() for kind in "tp")
     rmse = np.sqrt(((answer - truth) ** 2).mean())
-    summary = json.loads(METRICS.read_text())["zoo"]["votes"]
-    assert (summary["target"], summary["architecture"], summary["n_test"]) == ("fractions", "regression_512", 20)
+    assert (summary["target"], summary["network"], summary["n_test"]) == ("fractions", "regression_512", 20)
     assert summary["test_rmse"] == pytest.approx(rmse, abs=1e-6)
     assert summary["test_rmse_low"] < rmse < summary["test_rmse_high"] < summary["test_baseline"]
     train = predictions.loc[predictions["split"] == "train", [f"t_{column}" for column in COLUMNS]]
@@ -361,8 +601,8 @@ def test_vote_fractions_are_scored_per_question(project):
     assert {"final_train_rmse", "final_val_rmse", "test_tree_sum_error", "test_views_gain", "val_rmse"} <= set(logged)
     out = OUT / "zoo" / "votes"
     assert {path.name for path in out.iterdir()} == {
-        "metrics.json", "rmse.csv", "rmse.png", "fractions.png", "curves.png", "splits.png",
-        "fraction_distribution.png",
+        "metrics.json", "scores.json", "rmse.csv", "rmse.png", "fractions.png", "curves.png", "splits.png",
+        "fraction_distribution.png", "plots", "pictures",
     }  # fmt: skip
     table = pd.read_csv(out / "rmse.csv")
     assert len(table) == 11 + 37
@@ -379,8 +619,8 @@ def test_vote_fractions_are_scored_per_question(project):
     [("p_Class1.1", 1.5, "Class1.1 of prediction"), ("t_Class2.2", "", "Class2.2 of prediction .* is nan")],
 )
 def test_refuses_malformed_fractions(project, column, value, words):
-    folder = TRAINED / "zoo" / "votes"
+    folder = TRAINED / "zoo/votes"
     predictions = write_fractions(folder)
     predictions.assign(**{column: value}).to_csv(folder / "predictions.csv", index=False)
     with pytest.raises(DataError, match=words):
-        _evaluate((), (), recipes=[("zoo", "votes")])
+        _evaluate("zoo/votes")
