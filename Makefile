@@ -11,8 +11,8 @@ help:            ## list the targets
 
 setup: $(READY)  ## create .venv with the locked packages
 
-repro: $(READY)  ## run the pipeline: catalogue -> ... -> report (JOBS=2 stages side by side)
-	deepsky repro --jobs $(JOBS)
+repro: $(READY)  ## run the pipeline, JOBS=2 stages side by side; ONLY=my_galaxies: just that dataset or run
+	deepsky repro --jobs $(JOBS) $(if $(ONLY),--only $(ONLY))
 
 test: check      ## lint, types, import layers and the whole test suite (JOBS=2 files side by side)
 	pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
@@ -23,11 +23,11 @@ check: $(READY)  ## lint, types and import layers only
 	mypy
 	lint-imports
 
-# DATASET, NETWORK, TRIALS, STUDY and STORAGE are optional; the defaults stand under tune in params.yaml.
+# RUN (or DATASET and NETWORK), TRIALS, STUDY and STORAGE are optional; the defaults stand under tune in params.yaml.
 SEARCH = deepsky tune run $(if $(DATASET)$(NETWORK),$(or $(DATASET),$(error give DATASET= as well)) $(or $(NETWORK),$(error give NETWORK= as well))) \
-  $(if $(TRIALS),--trials $(TRIALS)) $(if $(STUDY),--study $(STUDY)) $(if $(STORAGE),--storage $(STORAGE))
+  $(if $(RUN),--run $(RUN)) $(if $(TRIALS),--trials $(TRIALS)) $(if $(STUDY),--study $(STUDY)) $(if $(STORAGE),--storage $(STORAGE))
 
-tune: $(READY)   ## search a head: make tune DATASET=sdss_cutouts NETWORK=mobilenet TRIALS=200
+tune: $(READY)   ## search hyperparameters: make tune RUN=zoo_frozen TRIALS=200, or DATASET= NETWORK=
 	$(SEARCH)
 
 tune-workers: $(READY) ## the same search, or one that runs, with N=2 processes
@@ -48,6 +48,7 @@ bench: $(READY)  ## every benchmark that needs no data; each prints ratios measu
 	for file in $(filter-out benchmarks/real_% benchmarks/tuned_heads.py, $(wildcard benchmarks/*.py)); do python $$file || exit 1; done
 
 weights: $(READY) ## look for the pretrained weights again, then rerun what depends on them
+	dvc repro plan
 	dvc repro --force --single-item weights
 	deepsky repro --jobs $(JOBS)
 

@@ -13,15 +13,15 @@ from deepsky.formats.registry import FORMATS
 
 @cli.command()
 @click.option("--jobs", default=1, show_default=True, help="stages side by side")
-@click.option(
-    "--only", multiple=True, metavar="NAME", help="a dataset or run: bring only this up to date, and the report"
-)
+@click.option("--only", is_flag=True, help="TARGETS are datasets or runs: just these, then evaluate and report")
 @click.argument("targets", nargs=-1)
-def repro(jobs: int, only: tuple[str, ...], targets: tuple[str, ...]) -> None:
+def repro(jobs: int, only: bool, targets: tuple[str, ...]) -> None:
     """Bring every stage (or TARGETS) up to date: dvc repro, with independent stages side by side."""
     from deepsky.commands import repro as command
 
-    command.run(jobs, targets, only)
+    if only and not targets:
+        raise click.UsageError("--only wants the names of datasets or runs")
+    command.run(jobs, targets=() if only else targets, only=targets if only else ())
 
 
 @cli.command()

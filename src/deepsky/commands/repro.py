@@ -34,8 +34,6 @@ def run(jobs: int, targets: Sequence[str] = (), only: Sequence[str] = ()) -> Non
     """
     if not 1 <= jobs <= MAX_JOBS:
         raise ConfigError(f"--jobs {jobs}", "is out of range", f"give 1 to {MAX_JOBS}")
-    if only and targets:
-        raise ConfigError("--only", "does not go with targets", "give one of them")
     experiment = read_experiment()  # our own lines about params.yaml come before DVC's
     with held_project():
         if only:
