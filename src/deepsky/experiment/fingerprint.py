@@ -3,7 +3,6 @@
 import ast
 import hashlib
 from collections.abc import Iterable, Iterator
-from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]  # of the package that runs
@@ -19,27 +18,78 @@ NO_RESULT = (
 _LENGTH = 12  # hexadecimal digits: 48 bits
 
 
-def fingerprint(*modules: str) -> str:
-    """Return a hash of all code that the modules run: of their syntax, without comments and docstrings.
+class Code:
+    """The source files of this package."""
 
-    Args:
-        modules: full names; what they import, at their top or in a function, counts as well.
-    """
-    digest = hashlib.sha256()
-    for module in sorted(closure(modules)):
-        digest.update(f"{module} {_code_of(module)}\n".encode())
-    return digest.hexdigest()[:_LENGTH]
+    def __init__(self, root: Path = ROOT) -> None:
+        """Read nothing yet.
 
+        Args:
+            root: folder of the package; that of the code that runs, unless a test changes a copy.
+        """
+        self._root = root
+        # What was read, by module: many runs share most of their code.
+        self._trees: dict[str, ast.Module] = {}
+        self._hashes: dict[str, str] = {}
+        self._edges: dict[str, frozenset[str]] = {}
 
-def closure(modules: Iterable[str]) -> frozenset[str]:
-    """Return the modules of this package that others import, and these themselves, but for NO_RESULT."""
-    found: set[str] = set()
-    waiting = {module for module in modules if not changes_no_result(module)}
-    while waiting:
-        module = waiting.pop()
-        found.add(module)
-        waiting |= {name for name in _imports(module) if not changes_no_result(name)} - found
-    return frozenset(found)
+    def fingerprint(self, *modules: str) -> str:
+        """Return a hash of all code that the modules run: of their syntax, without comments and docstrings.
+
+        Args:
+            modules: full names; what they import, at their top or in a function, counts as well.
+        """
+        digest = hashlib.sha256()
+        for module in sorted(self.closure(modules)):
+            digest.update(f"{module} {self._hash_of(module)}\n".encode())
+        return digest.hexdigest()[:_LENGTH]
+
+    def closure(self, modules: Iterable[str]) -> frozenset[str]:
+        """Return the modules of this package that others import, and these themselves, but for NO_RESULT."""
+        found: set[str] = set()
+        waiting = {module for module in modules if not changes_no_result(module)}
+        while waiting:
+            module = waiting.pop()
+            found.add(module)
+            waiting |= {name for name in self._imports(module) if not changes_no_result(name)} - found
+        return frozenset(found)
+
+    def _file(self, module: str) -> Path | None:
+        """Return the file of a module of this package; None for what is none."""
+        first, *rest = module.split(".")
+        if first != PACKAGE:
+            return None
+        path = self._root.joinpath(*rest)
+        candidates = (path / "__init__.py", path.with_suffix(".py")) if rest else (path / "__init__.py",)
+        return next((one for one in candidates if one.is_file()), None)
+
+    def _tree(self, module: str) -> ast.Module:
+        if module not in self._trees:
+            path = self._file(module)
+            assert path is not None
+            self._trees[module] = _without_docstrings(ast.parse(path.read_bytes()))
+        return self._trees[module]
+
+    def _hash_of(self, module: str) -> str:
+        """Return a hash of a module's syntax and of the templates beside it."""
+        if module not in self._hashes:
+            path = self._file(module)
+            assert path is not None
+            digest = hashlib.sha256(ast.dump(self._tree(module)).encode())
+            for file in sorted(path.parent.glob("templates/*")):
+                digest.update(file.name.encode() + file.read_bytes())
+            self._hashes[module] = digest.hexdigest()
+        return self._hashes[module]
+
+    def _imports(self, module: str) -> frozenset[str]:
+        """Return the modules of this package that a module imports, with the packages that they stand in."""
+        if module not in self._edges:
+            found: set[str] = set()
+            for name in _imported_names(self._tree(module)):
+                parts = name.split(".")
+                found |= {".".join(parts[:n]) for n in range(1, len(parts) + 1)}
+            self._edges[module] = frozenset(name for name in found if self._file(name) is not None)
+        return self._edges[module]
 
 
 def changes_no_result(module: str) -> bool:
@@ -48,49 +98,13 @@ def changes_no_result(module: str) -> bool:
     return any(name == one or name.startswith(f"{one}.") for one in NO_RESULT)
 
 
-@cache
-def _file(module: str) -> Path | None:
-    """Return the file of a module of this package; None for what is none."""
-    first, *rest = module.split(".")
-    if first != PACKAGE:
-        return None
-    path = ROOT.joinpath(*rest)
-    candidates = (path / "__init__.py", path.with_suffix(".py")) if rest else (path / "__init__.py",)
-    return next((one for one in candidates if one.is_file()), None)
-
-
-@cache
-def _tree(module: str) -> ast.Module:
-    path = _file(module)
-    assert path is not None
-    tree = ast.parse(path.read_bytes())
+def _without_docstrings(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 node.body = node.body[1:]
     return tree
-
-
-@cache
-def _code_of(module: str) -> str:
-    """Return a hash of a module's syntax and of the templates beside it."""
-    digest = hashlib.sha256(ast.dump(_tree(module)).encode())
-    path = _file(module)
-    assert path is not None
-    for file in sorted(path.parent.glob("templates/*")):
-        digest.update(file.name.encode() + file.read_bytes())
-    return digest.hexdigest()
-
-
-@cache
-def _imports(module: str) -> frozenset[str]:
-    """Return the modules of this package that a module imports, with the packages that they stand in."""
-    found: set[str] = set()
-    for name in _imported_names(_tree(module)):
-        parts = name.split(".")
-        found |= {".".join(parts[:n]) for n in range(1, len(parts) + 1)}
-    return frozenset(name for name in found if _file(name) is not None)
 
 
 def _imported_names(tree: ast.Module) -> Iterator[str]:

@@ -13,14 +13,15 @@ from deepsky.config import build, read_yaml
 from deepsky.datasets.params import SplitParams
 from deepsky.errors import ConfigError
 from deepsky.experiment.experiment import Experiment
-from deepsky.experiment.fingerprint import fingerprint
+from deepsky.experiment.fingerprint import PACKAGE, Code
 from deepsky.experiment.runs import Run
 from deepsky.files import whole_file
-from deepsky.formats.registry import FORMATS
+from deepsky.formats.registry import module_of as module_of_format
 from deepsky.networks.registry import module_of
 
 T = TypeVar("T")
 PLAN = Path("plan.yaml")
+MANY = ("render", "pack", "split", "features", "train")  # stages with an entry for each item
 _LENGTH = 12
 # What the simulated survey and the simulated collections write; stages catalogue, fetch and simulate are for these.
 _RAW, _SIMULATED, _CATALOGUE = Path("data/raw"), Path("data/raw/simulated"), Path("data/catalogue.csv")
@@ -76,69 +77,75 @@ def write_plan(experiment: Experiment, path: Path) -> dict[str, Any]:
     Returns:
         Settings by stage and item.
     """
-    stages = plan_stages(experiment)
-    versions = {
-        stage: {item: _digest(one) for item, one in content.items()} if stage in _MANY else _digest(content)
-        for stage, content in stages.items()
-    }
+    stages = plan_stages(experiment, Code())
     yaml = YAML(typ="safe")
     yaml.default_flow_style, yaml.width = False, 4096
     with whole_file(path) as file, file.open("w", encoding="utf-8") as stream:
-        stream.write(
-            "# Written by stage plan, from params.yaml and the code: what each stage runs with, and a hash of it.\n"
-        )
-        yaml.dump({"versions": versions, "stages": stages}, stream)
+        stream.write("# Written by stage plan: what each stage runs with, and by which code. DVC watches the hashes.\n")
+        yaml.dump({"versions": versions_of(stages), "stages": stages}, stream)
     return stages
 
 
-_MANY = ("render", "pack", "split", "features", "train")
-
-
-def plan_stages(experiment: Experiment) -> dict[str, Any]:
-    """Return what each stage runs with, by stage, and by item in those of ``_MANY``."""
-    runs = experiment.runs.values()
-    learned_from = {run.recipe.dataset for run in runs}
-    datasets = experiment.datasets
+def versions_of(stages: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a hash of the settings of every stage, and of every item in those of MANY."""
     return {
-        "catalogue": _catalogue(experiment),
-        "fetch": _fetch(experiment),
-        "simulate": _simulate(experiment),
-        "render": {
-            name: {**_plain(params), "on_bad_file": experiment.on_bad_file, "code": _of_stage("render")}
-            for name, params in experiment.frames.items()
-        },
-        "pack": {
-            name: {
-                **_plain(params),
-                "on_bad_file": experiment.on_bad_file,
-                "code": _of_stage("pack", FORMATS[params.format].module.partition(":")[0]),
-            }
-            for name, params in experiment.pictures.items()
-        },
-        "split": {
-            name: {
-                **_split(experiment.split, one.group_by if name in learned_from else None),
-                "code": _of_stage("split"),
-            }
-            for name, one in datasets.items()
-        },
-        "weights": _weights(experiment, runs),
-        "features": {name: _features([run for run in runs if run.recipe.dataset == name]) for name in datasets},
-        "train": {
-            name: {**run.settings, "code": _of_stage("train", module_of(run.recipe.network))}
-            for name, run in experiment.runs.items()
-        },
-        "evaluate": {
-            "experiment": experiment.tracking.experiment,
-            "runs": {name: _evaluated(run) for name, run in experiment.runs.items()},
-            "code": _of_stage("evaluate"),
-        },
-        "report": {"code": _of_stage("report")},
+        stage: {item: _digest(one) for item, one in content.items()} if stage in MANY else _digest(content)
+        for stage, content in stages.items()
     }
 
 
-def _of_stage(stage: str, *modules: str) -> str:
-    return fingerprint(f"deepsky.stages.{stage}", *modules)
+def plan_stages(experiment: Experiment, code: Code) -> dict[str, Any]:
+    """Return what each stage runs with, by stage, and by item in those of MANY.
+
+    Args:
+        experiment: params.yaml.
+        code: of the package.
+    """
+
+    def of(stage: str, *modules: str) -> str:
+        return code.fingerprint(f"{PACKAGE}.stages.{stage}", *modules)
+
+    runs, on_bad_file = experiment.runs, experiment.on_bad_file
+    learned_from = {run.recipe.dataset for run in runs.values()}
+    by_dataset = {name: [run for run in runs.values() if run.recipe.dataset == name] for name in experiment.datasets}
+    networks = _networks(runs.values())
+    needed = [module_of(network) for network, is_needed in networks.items() if is_needed]
+    return {
+        "catalogue": _survey(experiment, _catalogue(experiment), of("catalogue")),
+        "fetch": _survey(experiment, _fetch(experiment), of("fetch")),
+        "simulate": _simulate(experiment, of("simulate")),
+        "render": {
+            name: {**_plain(params), "on_bad_file": on_bad_file, "code": of("render")}
+            for name, params in experiment.frames.items()
+        },
+        "pack": {
+            name: {**_plain(params), "on_bad_file": on_bad_file, "code": of("pack", module_of_format(params.format))}
+            for name, params in experiment.pictures.items()
+        },
+        "split": {
+            name: {**_split(experiment.split, one.group_by if name in learned_from else None), "code": of("split")}
+            for name, one in experiment.datasets.items()
+        },
+        "weights": {**_plain(experiment.weights), "networks": networks, "code": of("weights", *needed)},
+        "features": {
+            name: {
+                "networks": {
+                    network: {"views": views, "code": of("features", module_of(network)) if views else ""}
+                    for network, views in _views(own).items()
+                }
+            }
+            for name, own in by_dataset.items()
+        },
+        "train": {
+            name: {**run.settings, "code": of("train", module_of(run.recipe.network))} for name, run in runs.items()
+        },
+        "evaluate": {
+            "experiment": experiment.tracking.experiment,
+            "runs": {name: _evaluated(run) for name, run in runs.items()},
+            "code": of("evaluate"),
+        },
+        "report": {"code": of("report")},
+    }
 
 
 def _digest(settings: Mapping[str, Any]) -> str:
@@ -162,34 +169,29 @@ def _is_in(folder: Path, sources: Iterable[Path]) -> bool:
 
 
 def _catalogue(experiment: Experiment) -> dict[str, Any]:
-    if not _needs_survey(experiment):
-        return {"needed": False}
-    settings = {**_plain(experiment.catalogue), "release": experiment.archive.release}
-    return {"needed": True, **settings, "code": _of_stage("catalogue")}
-
-
-def _needs_survey(experiment: Experiment) -> bool:
-    """Tell whether a dataset is made from what the survey's archive serves."""
-    sources = _sources(experiment)
-    fetched = [source for source in sources if not _is_in(_SIMULATED, [source])]
-    return _is_in(_RAW, fetched) or _CATALOGUE in sources
+    return {**_plain(experiment.catalogue), "release": experiment.archive.release}
 
 
 def _fetch(experiment: Experiment) -> dict[str, Any]:
-    if not _needs_survey(experiment):
-        return {"needed": False}
-    settings = {
+    return {
         "catalogue": _plain(experiment.catalogue),
         "archive": _plain(experiment.archive),
         "on_bad_file": experiment.on_bad_file,
     }
-    return {"needed": True, **settings, "code": _of_stage("fetch")}
 
 
-def _simulate(experiment: Experiment) -> dict[str, Any]:
+def _survey(experiment: Experiment, settings: dict[str, Any], code: str) -> dict[str, Any]:
+    """Return the settings of a stage that is for what the survey's archive serves, if a dataset is made from that."""
+    sources = _sources(experiment)
+    fetched = [source for source in sources if not _is_in(_SIMULATED, [source])]
+    is_needed = _is_in(_RAW, fetched) or _CATALOGUE in sources
+    return {"needed": True, **settings, "code": code} if is_needed else {"needed": False}
+
+
+def _simulate(experiment: Experiment, code: str) -> dict[str, Any]:
     if not _is_in(_SIMULATED, _sources(experiment)):
         return {"needed": False}
-    return {"needed": True, **_plain(experiment.simulate), "code": _of_stage("simulate")}
+    return {"needed": True, **_plain(experiment.simulate), "code": code}
 
 
 def _split(params: SplitParams, group_by: str | None) -> dict[str, Any]:
@@ -202,25 +204,23 @@ def _split(params: SplitParams, group_by: str | None) -> dict[str, Any]:
     return {"group_by": group_by, **(settings if group_by else {})}
 
 
-def _weights(experiment: Experiment, runs: Iterable[Run]) -> dict[str, Any]:
+def _networks(runs: Iterable[Run]) -> dict[str, bool]:
+    """Return every network that is used, and whether a run starts from its pretrained weights."""
     networks: dict[str, bool] = {}
     for run in runs:
         network = run.recipe.network
         networks[network] = networks.get(network, False) or run.recipe.start == "pretrained"
-    needed = [module_of(network) for network, is_needed in networks.items() if is_needed]
-    return {**_plain(experiment.weights), "networks": networks, "code": _of_stage("weights", *needed)}
+    return networks
 
 
-def _features(runs: Iterable[Run]) -> dict[str, Any]:
-    """Return what is cached of each network for the runs of one dataset."""
+def _views(runs: Iterable[Run]) -> dict[str, dict[str, Any]]:
+    """Return what is cached of each network for the runs of one dataset, by the name of its folder."""
     networks: dict[str, dict[str, Any]] = {}
     for run in runs:
-        recipe = run.recipe
-        views = networks.setdefault(recipe.network, {})
-        if recipe.of_head:
-            views[recipe.views.name] = _plain(recipe.views)
-    code = {network: _of_stage("features", module_of(network)) if views else "" for network, views in networks.items()}
-    return {"networks": {network: {"code": code[network], "views": views} for network, views in networks.items()}}
+        views = networks.setdefault(run.recipe.network, {})
+        if run.recipe.of_head:
+            views[run.recipe.views.name] = _plain(run.recipe.views)
+    return networks
 
 
 def _evaluated(run: Run) -> dict[str, Any]:
