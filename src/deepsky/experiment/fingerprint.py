@@ -13,7 +13,7 @@ PACKAGE = ROOT.name
 NO_RESULT = (
     "cli", "commands", "config", "errors", "experiment", "files", "tracking",
     "archives.answers", "archives.downloader", "archives.http", "archives.journal", "archives.params",
-    "datasets.params", "formats.registry", "networks.registry", "simulation.params", "tuning",
+    "formats.registry", "networks.registry", "pipeline", "tuning",
 )  # fmt: skip
 _LENGTH = 12  # hexadecimal digits: 48 bits
 

@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deepsky.datasets.packed import open_packed
+from deepsky.files import whole_folder
 from deepsky.tracking.origin import origin_tags
-from deepsky.tracking.training import track_training
+from deepsky.tracking.runs import run_key, run_params, training_run
+from deepsky.tracking.training import LogEpochs
 from deepsky.training.build import make_job
 from deepsky.training.examples import read_split
 from deepsky.training.recipe import Recipe
+from deepsky.training.record import describe, train
 from deepsky.training.view_features import read_views
 
 
@@ -46,14 +49,20 @@ def run(
     opened = open_packed(packed)
     views = read_views(features / recipe.views.name, len(opened.images)) if recipe.of_head else None
     job = make_job(name, recipe, opened, read_split(split, opened), weights=weights, views=views)
-    origin = recipe.origin
+    facts, origin = describe(job), recipe.origin
     own = [folder for folder, read in ((features, recipe.of_head), (weights, recipe.start == "pretrained")) if read]
-    figures = track_training(
-        job,
-        experiment,
-        out,
-        split_params=split_params,
-        tags=origin_tags(experiment, origin.study, origin.trial) if origin else {},
+    with training_run(
+        experiment=experiment,
+        name=name,
+        dataset=recipe.dataset,
+        network=recipe.network,
+        params=run_params(facts) | {"split": split_params},
+        tags={"weights": job.weights, **(origin_tags(experiment, origin.study, origin.trial) if origin else {})},
         inputs=[packed, split, *own],
-    )
+    ) as tracked:
+        with whole_folder(out) as folder:
+            figures = train(job, folder, [LogEpochs(tracked)])
+        tracked.log_metrics({key: figures[key] for key in ("training_s", "images_per_s", "kept_epoch")})
+        tracked.log_artifact(out)
+        tracked.finish_key(run_key(out))
     print(job.summary(figures))
