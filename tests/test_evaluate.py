@@ -15,6 +15,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from deepsky.catalogue.decision_tree import COLUMNS, QUESTIONS
 from deepsky.errors import DataError
+from deepsky.evaluation.folders import evaluation_key
 from deepsky.metrics import paired_gain_interval
 from deepsky.stages import evaluate
 from deepsky.tracking.runs import find_run, run_key, training_run
@@ -312,116 +313,139 @@ def test_the_plots_are_those_of_every_run(project):
 # ---- pictures, and what is kept ----
 
 
-def _two_runs():
-    write_trained(TRAINED / CELL)
-    folder = TRAINED / "zoo/turned"
-    predictions = write_trained(folder, seed=4, skill=1.0, **FINE_TUNED)
-    write_seen(folder, predictions)
-    return planned(TRAINED, CELL, "zoo/turned")
+SINGLE = "zoo/turned"
 
 
-def test_single_runs_have_pictures_and_cells_have_none(project):
-    _evaluate(plan=_two_runs())
-    assert {path.name for path in (OUT / "zoo/turned/pictures").iterdir()} == PICTURES
-    assert min(cv2.imread(str(path)).std() for path in (OUT / "zoo/turned/pictures").iterdir()) > 10
-    assert {path.name for path in (OUT / "zoo/turned").iterdir()} == FILES | {"pictures"}
+@pytest.fixture(scope="module")
+def evaluated_pair(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        root = make_project(tmp_path_factory.mktemp("pair"), patch)
+        write_trained(TRAINED / CELL)
+        write_seen(TRAINED / SINGLE, write_trained(TRAINED / SINGLE, seed=4, skill=1.0, **FINE_TUNED))
+        _evaluate(CELL, SINGLE)
+    return root
+
+
+@pytest.fixture
+def pair(evaluated_pair, project):
+    """A project of its own with a cell and a single run that are evaluated."""
+    return shutil.copytree(evaluated_pair, project, dirs_exist_ok=True)
+
+
+def test_single_runs_have_pictures_and_cells_have_none(pair):
+    assert {path.name for path in (OUT / SINGLE / "pictures").iterdir()} == PICTURES
+    assert min(cv2.imread(str(path)).std() for path in (OUT / SINGLE / "pictures").iterdir()) > 10
+    assert {path.name for path in (OUT / SINGLE).iterdir()} == FILES | {"pictures"}
     assert {path.name for path in (OUT / CELL).iterdir()} == FILES
     artifacts = MlflowClient(tracking_uri()).list_artifacts(_stored("turned").info.run_id, "evaluation/pictures")
     assert {Path(one.path).name for one in artifacts} == PICTURES
-
-
-def test_refuses_images_of_other_objects(project):
-    plan = _two_runs()
-    rows = pd.read_csv(PACKED / "zoo/rows.csv", dtype=str)
-    rows.iloc[::-1].to_csv(PACKED / "zoo/rows.csv", index=False)
-    with pytest.raises(DataError, match=r"zoo/turned/predictions.csv: has other objects than data/packed/zoo"):
-        _evaluate(plan=plan)
-    assert not (OUT / "zoo/turned").exists()
 
 
 def _ages(folder):
     return {path: path.stat().st_ino for path in folder.rglob("*") if path.is_file()}
 
 
-def test_what_did_not_change_is_left_alone_and_equals_a_fresh_evaluation(project):
-    plan = _two_runs()
-    _evaluate(plan=plan)
+def _append(path):
+    path.write_bytes(path.read_bytes() + b"\n")
+
+
+def test_what_did_not_change_is_left_alone_and_equals_a_fresh_evaluation(pair):
     before = _ages(OUT / CELL) | _ages(OUT / "zoo")
-    _evaluate(plan=plan)
+    _append(TRAINED / CELL / "model.h5")  # of which no picture is drawn
+    _evaluate(CELL, SINGLE)
     assert _ages(OUT / CELL) | _ages(OUT / "zoo") == before
     kept = _files(OUT, METRICS, PLOTS)
     for folder in (OUT, METRICS, PLOTS):
         shutil.rmtree(folder)
-    _evaluate(plan=plan)
+    _evaluate(CELL, SINGLE)
     assert _files(OUT, METRICS, PLOTS) == kept
 
 
-def _retouch(path):
-    path.write_bytes(path.read_bytes() + b"\n")
+@pytest.mark.parametrize("name", ["run.json", "predictions.csv", "predictions_plain.csv", "history.csv", "model.h5"])
+def test_an_evaluation_is_made_of_every_file(tmp_path, name):
+    folder, reference = tmp_path / "zoo/turned", tmp_path / "zoo/other"
+    for one in (folder, reference):
+        _write_plain(one, write_trained(one))
+
+    def keys():
+        plain = evaluation_key(folder, None, pictures=False, code="a")
+        drawn = evaluation_key(folder, None, pictures=True, code="a")
+        return plain, drawn, evaluation_key(folder, reference, pictures=False, code="a")
+
+    before = keys()
+    assert len({*before, evaluation_key(folder, None, pictures=False, code="b")}) == 4
+    (reference / name).write_bytes(b"other")
+    of_reference = keys()
+    assert of_reference[:2] == before[:2]
+    assert (of_reference[2] != before[2]) == (name in ("run.json", "predictions.csv"))
+    (folder / name).write_bytes(b"other")
+    after = keys()
+    assert after[1] != before[1]
+    assert (after[0] != before[0]) == (after[2] != of_reference[2]) == (name != "model.h5")
 
 
 @pytest.mark.parametrize(
-    ("change", "cell_too"),
+    "spoil",
     [
-        (lambda: (TRAINED / "zoo/turned/run.json").write_text((TRAINED / "zoo/turned/run.json").read_text() + " "), False),
-        (lambda: _retouch(TRAINED / "zoo/turned/history.csv"), False),
-        (lambda: _retouch(TRAINED / "zoo/turned/predictions.csv"), False),
-        (lambda: _retouch(TRAINED / "zoo/turned/model.h5"), False),
-        (lambda: (OUT / "zoo/turned/pictures/grad_cam.png").unlink(), False),
-        (lambda: _retouch(OUT / "zoo/turned/confused.csv"), False),
-        (lambda: (OUT / "zoo/turned/stray.txt").write_text("x"), False),
-        (lambda: (OUT / "zoo/turned/scores.json").write_text("{"), False),
-        (lambda: "newer", True),
+        lambda folder: (folder / "curves.png").unlink(),
+        lambda folder: _append(folder / "confused.csv"),
+        lambda folder: (folder / "plots/stray.csv").write_text("x"),
+        lambda folder: (folder / "scores.json").write_text("{"),
+        lambda folder: (folder / "scores.json").write_text("[]"),
+        shutil.rmtree,
     ],
-)  # fmt: skip
-def test_what_changed_is_written_again(project, change, cell_too):
-    plan = _two_runs()
-    _evaluate(plan=plan)
-    before, code = {name: _ages(OUT / name) for name in (CELL, "zoo/turned")}, change()
-    _evaluate(plan=plan, code=code if isinstance(code, str) else "")
-    assert (_ages(OUT / CELL) != before[CELL]) == cell_too
-    assert not set(_ages(OUT / "zoo/turned").items()) & set(before["zoo/turned"].items())
-    assert {path.name for path in (OUT / "zoo/turned").iterdir()} == FILES | {"pictures"}
-    assert {path.name for path in (OUT / "zoo/turned/pictures").iterdir()} == PICTURES
+)
+def test_a_spoiled_evaluation_is_written_again(pair, spoil):
+    before, single = _files(OUT), _ages(OUT / SINGLE)
+    spoil(OUT / CELL)
+    _evaluate(CELL, SINGLE)
+    assert _files(OUT) == before
+    assert _ages(OUT / SINGLE) == single
 
 
-def test_a_network_without_pictures_does_not_count(project):
-    plan = _two_runs()
-    _evaluate(plan=plan)
-    before = _ages(OUT / CELL)
-    _retouch(TRAINED / CELL / "model.h5")
-    _evaluate(plan=plan)
-    assert _ages(OUT / CELL) == before
+def test_other_code_draws_everything_again(pair):
+    before = _ages(OUT / CELL) | _ages(OUT / SINGLE)
+    _evaluate(CELL, SINGLE, code="newer")
+    assert not set((_ages(OUT / CELL) | _ages(OUT / SINGLE)).items()) & set(before.items())
+    assert {path.name for path in (OUT / SINGLE / "pictures").iterdir()} == PICTURES
 
 
-def test_what_is_no_longer_planned_trained_or_current_is_removed(project):
-    plan = _two_runs()
-    write_trained(TRAINED / "sdss_jpg/vgg16")
-    write_trained(TRAINED / "sdss_jpg/xception")
-    plan += planned(TRAINED, "sdss_jpg/vgg16", "sdss_jpg/xception")
+def test_refuses_images_of_other_objects(pair):
+    rows = pd.read_csv(PACKED / "zoo/rows.csv", dtype=str)
+    rows.iloc[::-1].to_csv(PACKED / "zoo/rows.csv", index=False)
+    _evaluate(CELL, SINGLE)  # nothing to draw
+    shutil.rmtree(OUT / SINGLE)
+    with pytest.raises(DataError, match=r"zoo/turned/predictions.csv: has other objects than data/packed/zoo"):
+        _evaluate(CELL, SINGLE)
+    assert not (OUT / SINGLE).exists()
+
+
+def test_what_is_no_longer_planned_trained_or_current_is_removed(pair):
+    names = CELL, "sdss_jpg/vgg16", "sdss_jpg/xception"
+    for name in names[1:]:
+        write_trained(TRAINED / name)
+    plan = planned(TRAINED, *names)
     _evaluate(plan=plan)
-    shutil.rmtree(TRAINED / "sdss_jpg/vgg16")
-    plan[3] = replace(plan[3], settings={"seed": 2})
+    assert {path.name for path in (OUT / "sdss_jpg").iterdir()} == {"mobilenet", "vgg16", "xception"}
+    shutil.rmtree(TRAINED / names[1])
+    plan[2] = replace(plan[2], settings={"seed": 2})
     (OUT / "notes.txt").write_text("stray")
-    _evaluate(plan=[plan[0], *plan[2:]])
+    _evaluate(plan=plan)
     assert {path.name for path in OUT.iterdir()} == {"sdss_jpg", "summary.json"}
     assert {path.name for path in (OUT / "sdss_jpg").iterdir()} == {"mobilenet"}
     assert {path.name for path in METRICS.iterdir()} == {"sdss_jpg.json"}
     assert {path.name for path in (PLOTS / "loss").iterdir()} == {"sdss_jpg-mobilenet.csv"}
 
 
-def test_a_failed_evaluation_leaves_no_summary_of_an_earlier_one(project):
-    plan = _two_runs()
-    _evaluate(plan=plan)
-    (TRAINED / "zoo/turned/model.h5").unlink()
+def test_a_failed_evaluation_leaves_no_summary_of_an_earlier_one(pair):
+    (TRAINED / SINGLE / "model.h5").unlink()
     with pytest.raises(DataError, match=r"model.h5: does not exist"):
-        _evaluate(plan=plan)
+        _evaluate(CELL, SINGLE)
     assert not (OUT / "summary.json").exists()
     assert {path.name for path in (OUT / "zoo").iterdir()} == {"turned"}  # nothing half-written beside it
 
 
-def test_keras_is_imported_for_new_pictures_only(project):
-    _evaluate(plan=_two_runs())
+def test_keras_is_imported_for_new_pictures_only(pair):
     shutil.rmtree(OUT / CELL)  # this one is scored and drawn again
     code = (
         "import sys\n"
@@ -431,7 +455,8 @@ def test_keras_is_imported_for_new_pictures_only(project):
         "trained = Path('models/trained')\n"
         "plan = planned(trained, 'sdss_jpg/mobilenet', 'zoo/turned')\n"
         "folders = {name: Path('evaluation', name) for name in ('metrics', 'plots')}\n"
-        "evaluate.run(plan, 'sky', packed=Path('data/packed'), trained=trained, out=Path('evaluation/runs'), **folders)\n"
+        "folders |= {'packed': Path('data/packed'), 'out': Path('evaluation/runs')}\n"
+        "evaluate.run(plan, 'sky', trained=trained, **folders)\n"
         "print({'keras', 'tensorflow'} & set(sys.modules))\n"
     )
     path = os.pathsep.join([str(ROOT), *sys.path])

@@ -50,7 +50,7 @@ def write_trained(
     weights: str = "imagenet",
     **facts: Any,
 ) -> pd.DataFrame:
-    """Write DATASET/LABEL as stage train does, a cell of the matrix unless ``facts`` say other; returns the predictions.
+    """Write DATASET/LABEL as stage train does, a cell of the matrix unless told otherwise; returns the predictions.
 
     In a text of ``facts`` {label} stands for the folder's name.
     """
