@@ -91,7 +91,7 @@ def write_params(root: Path, names: Sequence[str] = tuple(RUNS), **changes: Any)
         "weights": {"source": "random"},
         "datasets": {"pictures": DATASETS},
         "networks": {"cnn_small": {"input_size_px": 16, "batch_size": 8, "epochs": 1}},
-        "compare": {"datasets": {"toy"}, "networks": {"cnn_small"}},
+        "compare": {"datasets": {"toy": None}, "networks": {"cnn_small": None}},
         "runs": {name: run.settings(own_head=run.network in SCRATCH) for name, run in runs.items()},
     }
     YAML(typ="safe").dump(params, root / "params.yaml")

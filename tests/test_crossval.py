@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,11 +14,12 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from deepsky.commands import crossval
-from deepsky.commands.jobs import find_run, job_maker
+from deepsky.commands.jobs import job_maker, packed_of
 from deepsky.datasets.packed import open_packed
 from deepsky.datasets.splits import cross_validation
 from deepsky.errors import ConfigError, DataError
 from deepsky.experiment.experiment import read_experiment
+from deepsky.experiment.fingerprint import closure
 from deepsky.training.recipe import Origin
 from tests.run_project import know_tiny, write_params, write_project
 
@@ -164,29 +164,14 @@ def test_an_error_fails_the_run_and_is_the_one_that_is_told(
         assert [run.info.status for run in runs(project) if run.data.params.get("folds_seed") == "5"] == ["FAILED"]
 
 
-@pytest.mark.parametrize(
-    ("file", "counts"),
-    [
-        ("networks/heads.py", True),
-        ("networks/cnn_small.py", True),
-        ("training/fit.py", True),
-        ("datasets/splits.py", True),
-        ("networks/alexnet.py", False),
-        ("training/population.py", False),
-    ],
-)
-def test_folds_of_other_code_do_not_count(
-    file: str, counts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert [folder.name for folder in crossval.CODE] == ["datasets", "networks", "training"]
-    for folder in crossval.CODE:
-        shutil.copytree(folder, tmp_path / folder.name)
-    monkeypatch.setattr(crossval, "CODE", [tmp_path / folder.name for folder in crossval.CODE])
-    plan = crossval._plan("net", 2, 1)
+def test_folds_of_other_code_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, hashed = crossval._plan("net", 2, 1), list[str]()
     assert crossval._plan("net", 2, 1).digest == plan.digest
-    with (tmp_path / file).open("a") as code:
-        code.write("# another\n")
-    assert (crossval._plan("net", 2, 1).digest != plan.digest) == counts
+    monkeypatch.setattr(crossval, "fingerprint", lambda *modules: hashed.extend(modules) or "other")
+    assert crossval._plan("net", 2, 1).digest != plan.digest
+    code = {module.removeprefix("deepsky.") for module in closure(hashed)}
+    assert {"networks.cnn_small", "networks.heads", "training.fit", "training.job", "metrics"} <= code
+    assert not {"networks.alexnet", "training.population", "tracking.store", "commands.crossval"} & code
 
 
 def test_a_name_and_where_the_numbers_come_from_change_no_figures(project: Path) -> None:
@@ -232,15 +217,15 @@ def test_a_cell_of_compare_is_a_run_too(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_pretrained_backbone_is_trained_on_any_split() -> None:
-    run = find_run("fine", read_experiment())
-    packed = open_packed(run.packed)
-    with job_maker(run, packed, np.arange(len(packed.images))) as make_job:
+    run = read_experiment().find("fine")
+    packed = open_packed(packed_of(run.recipe))
+    with job_maker(run, packed, np.arange(len(packed.images)), batch_size=8) as make_job:
         job = make_job(np.array(["train", "test"] * 16))
     assert (job.run, job.recipe, job.weights) == ("fine", run.recipe, "random")
 
 
 def test_bad_input_is_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"nett.* is unknown"):
+    with pytest.raises(ConfigError, match=r"run nett: is not in params\.yaml; choose one of: net"):
         crossval.run("nett", 2, 1)
     with pytest.raises(ConfigError, match="--folds 1: leaves nothing"):
         crossval.run("net", 1, 1)

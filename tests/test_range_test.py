@@ -10,7 +10,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from deepsky.commands import lr_range
-from deepsky.commands.jobs import find_run, job_maker
+from deepsky.commands.jobs import job_maker, packed_of, split_of
 from deepsky.datasets.packed import open_packed
 from deepsky.errors import ConfigError, DataError
 from deepsky.evaluation.range_figure import range_figure
@@ -109,12 +109,12 @@ def test_a_fine_tuning_is_tested_from_where_its_rate_is_used(tmp_path: Path, mon
         tmp_path, ["fine"], keep="best", epochs=1, precision="mixed", augment=AugmentParams(), head_epochs=3,
         head_learning_rate=0.1,
     )  # fmt: skip
-    run = find_run("fine", read_experiment())
-    packed = open_packed(run.packed)
-    split, rows = read_split(run.split, packed), packed.rows.copy()
+    run = read_experiment().find("fine")
+    packed = open_packed(packed_of(run.recipe))
+    split, rows = read_split(split_of(run.recipe), packed), packed.rows.copy()
     rows.loc[split == "val", "label"] = "BLUE"  # so that val_loss gets worse, and the last weights are not the best
     packed = replace(packed, rows=rows)
-    with job_maker(run, packed, np.arange(len(packed.images))) as make_job:
+    with job_maker(run, packed, np.arange(len(packed.images)), batch_size=8) as make_job:
         phases = StartOfPhases()
         history = make_job(split).fit([phases])
         learner, batches = lr_range._start(make_job(split))

@@ -13,16 +13,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from deepsky import datasets, networks, training
-from deepsky.commands.jobs import MakeJob, NamedRun, find_run, job_maker
+from deepsky.commands.jobs import MakeJob, job_maker, packed_of, split_of, weights_of
 from deepsky.datasets.packed import Packed, open_packed
 from deepsky.datasets.splits import cross_validation
 from deepsky.errors import ConfigError, DataError, TrackingError, about
 from deepsky.evaluation.classes import figures_of
 from deepsky.experiment.experiment import read_experiment
+from deepsky.experiment.fingerprint import fingerprint
+from deepsky.experiment.runs import Run
 from deepsky.files import whole_file
 from deepsky.metrics import score, score_fractions
-from deepsky.networks.registry import known_networks, module_of
+from deepsky.networks.registry import module_of
 from deepsky.networks.views import images_at_once
 from deepsky.networks.weights_card import read_weights_card
 from deepsky.tracking.interruption import interruptible, status_of, uninterrupted
@@ -35,10 +36,8 @@ from deepsky.training.predict import predict_batches
 from deepsky.training.record import write_csv
 
 FOLDER = Path("evaluation/crossval")
-# What the figures follow from.
-CODE = [Path(package.__path__[0]) for package in (datasets, networks, training)]
-# Of it: what only searches, pictures and range tests use.
-OTHER_CODE = ("explain", "population", "range_test", "scores", "stacked", "trials")
+# What the figures follow from, with the module of the network.
+CODE = ("deepsky.training.build", "deepsky.training.view_features", "deepsky.metrics")
 _ABOUT_FOLD = ("n_train", "n_test", "seconds")
 _Figures = dict[str, float]
 MEASURES = {"accuracy": "accuracy", "f1_macro": "macro F1", "rmse": "RMSE"}  # and what they are called in print
@@ -54,13 +53,15 @@ class _Plan:
         splits: ``train``, ``val`` or ``test`` of each row, of each fold.
         digest: of everything that the figures follow from.
         experiment: MLflow experiment.
+        batch_size: images per step where a frozen network sees them.
     """
 
-    run: NamedRun
+    run: Run
     packed: Packed
     splits: list[npt.NDArray[np.str_]]
     digest: str
     experiment: str
+    batch_size: int
 
     @property
     def path(self) -> Path:
@@ -130,29 +131,30 @@ def _plan(name: str, n_folds: int, seed: int) -> _Plan:
     if not 0 <= seed < 2**32:
         raise ConfigError(f"--seed {seed}", "is out of range", f"give 0 to {2**32 - 1}")
     whole = read_experiment()
-    run = find_run(name, whole)
-    packed = open_packed(run.packed)
+    run = whole.find(name)
+    folder, packed = packed_of(run.recipe), open_packed(packed_of(run.recipe))
     rows, fractions = _grouped_rows(run, packed), whole.split
     val_fraction = fractions.val_fraction / (1 - fractions.test_fraction) if run.recipe.chooses else 0.0
-    with about(run.packed):
+    with about(folder):
         splits = cross_validation(rows, n_folds, seed, val_fraction)
-    return _Plan(run, packed, splits, _digest(run, splits), f"{whole.tracking.experiment}-crossval")
+    name, digest = f"{whole.tracking.experiment}-crossval", _digest(run, splits)
+    return _Plan(run, packed, splits, digest, name, whole.features.batch_size)
 
 
-def _grouped_rows(run: NamedRun, packed: Packed) -> pd.DataFrame:
+def _grouped_rows(run: Run, packed: Packed) -> pd.DataFrame:
     """Return id, label and group of every row."""
     if packed.card.target == "class" and packed.rows["label"].nunique() < 2:
         name, remedy = packed.rows["label"].iloc[0], "add objects of another class"
-        raise DataError(run.packed, f"holds one class only, {name}", remedy)
-    remedy = f"run dvc repro split@{run.recipe.dataset}"
+        raise DataError(packed_of(run.recipe), f"holds one class only, {name}", remedy)
+    file, remedy = split_of(run.recipe), f"run dvc repro split@{run.recipe.dataset}"
     try:
-        group = pd.read_csv(run.split, dtype=str, keep_default_na=False).set_index("id")["group"]
+        group = pd.read_csv(file, dtype=str, keep_default_na=False).set_index("id")["group"]
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(run.split, f"holds no groups ({error})", remedy) from error
+        raise DataError(file, f"holds no groups ({error})", remedy) from error
     rows = packed.rows[["id", "label"]].assign(group=packed.rows["id"].map(group))
     if rows["group"].isna().any():
         absent = rows.loc[rows["group"].isna(), "id"].iloc[0]
-        raise DataError(run.split, f"lacks object {absent}", remedy)
+        raise DataError(file, f"lacks object {absent}", remedy)
     return rows
 
 
@@ -163,7 +165,7 @@ def _train_missing(plan: _Plan, parent_id: str) -> pd.DataFrame:
         plan.show(number, figures, " (done before)")
     todo = [number for number in range(1, len(plan.splits) + 1) if number not in done.index]
     if todo:
-        with job_maker(plan.run, plan.packed, np.arange(len(plan.packed.images))) as make_job:
+        with job_maker(plan.run, plan.packed, np.arange(len(plan.packed.images)), plan.batch_size) as make_job:
             for number in todo:
                 figures = _run_fold(plan, number, make_job, parent_id)
                 with uninterrupted():
@@ -256,29 +258,17 @@ def _write_finished(done: pd.DataFrame, plan: _Plan) -> None:
         write_csv(table.astype({"fold": int, "n_train": int, "n_test": int}), path)
 
 
-def _digest(run: NamedRun, splits: list[npt.NDArray[np.str_]]) -> str:
-    """Return a hash of all that the figures follow from: settings, folds, weights, data and code."""
+def _digest(run: Run, splits: list[npt.NDArray[np.str_]]) -> str:
+    """Return a hash of all that the figures follow from: settings, folds, weights, code and data."""
     settings = {key: value for key, value in run.settings.items() if key != "origin"}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    code = fingerprint(*CODE, module_of(run.recipe.network))
+    digest = hashlib.sha256(json.dumps([settings, code], sort_keys=True).encode())
     for split in splits:
         digest.update("".join(part[:2] for part in split).encode())
     if run.recipe.start == "pretrained":
-        digest.update(read_weights_card(run.weights).sha256.encode())
-    data = [*sorted(run.packed.glob("*.npy")), run.packed / "rows.csv", run.packed / "dataset.json"]
-    for path in [*data, *_code(run.recipe.network)]:
+        digest.update(read_weights_card(weights_of(run.recipe)).sha256.encode())
+    packed = packed_of(run.recipe)
+    for path in [*sorted(packed.glob("*.npy")), packed / "rows.csv", packed / "dataset.json"]:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
-
-
-def _code(network: str) -> list[Path]:
-    """Return the files that the figures follow from; those of other networks and of searches are none of them."""
-    others = {module_of(other).rpartition(".")[2] for other in known_networks()} - {
-        module_of(network).rpartition(".")[2]
-    }
-    return [
-        path
-        for package in CODE
-        for path in sorted(package.rglob("*.py"))
-        if path.stem not in (others if package.name == "networks" else OTHER_CODE)
-    ]

@@ -7,15 +7,17 @@ import keras
 import numpy as np
 import pandas as pd
 
-from deepsky.commands.jobs import NamedRun, find_run, job_maker
+from deepsky.commands.jobs import job_maker, packed_of, split_of
 from deepsky.datasets.packed import open_packed
 from deepsky.errors import ConfigError
 from deepsky.evaluation.figures import save_png
 from deepsky.evaluation.range_figure import range_figure
 from deepsky.experiment.experiment import read_experiment
+from deepsky.experiment.runs import Run
 from deepsky.files import whole_folder
 from deepsky.tracking.interruption import interruptible
-from deepsky.tracking.runs import Run, training_run
+from deepsky.tracking.runs import Run as TrackedRun
+from deepsky.tracking.runs import training_run
 from deepsky.training.batches import TrainBatches
 from deepsky.training.fit import compile_learner, fit_phases, make_optimizer
 from deepsky.training.job import Job, read_split
@@ -46,8 +48,8 @@ def run(name: str, n_steps: int) -> None:
     if not MIN_STEPS <= n_steps <= MAX_STEPS:
         raise ConfigError(f"--steps {n_steps}", "is out of range", f"give {MIN_STEPS} to {MAX_STEPS}")
     experiment = read_experiment()
-    run = find_run(name, experiment)
-    table = _measure(run, n_steps)
+    run = experiment.find(name)
+    table = _measure(run, n_steps, experiment.features.batch_size)
     suggested, own, out = suggest_rate(table), run.recipe.learning_rate, FOLDER / name
     with whole_folder(out) as folder:
         table.to_csv(folder / "range.csv", index=False, float_format="%.6g", lineterminator="\n")
@@ -68,11 +70,11 @@ def run(name: str, n_steps: int) -> None:
     print(f"{name}: {said} (the run has {own:.1e}), {len(table)} of {n_steps} steps; see {out / 'range.png'}")
 
 
-def _measure(run: NamedRun, n_steps: int) -> pd.DataFrame:
-    packed = open_packed(run.packed)
-    split = read_split(run.split, packed)
+def _measure(run: Run, n_steps: int, batch_size: int) -> pd.DataFrame:
+    packed = open_packed(packed_of(run.recipe))
+    split = read_split(split_of(run.recipe), packed)
     images = np.unique(packed.rows["image"].to_numpy(np.int64)[split == "train"])
-    with job_maker(run, packed, images) as make_job:
+    with job_maker(run, packed, images, batch_size) as make_job:
         learner, batches = _start(make_job(split))
         compile_learner(learner, run.recipe, make_optimizer(replace(run.recipe, schedule="constant"), n_steps))
         return raise_rate(learner, batches, n_steps)
@@ -90,7 +92,7 @@ def _start(job: Job) -> tuple[keras.Model, TrainBatches]:
     return learner, job.batches(job.recipe, sum(phase.recipe.epochs for phase in before))
 
 
-def _log(run: Run, table: pd.DataFrame) -> None:
+def _log(run: TrackedRun, table: pd.DataFrame) -> None:
     points = [(int(step), figures) for step, figures in table.set_index("step").to_dict("index").items()]
     for first in range(0, len(points), _POINTS_PER_CALL):
         run.log_history(points[first : first + _POINTS_PER_CALL])
