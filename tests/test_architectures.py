@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from deepsky.errors import ConfigError
-from deepsky.networks import SCRATCH
 from deepsky.networks.heads import sigmoid_answer, softmax_answer
+from deepsky.networks.registry import SCRATCH, find_scratch
 
 SIZE_PX = 64
 
@@ -19,7 +19,7 @@ def tail_of(network: str, size_px: int | None = None, n_classes: int = 4) -> ker
     """Without values of the weights, which only take time here."""
     size_px = size_px or (95 if network == "alexnet" else SIZE_PX)
     with keras.StatelessScope():
-        return SCRATCH[network].build_tail((size_px, size_px, 3), softmax_answer(n_classes))
+        return find_scratch(network)((size_px, size_px, 3), softmax_answer(n_classes))
 
 
 # torchvision's documentation gives these three, with biases of convolutions where it has them.
@@ -41,7 +41,7 @@ def test_published_parameter_counts_with_1000_classes(network: str, n_parameters
 )
 def test_the_regression_study_networks_have_its_widths(network: str, size_px: int, side_px: int, by_hand: int) -> None:
     with keras.StatelessScope():
-        tail = SCRATCH[network].build_tail((size_px, size_px, 3), sigmoid_answer(37))
+        tail = find_scratch(network)((size_px, size_px, 3), sigmoid_answer(37))
     widths = [layer.filters for layer in tail.layers if isinstance(layer, keras.layers.Conv2D)]
     assert widths == ([32, 64, 128, 128] if network == "regression_512" else [32, 96, 128, 128])
     convolutions = sum((9 * n_in + 1) * n_out for n_in, n_out in zip([3, *widths[:-1]], widths, strict=True))
@@ -129,7 +129,7 @@ def test_they_learn_what_is_easy(network: str) -> None:
     images = rng.normal(0.3, 0.1, (48, SIZE_PX, SIZE_PX, 3)).astype(np.float32)
     images[labels == 1, 20:44, 28:36] += 0.4  # seen edge-on, upright
     images[labels == 0, 28:36, 20:44] += 0.4  # and lying
-    tail = SCRATCH[network].build_tail((SIZE_PX, SIZE_PX, 3), softmax_answer(2))
+    tail = find_scratch(network)((SIZE_PX, SIZE_PX, 3), softmax_answer(2))
     tail.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy")
     losses = tail.fit(images, labels, batch_size=8, epochs=5, verbose=0).history["loss"]
     assert losses[-1] < 0.1 < losses[0]

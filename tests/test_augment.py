@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
-from deepsky.config import build
-from deepsky.errors import ConfigError, DataError
-from deepsky.networks.augment import AugmentParams, MirrorBack, RandomView, mirror_swaps, resample
+from deepsky.errors import DataError
+from deepsky.networks.augment import MirrorBack, RandomView, mirror_swaps, resample
 from deepsky.networks.dropout import SeededDropout
+from deepsky.networks.params import AugmentParams
 from deepsky.networks.saving import save_h5
 
 ALL = AugmentParams(flip=True, rotation_deg=180, shift=0.1, shear_deg=10, zoom=0.2, brightness=0.3)
@@ -260,5 +260,12 @@ def test_images_that_are_not_square_are_refused() -> None:
     [("rotation_deg", 181), ("shift", -0.1), ("shear_deg", 46), ("zoom", 0.6), ("brightness", float("nan"))],
 )
 def test_augmentation_that_leaves_no_image_is_refused_by_key(key: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=rf"recipe: {key} must lie between 0 and .*, not {value}"):
-        build({key: value}, AugmentParams, "recipe")
+    with pytest.raises(ValueError, match=rf"{key} must lie between 0 and .*, not {value}"):
+        AugmentParams(**{key: value})
+
+
+def test_a_strength_stays_within_the_limits() -> None:
+    augment = AugmentParams(flip=True, rotation_deg=100, shift=0.1)
+    assert augment.times(2) == AugmentParams(flip=True, rotation_deg=180, shift=0.2)
+    assert augment.times(0) == AugmentParams(flip=True)
+    assert [one.moves for one in (augment, augment.times(0), AugmentParams(brightness=0.2))] == [True, True, False]

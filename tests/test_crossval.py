@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,14 +12,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
-from ruamel.yaml import YAML
 
 from deepsky.commands import crossval
-from deepsky.commands.recipe import find_recipe, job_maker
+from deepsky.commands.jobs import job_maker, packed_of
 from deepsky.datasets.packed import open_packed
 from deepsky.datasets.splits import cross_validation
 from deepsky.errors import ConfigError, DataError
-from tests.recipe_project import know_tiny, write_project, write_recipes
+from deepsky.experiment.experiment import read_experiment
+from deepsky.experiment.fingerprint import closure
+from deepsky.training.recipe import Origin
+from tests.run_project import know_tiny, write_params, write_project
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def _inside(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     know_tiny(monkeypatch)
-    write_recipes(project)
+    write_params(project)
 
 
 def runs(project: Path) -> list:
@@ -43,9 +44,9 @@ def runs(project: Path) -> list:
     return client.search_runs([experiment.experiment_id]) if experiment else []
 
 
-def metrics_of(project: Path, key: str) -> list[dict[str, float]]:
-    """Of each fold of a recipe."""
-    return [run.data.metrics for run in runs(project) if f"-{key}-fold" in run.info.run_name]
+def metrics_of(project: Path, name: str) -> list[dict[str, float]]:
+    """Of each fold of a run."""
+    return [run.data.metrics for run in runs(project) if run.info.run_name.startswith(f"{name}-fold")]
 
 
 def test_every_row_is_tested_once_and_groups_stay_whole() -> None:
@@ -68,7 +69,7 @@ def test_every_row_is_tested_once_and_groups_stay_whole() -> None:
     assert any((one != other).any() for one, other in zip(splits, cross_validation(rows, 5, 2, 0.25), strict=True))
 
 
-def test_a_recipe_is_trained_in_folds_and_finished_folds_are_kept(
+def test_a_run_is_trained_in_folds_and_finished_folds_are_kept(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     crossval.run("net", 2, 1)
@@ -85,7 +86,10 @@ def test_a_recipe_is_trained_in_folds_and_finished_folds_are_kept(
     parent, *others = sorted(runs(project), key=lambda run: "mlflow.parentRunId" in run.data.tags)
     assert parent.info.status == "FINISHED"
     assert parent.data.metrics["accuracy_mean"] == pytest.approx(mean, abs=1e-6)
-    assert parent.data.params["recipe.network"] == "cnn_small"
+    for run in (parent, *others):
+        assert (run.data.params["network"], run.data.params["learning_rate"]) == ("cnn_small", "0.003")
+        assert "hidden_units" not in run.data.params  # of no effect
+        assert run.data.tags["deepsky.run"] == "net"
     assert {run.data.tags["deepsky.fold"] for run in others} == {"1", "2"}
     assert {run.data.tags["mlflow.parentRunId"] for run in others} == {parent.info.run_id}
     assert {run.info.status for run in others} == {"FINISHED"}
@@ -117,7 +121,7 @@ def test_a_signal_leaves_no_run_running_and_finished_folds(project: Path, monkey
     def stop(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    write_recipes(project, epochs=1)
+    write_params(project, epochs=1)
     between_folds = crossval._plan("net", 2, 1)
     with monkeypatch.context() as patch:
         patch.setattr(crossval._Plan, "show", stop)
@@ -127,7 +131,8 @@ def test_a_signal_leaves_no_run_running_and_finished_folds(project: Path, monkey
     done = crossval._finished(between_folds)
     assert list(done.index) == [1]
 
-    write_recipes(project, epochs=300)  # the second fold must not end before the signal comes
+    # Another process does not know tiny; and the second fold must not end before the signal comes.
+    write_params(project, ["net"], epochs=300)
     in_second_fold = crossval._plan("net", 2, 1)
     crossval._write_finished(done, in_second_fold)
     before |= {run.info.run_id for run in runs(project)}
@@ -159,15 +164,21 @@ def test_an_error_fails_the_run_and_is_the_one_that_is_told(
         assert [run.info.status for run in runs(project) if run.data.params.get("folds_seed") == "5"] == ["FAILED"]
 
 
-def test_folds_of_other_code_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [folder.name for folder in crossval.CODE] == ["datasets", "networks", "stages", "training"]
-    for folder in crossval.CODE:
-        shutil.copytree(folder, tmp_path / folder.name)
-    monkeypatch.setattr(crossval, "CODE", [tmp_path / folder.name for folder in crossval.CODE])
-    plan = crossval._plan("net", 2, 1)
+def test_folds_of_other_code_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, hashed = crossval._plan("net", 2, 1), list[str]()
     assert crossval._plan("net", 2, 1).digest == plan.digest
-    with (tmp_path / "networks/heads.py").open("a") as file:
-        file.write("# another\n")
+    monkeypatch.setattr(crossval, "fingerprint", lambda *modules: hashed.extend(modules) or "other")
+    assert crossval._plan("net", 2, 1).digest != plan.digest
+    code = {module.removeprefix("deepsky.") for module in closure(hashed)}
+    assert {"networks.cnn_small", "networks.heads", "training.fit", "training.job", "metrics"} <= code
+    assert not {"networks.alexnet", "training.population", "tracking.store", "commands.crossval"} & code
+
+
+def test_a_name_and_where_the_numbers_come_from_change_no_figures(project: Path) -> None:
+    plan = crossval._plan("net", 2, 1)
+    write_params(project, origin=Origin(study="s", trial=3, run="toy-cnn_small"))
+    assert crossval._plan("net", 2, 1).digest == plan.digest
+    write_params(project, learning_rate=1e-3)
     assert crossval._plan("net", 2, 1).digest != plan.digest
 
 
@@ -176,8 +187,8 @@ def test_best_weights_are_chosen_by_rows_of_the_other_folds_and_fractions_have_a
 ) -> None:
     plain = crossval._plan("votes_net", 2, 1)
     assert "val" not in np.concatenate(plain.splits)
-    write_recipes(Path(), epochs=1, keep="best", test_views=2)
-    assert crossval._plan("votes_net", 2, 1).digest != plain.digest  # another recipe of that name
+    write_params(Path(), epochs=1, keep="best", test_views=2)
+    assert crossval._plan("votes_net", 2, 1).digest != plain.digest  # other settings under that name
     crossval.run("votes_net", 2, 1)
     assert re.search(r"^votes_net: RMSE 0\.\d{4} \+- ", capsys.readouterr().out, re.MULTILINE)
     assert all(m["test_plain_rmse"] != m["test_rmse"] for m in metrics_of(Path(), "votes_net"))
@@ -188,34 +199,34 @@ def test_best_weights_are_chosen_by_rows_of_the_other_folds_and_fractions_have_a
     assert (table["n_train"] + table["n_test"] < 32).all()
 
 
-def test_a_frozen_backbone_sees_all_images_once(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_recipes(project, epochs=1, test_views=2)
+def test_heads_are_trained_on_features_of_all_images(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_params(project, epochs=1, test_views=2)
     crossval.run("heads", 2, 1)
     assert capsys.readouterr().out.splitlines()[-1].startswith("heads: accuracy ")
     gains = [m["test_accuracy"] - m["test_plain_accuracy"] - m["test_views_gain"] for m in metrics_of(project, "heads")]
     assert gains == pytest.approx([0.0, 0.0])
-    # A table of the same recipe name that held other measures is no obstacle.
+    # A table of the same run that held other measures is no obstacle.
     Path("evaluation/crossval/heads.csv").write_text("fold,n_train,n_test,rmse,seconds,digest\n1,16,16,0.1,2,ab\n")
     assert crossval._finished(crossval._plan("heads", 2, 1)).empty
 
 
+def test_a_cell_of_compare_is_a_run_too(capsys: pytest.CaptureFixture[str]) -> None:
+    crossval.run("toy-cnn_small", 2, 1)
+    assert capsys.readouterr().out.splitlines()[-1].startswith("toy-cnn_small: accuracy ")
+    assert list(pd.read_csv("evaluation/crossval/toy-cnn_small.csv")["fold"]) == [1, 2]
+
+
 def test_a_pretrained_backbone_is_trained_on_any_split() -> None:
-    recipe = find_recipe("tuned")
-    packed = open_packed(recipe.packed)
-    with job_maker(recipe, packed, np.arange(len(packed.images))) as make_job:
+    run = read_experiment().find("fine")
+    packed = open_packed(packed_of(run.recipe))
+    with job_maker(run, packed, np.arange(len(packed.images)), batch_size=8) as make_job:
         job = make_job(np.array(["train", "test"] * 16))
-    assert (job.way, job.network, job.weights) == ("fine_tune", "tuned", "random")
+    assert (job.run, job.recipe, job.weights) == ("fine", run.recipe, "random")
 
 
 def test_bad_input_is_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"recipe nett: is not in params.yaml; choose one of: heads, tuned, net, "):
+    with pytest.raises(ConfigError, match=r"run nett: is not in params\.yaml; choose one of: net"):
         crossval.run("nett", 2, 1)
-    twice = YAML(typ="safe").load(Path("params.yaml"))
-    twice["recipes"]["fine_tune"]["net"] = twice["recipes"]["fine_tune"]["tuned"]
-    YAML(typ="safe").dump(twice, Path("params.yaml"))
-    with pytest.raises(ConfigError, match=r"recipe net: is in params\.yaml under fine_tune and from_scratch; give"):
-        find_recipe("net")
-    write_recipes(project)
     with pytest.raises(ConfigError, match="--folds 1: leaves nothing"):
         crossval.run("net", 1, 1)
     with pytest.raises(
@@ -232,6 +243,6 @@ def test_bad_input_is_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -
         rows.write_text(text)
     assert open_packed(Path("data/packed/toy")).rows["label"].nunique() == 2
     Path("evaluation/crossval").mkdir(parents=True, exist_ok=True)
-    Path("evaluation/crossval/tuned.csv").write_text("nonsense\n1\n")
-    with pytest.raises(DataError, match=r"tuned\.csv: is no table of folds .*; delete it"):
-        crossval.run("tuned", 2, 1)
+    Path("evaluation/crossval/fine.csv").write_text("nonsense\n1\n")
+    with pytest.raises(DataError, match=r"fine\.csv: is no table of folds .*; delete it"):
+        crossval.run("fine", 2, 1)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from deepsky.errors import ConfigError
-from deepsky.networks import BACKBONES
-from deepsky.networks.backbone import Backbone, BackboneParams, build_base, build_features, tf_scaling
+from deepsky.networks.backbone import Backbone, build_base, build_features, tf_scaling
 from deepsky.networks.finetune import base_of, blocks_of, build_tail_of, unfreeze
 from deepsky.networks.heads import softmax_answer, tree_answer
 from deepsky.networks.inputs import ImageSpec
+from deepsky.networks.registry import BACKBONES, find_backbone
 from deepsky.networks.saving import save_h5
 
 # As Keras' documentation and model.summary() give them, with their top of 1000 classes behind average pooling.
@@ -84,7 +84,7 @@ def step(tail: keras.Model) -> set[str]:
 @pytest.fixture(scope="module", params=BACKBONES)
 def built(request: pytest.FixtureRequest) -> tuple[str, keras.Model]:
     """A network with 1000 classes, once for all tests; without values, which only take time here."""
-    backbone = BACKBONES[request.param]
+    backbone = find_backbone(request.param)
     with keras.StatelessScope():
         pixels = keras.Input((backbone.min_size_px, backbone.min_size_px, 3), name="pixels")
         pooled = keras.layers.GlobalAveragePooling2D(name="average")(backbone.build(backbone.min_size_px)(pixels))
@@ -101,7 +101,7 @@ def test_parameters_are_as_published_and_names_are_fixed(built: tuple[str, keras
 
 def test_unfreezing_takes_blocks_from_the_top(built: tuple[str, keras.Model]) -> None:
     network, tail = built
-    backbone, base = BACKBONES[network], base_of(tail)
+    backbone, base = find_backbone(network), base_of(tail)
     blocks = blocks_of(base, backbone)
     assert len(blocks) == N_BLOCKS[network]
     every = {weight.path for weight in base.weights if "moving" not in weight.path}
@@ -115,7 +115,10 @@ def test_unfreezing_takes_blocks_from_the_top(built: tuple[str, keras.Model]) ->
     last, two, blocks_all, everything, nothing = trains
     assert nothing < last < two < blocks_all <= everything == every
     assert {path.split("/")[0] for path in last} == TOP_BLOCK.get(network, {path.split("/")[0] for path in last})
-    with pytest.raises(ConfigError, match=f"{network} has {len(blocks)} blocks; write 0 to {len(blocks)}, or all"):
+    with pytest.raises(
+        ConfigError,
+        match=f"learn {len(blocks) + 1}, but {network} has {len(blocks)} blocks; write 1 to {len(blocks)}, head",
+    ):
         unfreeze(tail, backbone, len(blocks) + 1)
 
 
@@ -163,7 +166,7 @@ def test_a_tail_is_saved_and_loaded_whatever_trains(n_blocks: int | None, tmp_pa
 def test_a_seed_gives_one_network_whatever_was_built_before(tmp_path: Path) -> None:
     save_h5(tiny_tail(), tmp_path / "first.h5")
     keras.utils.set_random_seed(99)
-    BACKBONES["vgg16"].build(32)
+    find_backbone("vgg16").build(32)
     save_h5(tiny_tail(), tmp_path / "again.h5")
     save_h5(tiny_tail(seed=4), tmp_path / "other.h5")
     first, again, other = ((tmp_path / f"{name}.h5").read_bytes() for name in ("first", "again", "other"))
@@ -184,10 +187,11 @@ def test_weights_come_from_their_file(frozen_norm: bool, tmp_path: Path) -> None
 
 @pytest.mark.real
 def test_real_weights_give_the_features_of_the_frozen_backbone(real_weights: Callable[[], Path]) -> None:
-    backbone, file = BACKBONES["mobilenet"], real_weights() / BACKBONES["mobilenet"].weights_file
+    backbone = find_backbone("mobilenet")
+    file = real_weights() / backbone.weights_file
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     spec = ImageSpec((64, 64, 3), "uint8", ("red", "green", "blue"))
-    expected = build_features(backbone, spec, BackboneParams(64), file).predict(images, verbose=0)
+    expected = build_features(backbone, spec, 64, file).predict(images, verbose=0)
     tail = build_tail_of(
         backbone, 64, file, frozen_norm=True, hidden_units=(), dropout=0.0, seed=1, answer=softmax_answer(3)
     )
@@ -214,4 +218,4 @@ def test_dropout_stands_behind_hidden_layers_or_without_them_behind_the_backbone
 
 def test_pixels_too_small_for_the_network_are_refused() -> None:
     with pytest.raises(ConfigError, match="input_size_px 40 is too small; use 71 or more"):
-        build_base(BACKBONES["xception"], 40)
+        build_base(find_backbone("xception"), 40)

@@ -2,6 +2,8 @@
 
 import errno
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -11,11 +13,19 @@ import pytest
 
 from deepsky.errors import ConfigError, DataError, WeightsError
 from deepsky.imaging.composite import lupton_rgb
-from deepsky.networks import BACKBONES, SCRATCH, alexnet, choose
-from deepsky.networks.backbone import BackboneParams, build_features
+from deepsky.networks import alexnet
+from deepsky.networks.backbone import Backbone, build_features
 from deepsky.networks.folding import fold_normalisation
 from deepsky.networks.heads import build_head, join, softmax_answer
-from deepsky.networks.inputs import AsinhStretch, ImageSpec, LuptonColour, colour_pixels, image_input
+from deepsky.networks.inputs import (
+    AsinhStretch,
+    ImageSpec,
+    LuptonColour,
+    colour_pixels,
+    image_input,
+    stretched_front,
+)
+from deepsky.networks.registry import BACKBONES, SCRATCH, find_backbone, find_scratch, known_networks, module_of
 from deepsky.networks.saving import save_h5
 from deepsky.training.saved import ModelCard, load_network, save_network
 
@@ -61,13 +71,12 @@ def lively(base: keras.Model) -> None:
 def front_and_tail(network: str, spec: ImageSpec) -> tuple[keras.Model, keras.Model]:
     keras.utils.set_random_seed(3)
     if network in BACKBONES:
-        backbone = BACKBONES[network]
-        front = build_features(backbone, spec, BackboneParams(backbone.min_size_px), None)
+        backbone = find_backbone(network)
+        front = build_features(backbone, spec, backbone.min_size_px, None)
         lively(front.get_layer(network))
         return front, build_head(front.output_shape[1], softmax_answer(N_CLASSES), (8,), "relu")
-    scratch = SCRATCH[network]
-    front = scratch.build_front(spec, {"cnn_small": 32, "alexnet": 95}.get(network, 64))
-    return front, scratch.build_tail(front.output_shape[1:], softmax_answer(N_CLASSES))
+    front = stretched_front(spec, {"cnn_small": 32, "alexnet": 95}.get(network, 64))
+    return front, find_scratch(network)(front.output_shape[1:], softmax_answer(N_CLASSES))
 
 
 # Building and loading a backbone takes seconds: each sees one kind of picture; MobileNet, the smallest, sees all.
@@ -104,9 +113,9 @@ def test_saved_network_predicts_what_front_and_tail_predict(
 
 @pytest.mark.parametrize("network", KINDS)
 def test_only_the_head_trains_and_no_layer_has_an_automatic_name(network: str) -> None:
-    params = BackboneParams(BACKBONES[network].min_size_px)
+    backbone = find_backbone(network)
     with keras.StatelessScope():  # without values of the weights, which only take time here
-        first, again = (build_features(BACKBONES[network], SPECS["rgb"], params, None) for _ in range(2))
+        first, again = (build_features(backbone, SPECS["rgb"], backbone.min_size_px, None) for _ in range(2))
     tail = build_head(first.output_shape[1], softmax_answer(N_CLASSES), (8,), "relu")
     assert first.trainable_weights == []
     assert [w.path for w in first.weights] == [w.path for w in again.weights]
@@ -116,7 +125,8 @@ def test_only_the_head_trains_and_no_layer_has_an_automatic_name(network: str) -
 
 @pytest.mark.parametrize("network", KINDS)
 def test_folding_changes_nothing_but_the_work(network: str) -> None:
-    base = BACKBONES[network].build(BACKBONES[network].min_size_px)
+    backbone = find_backbone(network)
+    base = backbone.build(backbone.min_size_px)
     rng = np.random.default_rng(0)
     for layer in base.layers:
         if isinstance(layer, keras.layers.BatchNormalization):  # as after training: nothing is 0 or 1
@@ -172,10 +182,10 @@ def test_asinh_stretch_equals_numpy() -> None:
 
 @pytest.mark.parametrize("network", KINDS)
 def test_scaling_equals_keras(network: str) -> None:
-    rgb = keras.Input((4, 4, 3))
-    scaled = keras.Model(rgb, BACKBONES[network].scale(rgb))
+    rgb, backbone = keras.Input((4, 4, 3)), find_backbone(network)
+    scaled = keras.Model(rgb, backbone.scale(rgb))
     values = np.random.default_rng(1).uniform(0, 255, (2, 4, 4, 3)).astype(np.float32)
-    expected = getattr(keras.applications, BACKBONES[network].weights_folder).preprocess_input(values.copy())
+    expected = getattr(keras.applications, backbone.weights_folder).preprocess_input(values.copy())
     np.testing.assert_allclose(keras.ops.convert_to_numpy(scaled(values)), expected, atol=1e-4)
 
 
@@ -200,29 +210,43 @@ def test_gray_is_the_same_in_all_three_channels_and_stays_in_range() -> None:
 )
 def test_pixels_that_no_backbone_can_show_are_refused(spec: ImageSpec, named: str) -> None:
     with pytest.raises(DataError, match=named):
-        build_features(BACKBONES["mobilenet"], spec, BackboneParams(32), None)
+        build_features(find_backbone("mobilenet"), spec, 32, None)
 
 
-def test_unknown_network_and_too_small_input_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"alexnet.*choose one of: mobilenet"):
-        choose(BACKBONES, "alexnet")
+def test_a_network_that_is_unknown_or_has_no_such_weights_and_a_too_small_input_are_refused() -> None:
+    for find in (find_backbone, find_scratch, module_of):
+        with pytest.raises(ConfigError, match=r"network alexnett: is unknown; choose one of: mobilenet.*, cnn_small, "):
+            find("alexnett")
+    with pytest.raises(ConfigError, match=r"alexnet: has no pretrained weights; choose one of: mobilenet.*start: scr"):
+        find_backbone("alexnet")
     with pytest.raises(ConfigError, match="input_size_px 40 is too small; use 71"):
-        build_features(BACKBONES["xception"], SPECS["rgb"], BackboneParams(40), None)
+        build_features(find_backbone("xception"), SPECS["rgb"], 40, None)
 
 
-@pytest.mark.parametrize("size_px", [0, 1025])
-def test_input_sizes_out_of_range_are_refused(size_px: int) -> None:
-    with pytest.raises(ValueError, match=f"input_size_px must lie between 1 and 1024, not {size_px}"):
-        BackboneParams(size_px)
+@pytest.mark.parametrize("network", known_networks())
+def test_every_entry_of_the_registries_is_there(network: str) -> None:
+    assert (network in BACKBONES) != (network in SCRATCH)
+    found = find_backbone(network) if network in BACKBONES else find_scratch(network)
+    assert isinstance(found, Backbone) if network in BACKBONES else callable(found)
+    assert Path(sys.modules[module_of(network)].__file__ or "").parent == Path(alexnet.__file__).parent
+
+
+def test_no_network_is_imported_that_no_run_uses() -> None:
+    code = (
+        "import sys, deepsky.networks.registry as r; r.find_scratch('cnn_small'); "
+        "print(*sorted({r.module_of(name) for name in r.known_networks()} & set(sys.modules)))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["deepsky.networks.cnn_small"]
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     save_h5(build_head(3, softmax_answer(2), (4,), "relu"), tmp_path / "weights.h5")
     with pytest.raises(WeightsError, match=r"weights\.h5: holds no weights of mobilenet"):
-        build_features(BACKBONES["mobilenet"], SPECS["rgb"], BackboneParams(32), tmp_path / "weights.h5")
+        build_features(find_backbone("mobilenet"), SPECS["rgb"], 32, tmp_path / "weights.h5")
     (tmp_path / "weights.h5").write_bytes(b"<html>404</html>")
     with pytest.raises(WeightsError, match=r"weights\.h5: holds no weights of mobilenet"):
-        build_features(BACKBONES["mobilenet"], SPECS["rgb"], BackboneParams(32), tmp_path / "weights.h5")
+        build_features(find_backbone("mobilenet"), SPECS["rgb"], 32, tmp_path / "weights.h5")
 
 
 def test_h5_files_that_are_no_network_of_ours_are_refused(tmp_path: Path) -> None:

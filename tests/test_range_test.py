@@ -10,16 +10,18 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from deepsky.commands import lr_range
-from deepsky.commands.recipe import find_recipe, job_maker
+from deepsky.commands.jobs import job_maker, packed_of, split_of
 from deepsky.datasets.packed import open_packed
 from deepsky.errors import ConfigError, DataError
 from deepsky.evaluation.range_figure import range_figure
-from deepsky.networks.augment import AugmentParams
+from deepsky.experiment.experiment import read_experiment
 from deepsky.networks.finetune import base_of
-from deepsky.training.image_batches import ImageExamples, TrainBatches
+from deepsky.networks.params import AugmentParams
+from deepsky.training.batches import TrainBatches
+from deepsky.training.examples import Examples
 from deepsky.training.job import read_split
 from deepsky.training.range_test import HIGHEST, LOWEST, raise_rate, suggest_rate
-from tests.recipe_project import SCRATCH, write_project, write_recipes
+from tests.run_project import NET, write_params, write_project
 from tests.test_finetune import TINY_TOP
 
 
@@ -44,12 +46,12 @@ def learner_and_batches(scale: float = 1.0) -> tuple[keras.Model, TrainBatches]:
     rng = np.random.default_rng(1)
     inputs = scale * rng.normal(size=(48, 4)).astype(np.float32)
     targets = np.eye(2, dtype=np.float32)[(inputs[:, 0] > 0).astype(int)]
-    examples = ImageExamples(inputs, np.arange(48), targets, np.full(48, "train"))
+    examples = Examples(inputs, np.arange(48), targets, np.full(48, "train"))
     features = keras.Input((4,), name="features")
     layer = keras.layers.Dense(2, kernel_initializer="zeros", name="logits")
     model = keras.Model(features, layer(features))
     model.compile(optimizer=keras.optimizers.SGD(0.5), loss=keras.losses.MeanSquaredError())
-    return model, TrainBatches(examples, SCRATCH)
+    return model, TrainBatches(examples, NET)
 
 
 def test_rates_grow_by_a_constant_factor_and_each_step_uses_its_own() -> None:
@@ -103,23 +105,26 @@ class StartOfPhases(keras.callbacks.Callback):
 
 def test_a_fine_tuning_is_tested_from_where_its_rate_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_project(tmp_path, monkeypatch)
-    write_recipes(tmp_path, keep="best", epochs=1)
-    recipe = find_recipe("tuned")
-    changes = {"precision": "mixed", "augment": AugmentParams(), "head_epochs": 3, "head_learning_rate": 0.1}
-    recipe = replace(recipe, params=replace(recipe.params, **changes))
-    packed = open_packed(recipe.packed)
-    split, rows = read_split(recipe.split, packed), packed.rows.copy()
+    write_params(
+        tmp_path, ["fine"], keep="best", epochs=1, precision="mixed", augment=AugmentParams(), head_epochs=3,
+        head_learning_rate=0.1,
+    )  # fmt: skip
+    run = read_experiment().find("fine")
+    packed = open_packed(packed_of(run.recipe))
+    split, rows = read_split(split_of(run.recipe), packed), packed.rows.copy()
     rows.loc[split == "val", "label"] = "BLUE"  # so that val_loss gets worse, and the last weights are not the best
     packed = replace(packed, rows=rows)
-    with job_maker(recipe, packed, np.arange(len(packed.images))) as make_job:
+    with job_maker(run, packed, np.arange(len(packed.images)), batch_size=8) as make_job:
         phases = StartOfPhases()
         history = make_job(split).fit([phases])
-        learner, _, params = lr_range._start(make_job(split))
+        learner, batches = lr_range._start(make_job(split))
     assert history["val_loss"].iloc[:3].idxmin() != 2
     head, whole = phases.weights
     assert not np.array_equal(head["probabilities/bias"], whole["probabilities/bias"])
     np.testing.assert_equal(weights_of(learner), whole)
-    assert params == recipe.params
+    first = TrainBatches(make_job(split).examples(), run.recipe, 3)[0]  # the first three orders were the head's
+    for got, wanted in zip(batches[0], first, strict=True):
+        np.testing.assert_array_equal(got, wanted)
     assert {weight.path.split("/")[0] for weight in learner.trainable_weights} == {*TINY_TOP, "probabilities"}
     assert base_of(learner.get_layer("tiny_tail")).get_layer("conv1").compute_dtype == "bfloat16"
 
@@ -128,19 +133,21 @@ def test_the_command_writes_and_logs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project = write_project(tmp_path, monkeypatch)
-    for key in ("net", "heads"):
-        lr_range.run(key, 24)
-        out = project / "evaluation/lr_range" / key
+    for name in ("net", "toy-cnn_small", "heads"):
+        lr_range.run(name, 24)
+        out = project / "evaluation/lr_range" / name
         assert {path.name for path in out.iterdir()} == {"range.csv", "range.png"}
         table = pd.read_csv(out / "range.csv")
         assert list(table.columns) == ["step", "learning_rate", "loss", "smoothed"]
-        assert capsys.readouterr().out.splitlines()[-1].startswith(f"{key}: the loss ")
+        assert capsys.readouterr().out.splitlines()[-1].startswith(f"{name}: the loss ")
     assert not (project / "models/trained").exists()
     client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("deepsky-lr-range")
     assert experiment is not None
-    logged = {run.data.tags["deepsky.network"]: run for run in client.search_runs([experiment.experiment_id])}
+    logged = {run.data.tags["deepsky.run"]: run for run in client.search_runs([experiment.experiment_id])}
+    assert set(logged) == {"net", "toy-cnn_small", "heads"}
     run = logged["heads"]
+    assert (run.data.params["learning_rate"], run.data.params["n_views"]) == ("0.003", "2")
     assert run.info.status == "FINISHED"
     points = client.get_metric_history(run.info.run_id, "smoothed")
     assert [point.step for point in points] == list(table["step"])

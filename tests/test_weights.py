@@ -14,17 +14,19 @@ import numpy as np
 import pytest
 
 from deepsky.archives.http import download
-from deepsky.errors import DataError, WeightsError
-from deepsky.networks import BACKBONES
+from deepsky.errors import ConfigError, DataError, WeightsError
+from deepsky.networks import mobilenet
 from deepsky.networks.backbone import load_weights
-from deepsky.networks.pretrained import WeightsParams, draw_weights
+from deepsky.networks.params import WeightsParams
+from deepsky.networks.pretrained import draw_weights
+from deepsky.networks.registry import BACKBONES, find_backbone
 from deepsky.networks.saving import save_h5
 from deepsky.networks.weights_card import read_weights_card
 from deepsky.stages import weights as stage
 
-FILE = BACKBONES["mobilenet"].weights_file
-OFFLINE = WeightsParams(source="imagenet-or-random", folder=None, download=False, seed=1)
-ONLINE = WeightsParams(source="imagenet", folder=None, download=True, seed=1)
+FILE = mobilenet.BACKBONE.weights_file
+OFFLINE = WeightsParams()
+ONLINE = WeightsParams(source="imagenet", download=True)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -77,7 +79,7 @@ def keras_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def mobilenet_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights in the form of Keras' own file."""
     path = tmp_path_factory.mktemp("weights") / FILE
-    save_h5(BACKBONES["mobilenet"].build(32), path)
+    save_h5(mobilenet.BACKBONE.build(32), path)
     return path
 
 
@@ -123,12 +125,12 @@ def test_imagenet_is_downloaded_when_no_folder_has_it(
     server: ThreadingHTTPServer, address: str, mobilenet_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.files[f"/mobilenet/{FILE}"] = mobilenet_file.read_bytes()  # type: ignore[attr-defined]
-    known = replace(BACKBONES["mobilenet"], weights_digest=hashlib.sha256(mobilenet_file.read_bytes()).hexdigest())
-    monkeypatch.setitem(BACKBONES, "mobilenet", known)
+    known = replace(mobilenet.BACKBONE, weights_digest=hashlib.sha256(mobilenet_file.read_bytes()).hexdigest())
+    monkeypatch.setattr(mobilenet, "BACKBONE", known)
     monkeypatch.setenv("DEEPSKY_WEIGHTS_URL", address)
-    stage.run("mobilenet", ONLINE, out=tmp_path / "out")
-    assert (tmp_path / "out" / "weights.h5").read_bytes() == mobilenet_file.read_bytes()
-    card = read_weights_card(tmp_path / "out")
+    stage.run({"mobilenet": True}, ONLINE, out=tmp_path / "out")
+    assert (tmp_path / "out" / "mobilenet" / "weights.h5").read_bytes() == mobilenet_file.read_bytes()
+    card = read_weights_card(tmp_path / "out" / "mobilenet")
     assert (card.weights, card.source) == ("imagenet", FILE)
     assert card.sha256 == hashlib.sha256(mobilenet_file.read_bytes()).hexdigest()
 
@@ -140,7 +142,7 @@ def test_imagenet_stops_and_names_every_place(
     (tmp_path / "mine").mkdir()
     monkeypatch.setenv("DEEPSKY_WEIGHTS", str(tmp_path / "mine"))
     with pytest.raises(WeightsError) as caught:
-        stage.run("mobilenet", ONLINE, out=tmp_path / "out")
+        stage.run({"mobilenet": True}, ONLINE, out=tmp_path / "out")
     for place in (str(tmp_path / "mine"), str(keras_home / "models"), f"{address}/mobilenet/{FILE}", "404"):
         assert place in str(caught.value)
     assert not (tmp_path / "out").exists()
@@ -150,16 +152,16 @@ def test_imagenet_stops_and_names_every_place(
 def test_a_download_with_another_hash_than_keras_own_is_refused(
     network: str, server: ThreadingHTTPServer, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backbone = BACKBONES[network]
+    backbone = find_backbone(network)
     server.files[f"/{backbone.weights_folder}/{backbone.weights_file}"] = b"abc"  # type: ignore[attr-defined]
     monkeypatch.setenv("DEEPSKY_WEIGHTS_URL", address)
     with pytest.raises(WeightsError, match=f"has the hash .* not {backbone.weights_digest}"):
-        stage.run(network, ONLINE, out=tmp_path / "out")
+        stage.run({network: True}, ONLINE, out=tmp_path / "out")
 
 
 @pytest.mark.parametrize("network", BACKBONES)
 def test_hashes_and_addresses_are_those_in_keras(network: str) -> None:
-    backbone = BACKBONES[network]
+    backbone = find_backbone(network)
     source = inspect.getsource(inspect.getmodule(getattr(keras.applications, backbone.weights_folder).preprocess_input))
     assert f"{backbone.weights_folder}/" in source
     if backbone.weights_algorithm == "md5":
@@ -169,12 +171,32 @@ def test_hashes_and_addresses_are_those_in_keras(network: str) -> None:
         assert ending in source
 
 
-def test_networks_are_known_and_named_once() -> None:
-    assert replace(OFFLINE, networks=("densenet201", "mobilenet")).networks == ("densenet201", "mobilenet")
-    with pytest.raises(ValueError, match=r"networks: 'alexnet' is none of mobilenet, resnet50"):
-        replace(OFFLINE, networks=("alexnet",))
-    with pytest.raises(ValueError, match="networks: 'mobilenet' stands there twice"):
-        replace(OFFLINE, networks=("mobilenet", "vgg16", "mobilenet"))
+def test_a_network_that_only_starts_from_scratch_gets_a_card_and_no_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage.run({"cnn_small": False, "mobilenet": True, "vgg16": False}, OFFLINE, out=tmp_path / "out")
+    files = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*")}
+    assert files == {f"{name}/weights.json" for name in ("cnn_small", "mobilenet", "vgg16")} | {"mobilenet/weights.h5"}
+    kinds = [read_weights_card(tmp_path / "out" / name).weights for name in ("cnn_small", "mobilenet", "vgg16")]
+    assert kinds == ["scratch", "random", "scratch"]
+    said = capsys.readouterr()
+    assert "mobilenet" in said.err
+    assert "vgg16" not in said.out + said.err
+    # Another set of networks leaves nothing of this one.
+    stage.run({"cnn_small": False}, OFFLINE, out=tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["cnn_small"]
+
+
+def test_a_network_without_pretrained_weights_cannot_have_any(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="network cnn_small: has no pretrained weights"):
+        stage.run({"cnn_small": True}, OFFLINE, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_no_generator_takes_is_refused(seed: int) -> None:
+    with pytest.raises(ValueError, match="seed must lie between 0 and 4294967295"):
+        WeightsParams(seed=seed)
 
 
 def test_the_default_asks_no_server_and_says_loudly_that_weights_are_random(
@@ -185,9 +207,9 @@ def test_the_default_asks_no_server_and_says_loudly_that_weights_are_random(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("DEEPSKY_WEIGHTS_URL", address)
-    stage.run("mobilenet", OFFLINE, out=tmp_path / "out")
+    stage.run({"mobilenet": True}, OFFLINE, out=tmp_path / "out")
     assert server.asked == []  # type: ignore[attr-defined]
-    assert read_weights_card(tmp_path / "out").weights == "random"
+    assert read_weights_card(tmp_path / "out" / "mobilenet").weights == "random"
     assert "RANDOM weights" in capsys.readouterr().err
 
 
@@ -199,13 +221,13 @@ def test_the_variable_wins_over_params_and_the_folder_over_the_cache(
     for seed, (name, folder) in enumerate(places.items()):
         folder.mkdir(exist_ok=True)
         keras.utils.set_random_seed(seed)
-        save_h5(BACKBONES["mobilenet"].build(32), folder / FILE)
+        save_h5(mobilenet.BACKBONE.build(32), folder / FILE)
         contents[name] = (folder / FILE).read_bytes()
     named = WeightsParams(source="imagenet", folder=str(places["params"]), download=False, seed=1)
     monkeypatch.setenv("DEEPSKY_WEIGHTS", str(places["variable"]))
     for name in ("variable", "params", "cache"):
-        stage.run("mobilenet", named, out=tmp_path / "out")
-        assert (tmp_path / "out" / "weights.h5").read_bytes() == contents[name]
+        stage.run({"mobilenet": True}, named, out=tmp_path / "out")
+        assert (tmp_path / "out" / "mobilenet" / "weights.h5").read_bytes() == contents[name]
         monkeypatch.delenv("DEEPSKY_WEIGHTS", raising=False)
         if name == "params":
             (places["params"] / FILE).unlink()
@@ -214,13 +236,13 @@ def test_the_variable_wins_over_params_and_the_folder_over_the_cache(
 def test_a_named_folder_that_is_missing_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEEPSKY_WEIGHTS", str(tmp_path / "nowhere"))
     with pytest.raises(WeightsError, match=r"DEEPSKY_WEIGHTS: .*nowhere is not a folder"):
-        stage.run("mobilenet", OFFLINE, out=tmp_path / "out")
+        stage.run({"mobilenet": True}, OFFLINE, out=tmp_path / "out")
 
 
 def test_a_file_that_does_not_fit_stops_even_the_tolerant_source(tmp_path: Path, keras_home: Path) -> None:
     (keras_home / "models" / FILE).write_bytes(b"half a download")
     with pytest.raises(WeightsError, match=f"{FILE}: holds no weights of mobilenet"):
-        stage.run("mobilenet", OFFLINE, out=tmp_path / "out")
+        stage.run({"mobilenet": True}, OFFLINE, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -228,14 +250,14 @@ def test_a_file_that_does_not_fit_stops_even_the_tolerant_source(tmp_path: Path,
 def test_a_cached_file_with_another_hash_is_used_as_custom_and_survives(
     network: str, tmp_path: Path, keras_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    backbone = BACKBONES[network]
+    backbone = find_backbone(network)
     cached = keras_home / "models" / backbone.weights_file
     save_h5(backbone.build(32), cached)
     before = cached.read_bytes()
-    stage.run(network, OFFLINE, out=tmp_path / "out")
+    stage.run({network: True}, OFFLINE, out=tmp_path / "out")
     assert cached.read_bytes() == before
-    assert (tmp_path / "out" / "weights.h5").read_bytes() == before
-    card = read_weights_card(tmp_path / "out")
+    assert (tmp_path / "out" / network / "weights.h5").read_bytes() == before
+    card = read_weights_card(tmp_path / "out" / network)
     assert card.weights == "custom"
     assert card.source == f"{backbone.weights_file} (not Keras' own file: its hash differs)"
     assert f"{network} gets CUSTOM weights" in capsys.readouterr().err
@@ -243,7 +265,7 @@ def test_a_cached_file_with_another_hash_is_used_as_custom_and_survives(
 
 @pytest.mark.parametrize("network", ["mobilenet", "resnet50", "densenet121", "vgg16", "xception"])
 def test_random_weights_are_seeded_and_their_features_usable(network: str) -> None:
-    backbone = BACKBONES[network]
+    backbone = find_backbone(network)
     base = draw_weights(backbone, 7)
     rng = np.random.default_rng(0)
     sky = (255 * rng.uniform(0, 1, (6, 6, 6, 3)) ** 6).astype(np.float32)  # dark, with a few bright places
@@ -256,10 +278,16 @@ def test_random_weights_are_seeded_and_their_features_usable(network: str) -> No
 
 def test_random_weights_are_the_same_bytes_for_the_same_seed_only(tmp_path: Path) -> None:
     for name, seed in (("one", 1), ("two", 1), ("other", 2)):
-        stage.run("mobilenet", replace(OFFLINE, seed=seed), out=tmp_path / name)
-    assert (tmp_path / "one" / "weights.h5").read_bytes() == (tmp_path / "two" / "weights.h5").read_bytes()
-    assert (tmp_path / "one" / "weights.h5").read_bytes() != (tmp_path / "other" / "weights.h5").read_bytes()
-    assert (tmp_path / "one" / "weights.json").read_text() == (tmp_path / "two" / "weights.json").read_text()
+        stage.run({"mobilenet": True}, replace(OFFLINE, seed=seed), out=tmp_path / name)
+    assert (tmp_path / "one" / "mobilenet" / "weights.h5").read_bytes() == (
+        tmp_path / "two" / "mobilenet" / "weights.h5"
+    ).read_bytes()
+    assert (tmp_path / "one" / "mobilenet" / "weights.h5").read_bytes() != (
+        tmp_path / "other" / "mobilenet" / "weights.h5"
+    ).read_bytes()
+    assert (tmp_path / "one" / "mobilenet" / "weights.json").read_text() == (
+        tmp_path / "two" / "mobilenet" / "weights.json"
+    ).read_text()
 
 
 def test_a_folder_without_a_card_is_refused(tmp_path: Path) -> None:
@@ -276,14 +304,14 @@ def test_the_real_mobilenet_loads_from_its_folder_and_from_the_cache(
 ) -> None:
     real = real_weights() / FILE
     monkeypatch.setenv("DEEPSKY_WEIGHTS", str(real.parent))
-    stage.run("mobilenet", ONLINE, out=tmp_path / "named")
+    stage.run({"mobilenet": True}, ONLINE, out=tmp_path / "named")
     monkeypatch.delenv("DEEPSKY_WEIGHTS")
     (keras_home / "models" / FILE).write_bytes(real.read_bytes())
-    stage.run("mobilenet", OFFLINE, out=tmp_path / "cached")
+    stage.run({"mobilenet": True}, OFFLINE, out=tmp_path / "cached")
     for name in ("named", "cached"):
-        assert read_weights_card(tmp_path / name).weights == "imagenet"
-        assert (tmp_path / name / "weights.h5").read_bytes() == real.read_bytes()
+        assert read_weights_card(tmp_path / name / "mobilenet").weights == "imagenet"
+        assert (tmp_path / name / "mobilenet" / "weights.h5").read_bytes() == real.read_bytes()
     assert (keras_home / "models" / FILE).read_bytes() == real.read_bytes()
-    base = BACKBONES["mobilenet"].build(128)
-    load_weights(base, tmp_path / "cached" / "weights.h5")
+    base = mobilenet.BACKBONE.build(128)
+    load_weights(base, tmp_path / "cached" / "mobilenet" / "weights.h5")
     assert base.predict(np.zeros((1, 128, 128, 3), np.float32), verbose=0).std() > 0.01

@@ -1,11 +1,11 @@
-"""Train and test a recipe in grouped folds of its whole dataset: how good it is, and how much of that is luck."""
+"""Train and test a run in grouped folds of its whole dataset: how good it is, and how much of that is luck."""
 
 import hashlib
 import json
 import logging
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -13,31 +13,31 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from deepsky import datasets, networks, stages, training
-from deepsky.commands.recipe import MakeJob, Recipe, find_recipe, job_maker, settings_of
-from deepsky.config import read_section
+from deepsky.commands.jobs import MakeJob, job_maker, packed_of, split_of, weights_of
 from deepsky.datasets.packed import Packed, open_packed
-from deepsky.datasets.splits import SplitParams, cross_validation
+from deepsky.datasets.splits import cross_validation
 from deepsky.errors import ConfigError, DataError, TrackingError, about
 from deepsky.evaluation.classes import figures_of
+from deepsky.experiment.experiment import read_experiment
+from deepsky.experiment.fingerprint import fingerprint
+from deepsky.experiment.runs import Run
 from deepsky.files import whole_file
 from deepsky.metrics import score, score_fractions
+from deepsky.networks.registry import module_of
 from deepsky.networks.views import images_at_once
 from deepsky.networks.weights_card import read_weights_card
 from deepsky.tracking.interruption import interruptible, status_of, uninterrupted
 from deepsky.tracking.origin import PARENT_TAG
 from deepsky.tracking.runs import training_run
-from deepsky.tracking.store import TrackingParams
 from deepsky.tracking.studies import StudyRun, open_study_run
 from deepsky.tracking.training import LogEpochs
+from deepsky.training.job import Job
 from deepsky.training.predict import predict_batches
-from deepsky.training.image_job import ImageJob
-from deepsky.training.job import write_csv
-from deepsky.training.view_job import ViewJob
+from deepsky.training.record import write_csv
 
 FOLDER = Path("evaluation/crossval")
-# What the figures follow from.
-CODE = [Path(package.__path__[0]) for package in (datasets, networks, stages, training)]
+# What the figures follow from, with the module of the network.
+CODE = ("deepsky.training.build", "deepsky.training.view_features", "deepsky.metrics")
 _ABOUT_FOLD = ("n_train", "n_test", "seconds")
 _Figures = dict[str, float]
 MEASURES = {"accuracy": "accuracy", "f1_macro": "macro F1", "rmse": "RMSE"}  # and what they are called in print
@@ -48,23 +48,25 @@ class _Plan:
     """What is to be done.
 
     Attributes:
-        recipe: what is trained.
+        run: what is trained.
         packed: its dataset.
         splits: ``train``, ``val`` or ``test`` of each row, of each fold.
         digest: of everything that the figures follow from.
         experiment: MLflow experiment.
+        batch_size: images per step where a frozen network sees them.
     """
 
-    recipe: Recipe
+    run: Run
     packed: Packed
     splits: list[npt.NDArray[np.str_]]
     digest: str
     experiment: str
+    batch_size: int
 
     @property
     def path(self) -> Path:
         """The table of finished folds."""
-        return FOLDER / f"{self.recipe.key}.csv"
+        return FOLDER / f"{self.run.name}.csv"
 
     @property
     def measures(self) -> list[str]:
@@ -78,15 +80,15 @@ class _Plan:
 
 
 @interruptible()
-def run(key: str, n_folds: int, seed: int) -> None:
+def run(name: str, n_folds: int, seed: int) -> None:
     """Train on all folds but one and test on that one, for every fold; print each fold's figures, mean and spread.
 
-    The held fold chooses nothing: where the recipe keeps the best weights or stops by patience, val rows are taken
-    from the other folds, else all rows of these are trained on. A finished fold stands in evaluation/crossval/KEY.csv
-    and is not trained again as long as recipe, data and folds stay what they were.
+    The held fold chooses nothing: where the run keeps the best weights or stops by patience, val rows are taken
+    from the other folds, else all rows of these are trained on. A finished fold stands in evaluation/crossval/RUN.csv
+    and is not trained again as long as its settings, data and folds stay what they were.
 
     Args:
-        key: name of the recipe.
+        name: of the run.
         n_folds: at least 2.
         seed: of the assignment of groups to folds.
 
@@ -96,13 +98,13 @@ def run(key: str, n_folds: int, seed: int) -> None:
         WeightsError: the backbone's weights are missing or do not fit.
         TrackingError: the MLflow store cannot be used.
     """
-    plan = _plan(key, n_folds, seed)
-    settings = {**settings_of(plan.recipe), "folds": n_folds, "folds_seed": seed}
-    tags = {"dataset": plan.recipe.params.dataset, "network": key, "way": plan.recipe.way}
+    plan = _plan(name, n_folds, seed)
+    recipe, settings = plan.run.recipe, {**plan.run.settings, "folds": n_folds, "folds_seed": seed}
+    tags = {"run": name, "dataset": recipe.dataset, "network": recipe.network}
     parent: StudyRun | None = None
     try:
         with uninterrupted():  # nobody could close a run that is open but not known yet
-            parent = open_study_run(plan.experiment, f"{key}-{plan.digest[:12]}", settings, tags)
+            parent = open_study_run(plan.experiment, f"{name}-{plan.digest[:12]}", settings, tags)
         done = _train_missing(plan, parent.run_id)
         summary, text = _summary(plan, done)
         with uninterrupted():
@@ -112,7 +114,7 @@ def run(key: str, n_folds: int, seed: int) -> None:
             with uninterrupted(), suppress(TrackingError):  # the error itself must stay the one that is reported
                 parent.finish(None, {}, status_of(error))
         raise
-    print(f"{key}: {text} (mean and standard deviation of {n_folds} folds), {summary['minutes']:.1f} minutes in all")
+    print(f"{name}: {text} (mean and standard deviation of {n_folds} folds), {summary['minutes']:.1f} minutes in all")
 
 
 def _summary(plan: _Plan, done: pd.DataFrame) -> tuple[dict[str, float], str]:
@@ -123,37 +125,36 @@ def _summary(plan: _Plan, done: pd.DataFrame) -> tuple[dict[str, float], str]:
     return {**named, "minutes": done["seconds"].sum() / 60}, ", ".join(words)
 
 
-def _plan(key: str, n_folds: int, seed: int) -> _Plan:
+def _plan(name: str, n_folds: int, seed: int) -> _Plan:
     if n_folds < 2:
         raise ConfigError(f"--folds {n_folds}", "leaves nothing to train or to test on", "give 2 or more")
     if not 0 <= seed < 2**32:
         raise ConfigError(f"--seed {seed}", "is out of range", f"give 0 to {2**32 - 1}")
-    recipe = find_recipe(key)
-    packed = open_packed(recipe.packed)
-    rows = _grouped_rows(recipe, packed)
-    params, fractions = recipe.params, read_section("split", SplitParams)
-    chosen_by_val = params.keep == "best" or params.patience is not None
-    val_fraction = fractions.val_fraction / (1 - fractions.test_fraction) if chosen_by_val else 0.0
-    with about(recipe.packed):
+    whole = read_experiment()
+    run = whole.find(name)
+    folder, packed = packed_of(run.recipe), open_packed(packed_of(run.recipe))
+    rows, fractions = _grouped_rows(run, packed), whole.split
+    val_fraction = fractions.val_fraction / (1 - fractions.test_fraction) if run.recipe.chooses else 0.0
+    with about(folder):
         splits = cross_validation(rows, n_folds, seed, val_fraction)
-    experiment = f"{read_section('tracking', TrackingParams).experiment}-crossval"
-    return _Plan(recipe, packed, splits, _digest(recipe, splits), experiment)
+    name, digest = f"{whole.tracking.experiment}-crossval", _digest(run, splits)
+    return _Plan(run, packed, splits, digest, name, whole.features.batch_size)
 
 
-def _grouped_rows(recipe: Recipe, packed: Packed) -> pd.DataFrame:
+def _grouped_rows(run: Run, packed: Packed) -> pd.DataFrame:
     """Return id, label and group of every row."""
     if packed.card.target == "class" and packed.rows["label"].nunique() < 2:
         name, remedy = packed.rows["label"].iloc[0], "add objects of another class"
-        raise DataError(recipe.packed, f"holds one class only, {name}", remedy)
-    remedy = f"run dvc repro split@{recipe.params.dataset}, or split_collection@{recipe.params.dataset}"
+        raise DataError(packed_of(run.recipe), f"holds one class only, {name}", remedy)
+    file, remedy = split_of(run.recipe), f"run dvc repro split@{run.recipe.dataset}"
     try:
-        group = pd.read_csv(recipe.split, dtype=str, keep_default_na=False).set_index("id")["group"]
+        group = pd.read_csv(file, dtype=str, keep_default_na=False).set_index("id")["group"]
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(recipe.split, f"holds no groups ({error})", remedy) from error
+        raise DataError(file, f"holds no groups ({error})", remedy) from error
     rows = packed.rows[["id", "label"]].assign(group=packed.rows["id"].map(group))
     if rows["group"].isna().any():
         absent = rows.loc[rows["group"].isna(), "id"].iloc[0]
-        raise DataError(recipe.split, f"lacks object {absent}", remedy)
+        raise DataError(file, f"lacks object {absent}", remedy)
     return rows
 
 
@@ -164,7 +165,7 @@ def _train_missing(plan: _Plan, parent_id: str) -> pd.DataFrame:
         plan.show(number, figures, " (done before)")
     todo = [number for number in range(1, len(plan.splits) + 1) if number not in done.index]
     if todo:
-        with job_maker(plan.recipe, plan.packed, np.arange(len(plan.packed.images))) as make_job:
+        with job_maker(plan.run, plan.packed, np.arange(len(plan.packed.images)), plan.batch_size) as make_job:
             for number in todo:
                 figures = _run_fold(plan, number, make_job, parent_id)
                 with uninterrupted():
@@ -178,15 +179,15 @@ def _run_fold(plan: _Plan, number: int, make_job: MakeJob, parent_id: str) -> pd
     """Train and test one fold as a run of its own."""
     keras.utils.clear_session()  # the networks of the folds before
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of networks that are built again and again
-    recipe, started = plan.recipe, time.perf_counter()
+    run, started = plan.run, time.perf_counter()
     job = make_job(plan.splits[number - 1])
     with training_run(
         experiment=plan.experiment,
-        dataset=recipe.params.dataset,
-        network=recipe.params.network,
-        label=f"{recipe.key}-fold{number}",
-        params={**settings_of(recipe), "fold": number},
-        tags={"weights": job.weights, "way": recipe.way, "fold": str(number), PARENT_TAG: parent_id},
+        name=f"{run.name}-fold{number}",
+        dataset=run.recipe.dataset,
+        network=run.recipe.network,
+        params={**run.settings, "fold": number},
+        tags={"run": run.name, "weights": job.weights, "fold": str(number), PARENT_TAG: parent_id},
     ) as tracked:
         job.fit([LogEpochs(tracked)])
         figures, more = _test(job, plan, plan.splits[number - 1])
@@ -198,16 +199,16 @@ def _run_fold(plan: _Plan, number: int, make_job: MakeJob, parent_id: str) -> pd
     return pd.Series(figures)
 
 
-def _test(job: ImageJob | ViewJob, plan: _Plan, split: npt.NDArray[np.str_]) -> tuple[_Figures, _Figures]:
+def _test(job: Job, plan: _Plan, split: npt.NDArray[np.str_]) -> tuple[_Figures, _Figures]:
     """Score the network, as it would be saved, on the held fold; return the table's figures, and more for the run."""
-    network, (images, place) = job.whole(), _held_images(plan, split)
-    n_at_once = images_at_once(network, plan.recipe.params.batch_size)
+    network, (images, place) = job.whole, _held_images(plan, split)
+    n_at_once = images_at_once(network, plan.run.recipe.batch_size)
     answers = predict_batches(network, plan.packed.images, n_at_once, chosen=images)
     figures, more = _score(plan, split, answers[place])
     return {"n_train": int((split == "train").sum()), "n_test": len(place), **figures}, more
 
 
-def _views_gain(job: ImageJob | ViewJob, plan: _Plan, split: npt.NDArray[np.str_], figures: _Figures) -> _Figures:
+def _views_gain(job: Job, plan: _Plan, split: npt.NDArray[np.str_], figures: _Figures) -> _Figures:
     """Return the first measure of the plain view alone, and how much the mean of the views is better; or nothing."""
     images, place = _held_images(plan, split)
     answers = job.plain_answers(images)
@@ -257,16 +258,17 @@ def _write_finished(done: pd.DataFrame, plan: _Plan) -> None:
         write_csv(table.astype({"fold": int, "n_train": int, "n_test": int}), path)
 
 
-def _digest(recipe: Recipe, splits: list[npt.NDArray[np.str_]]) -> str:
-    """Return a hash of all that the figures follow from: recipe, folds, weights, data and code."""
-    digest = hashlib.sha256(json.dumps([recipe.way, asdict(recipe.params)], sort_keys=True).encode())
+def _digest(run: Run, splits: list[npt.NDArray[np.str_]]) -> str:
+    """Return a hash of all that the figures follow from: settings, folds, weights, code and data."""
+    settings = {key: value for key, value in run.settings.items() if key != "origin"}
+    code = fingerprint(*CODE, module_of(run.recipe.network))
+    digest = hashlib.sha256(json.dumps([settings, code], sort_keys=True).encode())
     for split in splits:
         digest.update("".join(part[:2] for part in split).encode())
-    if recipe.way != "from_scratch":
-        digest.update(read_weights_card(recipe.weights).sha256.encode())
-    data = [*sorted(recipe.packed.glob("*.npy")), recipe.packed / "rows.csv", recipe.packed / "dataset.json"]
-    code = [path for package in CODE for path in sorted(package.rglob("*.py"))]
-    for path in data + code:
+    if run.recipe.start == "pretrained":
+        digest.update(read_weights_card(weights_of(run.recipe)).sha256.encode())
+    packed = packed_of(run.recipe)
+    for path in [*sorted(packed.glob("*.npy")), packed / "rows.csv", packed / "dataset.json"]:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

@@ -7,7 +7,7 @@ from deepsky.datasets.packed import DatasetCard
 from deepsky.errors import ConfigError
 from deepsky.networks.augment import mirror_swaps
 from deepsky.networks.heads import Answer, sigmoid_answer, softmax_answer, tree_answer
-from deepsky.training.recipe import Recipe
+from deepsky.training.recipe import PLAIN, Recipe
 
 # The numbers of test views that have mirror images and quarter turns among them, and how far any image may be turned.
 MIRRORING, TURNING, TURN_DEG = (2, 8), (4, 8), 30.0
@@ -45,9 +45,10 @@ def check_views(recipe: Recipe, card: DatasetCard) -> None:
     Raises:
         ConfigError: the run mirrors or turns what must not be.
     """
-    n_views, turn_deg = recipe.test_views, recipe.augment.rotation_deg
+    augment = PLAIN if recipe.of_head and not recipe.n_views else recipe.augment
+    n_views, turn_deg = recipe.test_views, augment.rotation_deg
     for change, done, what, remedy in (
-        ("mirror", recipe.augment.flip, "flip true", "set flip: false"),
+        ("mirror", augment.flip, "flip true", "set flip: false"),
         ("mirror", n_views in MIRRORING, f"test_views {n_views}", "set test_views: 1"),
         ("turn", turn_deg > TURN_DEG, f"rotation_deg {turn_deg:g}", f"set it to {TURN_DEG:g} or less"),
         ("turn", n_views in TURNING, f"test_views {n_views}", "set test_views: 1"),

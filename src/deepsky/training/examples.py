@@ -60,6 +60,16 @@ class Examples:
                     f"split {split}", "holds no rows", "give more objects, or other fractions in params.yaml: split"
                 )
 
+    def check_finite(self) -> None:
+        """Refuse inputs that are no numbers; it reads all of them.
+
+        Raises:
+            DataError: names the first one.
+        """
+        for image, one in enumerate(self.inputs):
+            if not np.isfinite(one).all():
+                raise DataError(f"image {image}", "is not finite", "look for NaN pixels in that image")
+
 
 def examples_of(packed: Packed, split: npt.NDArray[np.str_], features: Array | None = None) -> Examples:
     """Return the rows of a dataset with what there is to learn of each.

@@ -63,7 +63,7 @@ def fit_phases(
         augmented and blended inputs, against blended targets: with mixup they never come near 1.
 
     Raises:
-        DataError: train, or a val that is needed, holds no rows.
+        DataError: train, or a val that is needed, holds no rows, or an input is not finite.
         ConfigError: the loss or a weight is no longer finite.
     """
     examples.check(needs_val=phases[-1].recipe.chooses)
@@ -120,7 +120,7 @@ def fit_batches(
         epochs=n_done + recipe.epochs,
         shuffle=False,  # TrainBatches does
         validation_data=watched,
-        callbacks=[InputWait(batches), PlainLosses(), StopOnNonFinite(), *callbacks],
+        callbacks=[InputWait(batches), PlainLosses(), StopOnNonFinite(examples), *callbacks],
         verbose=0,
     ).history
     columns = HISTORY_COLUMNS if recipe.answer == "softmax" else FRACTION_COLUMNS
@@ -181,14 +181,20 @@ class PlainLosses(keras.callbacks.Callback):
 class StopOnNonFinite(keras.callbacks.Callback):
     """Raise when a loss or a weight is not finite; Keras' own TerminateOnNaN ends the fit as if all were well."""
 
+    def __init__(self, examples: Examples) -> None:
+        super().__init__()
+        self._examples = examples
+
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Look at the losses, whose means keep the NaN of any step, and at the weights: ReLU turns their NaN into 0."""
         assert logs is not None
         for name, value in (("loss", logs["objective"]), ("val_loss", logs.get("val_loss", 0.0))):
             if not math.isfinite(value):
-                raise ConfigError(f"epoch {epoch + 1}", f"{name} is {value}", "lower learning_rate in params.yaml")
+                self._stop(epoch, f"{name} is {value}")
         for weight in self.model.weights:
             if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
-                raise ConfigError(
-                    f"epoch {epoch + 1}", f"{weight.path} is not finite", "lower learning_rate in params.yaml"
-                )
+                self._stop(epoch, f"{weight.path} is not finite")
+
+    def _stop(self, epoch: int, problem: str) -> None:
+        self._examples.check_finite()
+        raise ConfigError(f"epoch {epoch + 1}", problem, "lower learning_rate in params.yaml")

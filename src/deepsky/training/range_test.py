@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.ndimage import gaussian_filter1d
 
 from deepsky.errors import DataError
-from deepsky.training.image_batches import TrainBatches
+from deepsky.training.batches import TrainBatches
 
 LOWEST, HIGHEST = 1e-7, 1.0
 COLUMNS = ("step", "learning_rate", "loss", "smoothed")

@@ -222,7 +222,7 @@ def check_values(values: Mapping[str, Any]) -> None:
         ("mixup", 0, 10),
     ):  # fmt: skip
         if not least <= values[name] <= most:  # so that NaN fails too
-            raise ValueError(f"{name} must lie between {least:g} and {most:g}, not {values[name]}")
+            raise ValueError(f"{name} must lie between {least:g} and {most:.10g}, not {values[name]}")
     for name in ("learning_rate", "head_learning_rate"):
         if not 0 < values[name] <= MAX_RATE:
             raise ValueError(f"{name} must lie above 0 and not above {MAX_RATE:g}, not {values[name]}")

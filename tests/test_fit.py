@@ -1,4 +1,4 @@
-"""Fitting on packed images: batches, blending, weights, phases, mixed precision."""
+"""Fitting: batches, blending, weights, phases, schedules, mixed precision, waiting."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,50 +11,81 @@ import pytest
 
 from deepsky.datasets.packed import open_packed
 from deepsky.errors import ConfigError, DataError
-from deepsky.networks.augment import AugmentParams, RandomView
-from deepsky.stages.from_scratch import make_job
-from deepsky.training import image_batches
-from deepsky.training.features import predict_batches
-from deepsky.training.fit import HISTORY_COLUMNS, PlainLosses, make_optimizer, make_rate
-from deepsky.training.image_batches import ImageBatches, ImageExamples, InputWait, TrainBatches, balance, blend
-from deepsky.training.image_fit import FRACTION_COLUMNS, Phase, compile_learner, fit_images
-from deepsky.training.image_job import ImageJob
-from deepsky.training.job import read_split
-from deepsky.training.recipes import FromScratchParams
+from deepsky.networks.augment import RandomView
+from deepsky.networks.heads import build_head, softmax_answer
+from deepsky.networks.params import AugmentParams
+from deepsky.training import batches as batches_module
+from deepsky.training import input_wait
+from deepsky.training.batches import SplitBatches, TrainBatches, balance, blend
+from deepsky.training.build import make_job
+from deepsky.training.examples import Examples
+from deepsky.training.fit import (
+    FRACTION_COLUMNS,
+    HISTORY_COLUMNS,
+    Phase,
+    PlainLosses,
+    compile_learner,
+    fit_phases,
+    make_optimizer,
+    make_rate,
+)
+from deepsky.training.input_wait import InputWait
+from deepsky.training.job import Job, read_split
+from deepsky.training.predict import predict_batches
+from deepsky.training.recipe import Recipe
 from tests.toy_galaxies import write_galaxies
 
-PARAMS = FromScratchParams(
-    seed=1, label_smoothing=0.1, optimizer="adam", learning_rate=3e-3, schedule="constant", weight_decay=0.0,
-    momentum=0.9, batch_size=8, epochs=6, patience=None, keep="last", dataset="toy", network="cnn_small",
-    input_size_px=16, augment=AugmentParams(), test_views=1, class_weights="none", mixup=0.0, precision="float32",
-    answer="softmax",
+RECIPE = Recipe(
+    dataset="toy", network="cnn_small", start="scratch", learn="all", input_size_px=16, label_smoothing=0.1,
+    learning_rate=3e-3, batch_size=8, epochs=6, keep="last",
 )  # fmt: skip
+HEAD = Recipe(dataset="toy", network="tiny", learning_rate=1e-2, batch_size=8, epochs=6, keep="last")
 
 
-def examples(n_rows: int = 37) -> ImageExamples:
+def examples(n_rows: int = 37) -> Examples:
+    """Pictures with random labels."""
     rng = np.random.default_rng(0)
     label = rng.integers(0, 3, n_rows)
     images = rng.integers(0, 256, (n_rows, 16, 16, 3), dtype=np.uint8)
     split = np.array(["train"] * (n_rows - 8) + ["val"] * 8)
-    return ImageExamples(images, np.arange(n_rows)[::-1].copy(), np.eye(3, dtype=np.float32)[label], split)
+    return Examples(images, np.arange(n_rows)[::-1].copy(), np.eye(3, dtype=np.float32)[label], split)
 
 
-def job_of(folder: Path, params: FromScratchParams = PARAMS, **options: Any) -> ImageJob:
+def separable(n_rows: int = 120) -> Examples:
+    """Features that tell three classes apart."""
+    rng = np.random.default_rng(0)
+    label = np.arange(n_rows) % 3
+    inputs = rng.normal(0, 0.3, (n_rows, 5)).astype(np.float32)
+    inputs[np.arange(n_rows), label] += 2
+    split = np.where(np.arange(n_rows) < 80, "train", "val")
+    return Examples(inputs, np.arange(n_rows), np.eye(3, dtype=np.float32)[label], split)
+
+
+def fit(model: keras.Model, data: Examples, *phases: Phase, callbacks: Any = ()) -> Any:
+    """Fit a model of which everything is the tail."""
+    return fit_phases(model, model, data, phases, lambda recipe, done: TrainBatches(data, recipe, done), callbacks)
+
+
+def fit_head(data: Examples, recipe: Recipe = HEAD, activation: str = "relu", callbacks: Any = ()) -> Any:
+    return fit(build_head(5, softmax_answer(3), (16,), activation), data, Phase(recipe), callbacks=callbacks)
+
+
+def job_of(folder: Path, recipe: Recipe = RECIPE, **options: Any) -> Job:
     galaxies = write_galaxies(folder, **options)
     packed = open_packed(galaxies / "packed")
-    return make_job("toy_job", params, {}, packed, read_split(galaxies / "split.csv", packed))
+    return make_job("toy_job", recipe, packed, read_split(galaxies / "split.csv", packed), weights=folder)
 
 
 def check_order_of_rows() -> None:
     """Compare a fit with the same steps one by one, under any backend."""
-    data, params = examples(61), replace(PARAMS, epochs=3, label_smoothing=0.0)
-    (model, tail), (again, _) = small_model(), small_model()
+    data, recipe = examples(61), replace(RECIPE, epochs=3, label_smoothing=0.0)
+    model, again = small_model(), small_model()
     again.set_weights(model.get_weights())
-    fit_images(model, tail, data, [Phase(params)])
-    batches = TrainBatches(data, params)
+    fit(model, data, Phase(recipe))
+    batches = TrainBatches(data, recipe)
     assert len(batches) == 7
-    compile_learner(again, params, make_optimizer(params, n_steps=3 * len(batches)))
-    for _ in range(params.epochs):
+    compile_learner(again, recipe, make_optimizer(recipe, n_steps=3 * len(batches)))
+    for _ in range(recipe.epochs):
         batches.on_epoch_end()  # Keras also does before the first epoch
         for step in steps_of(batches):
             again.train_on_batch(*step)
@@ -62,26 +93,26 @@ def check_order_of_rows() -> None:
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def steps_of(batches: ImageBatches) -> list[tuple[np.ndarray, ...]]:
+def steps_of(batches: SplitBatches) -> list[tuple[np.ndarray, ...]]:
     return [batches[step] for step in range(len(batches))]
 
 
 def test_an_epoch_shows_each_train_row_once_in_an_order_of_its_own() -> None:
     data = examples()
-    batches, again = TrainBatches(data, PARAMS), TrainBatches(data, PARAMS, first_epoch=1)
+    batches, again = TrainBatches(data, RECIPE), TrainBatches(data, RECIPE, first_epoch=1)
     first = steps_of(batches)
     assert [len(images) for images, _ in first] == [8, 8, 8, 5]
     batches.on_epoch_end()
     second = steps_of(batches)
     for epoch in (first, second):
         shown = np.concatenate([images for images, _ in epoch])
-        wanted = data.images[data.image[data.rows("train")]]
+        wanted = data.inputs[data.image[data.rows("train")]]
         assert sorted(map(bytes, shown)) == sorted(map(bytes, wanted))
     assert not np.array_equal(first[0][0], second[0][0])
     for step, other in zip(second, steps_of(again), strict=True):  # an epoch is the same wherever a fit begins
         np.testing.assert_array_equal(step[0], other[0])
         np.testing.assert_array_equal(step[1], other[1])
-    watched = steps_of(ImageBatches(data, "val", 3))
+    watched = steps_of(SplitBatches(data, "val", 3))
     np.testing.assert_array_equal(np.concatenate([t for _, t in watched]), data.targets[data.rows("val")])
 
 
@@ -100,8 +131,8 @@ def test_blending_keeps_shares_of_images_and_targets_alike() -> None:
     assert ((mixed > 0.1) & (mixed < 0.9)).any()
     flux, _ = blend(images.astype(np.float32), targets, 1.0, np.random.default_rng(3))
     assert flux.dtype == np.float32
-    data, params = examples(), replace(PARAMS, mixup=0.5)
-    for one, other in zip(steps_of(TrainBatches(data, params)), steps_of(TrainBatches(data, params)), strict=True):
+    data, recipe = examples(), replace(RECIPE, mixup=0.5)
+    for one, other in zip(steps_of(TrainBatches(data, recipe)), steps_of(TrainBatches(data, recipe)), strict=True):
         np.testing.assert_array_equal(one[0], other[0])
         assert one[1].max(axis=1).min() < 1
 
@@ -111,13 +142,13 @@ def test_balanced_weights_give_every_class_the_same_sum() -> None:
     weights = targets @ balance(targets)
     np.testing.assert_allclose([weights[:6].sum(), weights[6:9].sum(), weights[9]], 10 / 3, rtol=1e-6)
     assert weights.mean() == pytest.approx(1)
-    steps = steps_of(TrainBatches(examples(), replace(PARAMS, class_weights="balanced")))
+    steps = steps_of(TrainBatches(examples(), replace(RECIPE, class_weights="balanced")))
     assert np.concatenate([weight for _, _, weight in steps]).mean() == pytest.approx(1)
 
 
 def test_it_learns_and_tells_each_epoch(tmp_path: Path) -> None:
-    params = replace(PARAMS, mixup=0.1, class_weights="balanced", schedule="one_cycle", learning_rate=1e-2, epochs=10)
-    job = job_of(tmp_path, params)
+    recipe = replace(RECIPE, mixup=0.1, class_weights="balanced", schedule="one_cycle", learning_rate=1e-2, epochs=10)
+    job = job_of(tmp_path, recipe)
     seen: list[dict[str, float]] = []
     watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(dict(logs)))
     history = job.fit([watch])
@@ -133,8 +164,8 @@ def test_it_learns_and_tells_each_epoch(tmp_path: Path) -> None:
 
 
 def test_vote_fractions_are_fitted_by_their_error(tmp_path: Path) -> None:
-    params = replace(PARAMS, label_smoothing=0.0, answer="tree", mixup=0.2)
-    job = job_of(tmp_path, params, fractions=True)
+    recipe = replace(RECIPE, label_smoothing=0.0, answer="tree", mixup=0.2)
+    job = job_of(tmp_path, recipe, fractions=True)
     history = job.fit([])
     assert tuple(history.columns) == FRACTION_COLUMNS
     np.testing.assert_allclose(history["val_loss"], history["val_rmse"] ** 2, rtol=1e-3)
@@ -147,12 +178,11 @@ def test_vote_fractions_are_fitted_by_their_error(tmp_path: Path) -> None:
     assert np.sqrt((of_val**2).mean()) == pytest.approx(history["val_rmse"].iloc[-1], rel=1e-3)
 
 
-def small_model(n_classes: int = 3) -> tuple[keras.Model, keras.Model]:
+def small_model(n_classes: int = 3) -> keras.Model:
     image = keras.Input((16, 16, 3), dtype="uint8", name="image")
     pixels = keras.layers.Rescaling(1 / 255, name="unit")(image)
     hidden = keras.layers.Dense(4, name="hidden")(keras.layers.Flatten(name="flat")(pixels))
-    tail = keras.Model(image, keras.layers.Dense(n_classes, activation="softmax", name="probabilities")(hidden))
-    return tail, tail
+    return keras.Model(image, keras.layers.Dense(n_classes, activation="softmax", name="probabilities")(hidden))
 
 
 def test_phases_go_on_with_each_others_weights_and_the_last_one_keeps_its_best() -> None:
@@ -165,17 +195,17 @@ def test_phases_go_on_with_each_others_weights_and_the_last_one_keeps_its_best()
         tail.get_layer("hidden").trainable = True
 
     before: list[list[np.ndarray]] = []
-    last = replace(PARAMS, epochs=5, keep="best", label_smoothing=0.0)
+    last = replace(RECIPE, epochs=5, keep="best", label_smoothing=0.0)
     phases = [Phase(replace(last, epochs=2), only_last), Phase(last, all_of_it)]
-    model, tail = small_model()
+    model = small_model()
     data = examples()  # labels are random: every epoch of learning makes validation worse
-    history = fit_images(model, tail, data, phases)
+    history = fit(model, data, *phases)
     assert list(history["epoch"]) == list(range(1, 8))
     for frozen, later in zip(*before, strict=True):
         np.testing.assert_array_equal(frozen, later)
-    assert not np.array_equal(before[1][0], tail.get_layer("hidden").get_weights()[0])
+    assert not np.array_equal(before[1][0], model.get_layer("hidden").get_weights()[0])
     rows = data.rows("val")
-    probabilities = model.predict(data.images[data.image[rows]], verbose=0)
+    probabilities = model.predict(data.inputs[data.image[rows]], verbose=0)
     kept = -np.log((probabilities * data.targets[rows]).sum(axis=1)).mean()
     assert kept == pytest.approx(history["val_loss"].iloc[2:].min(), rel=1e-4)
 
@@ -183,39 +213,81 @@ def test_phases_go_on_with_each_others_weights_and_the_last_one_keeps_its_best()
 def test_without_val_rows_the_last_weights_stay_and_nothing_else_can() -> None:
     data = examples()
     data = replace(data, split=np.where(data.split == "val", "test", data.split))
-    history = fit_images(*small_model(), data, [Phase(replace(PARAMS, epochs=2))])
+    history = fit(small_model(), data, Phase(replace(RECIPE, epochs=2)))
     assert history["val_loss"].isna().all()
     assert history["loss"].notna().all()
     for change in ({"keep": "best"}, {"patience": 2}):
         with pytest.raises(DataError, match="split val: holds no rows"):
-            fit_images(*small_model(), data, [Phase(replace(PARAMS, **change))])
+            fit(small_model(), data, Phase(replace(RECIPE, **change)))
     with pytest.raises(DataError, match="split train: holds no rows"):
-        fit_images(*small_model(), replace(data, split=np.full(37, "test")), [Phase(PARAMS)])
+        fit(small_model(), replace(data, split=np.full(37, "test")), Phase(RECIPE))
 
 
 def test_a_fit_that_diverges_stops_with_a_line() -> None:
-    params = replace(PARAMS, optimizer="sgd", learning_rate=1e30)
-    with pytest.raises(ConfigError, match=r"epoch \d: .*lower learning_rate"):
-        fit_images(*small_model(), examples(), [Phase(params)])
+    recipe, data = replace(RECIPE, optimizer="sgd", learning_rate=1000.0), examples()
+    bright = replace(data, inputs=1e30 * data.inputs.astype(np.float32))
+    with pytest.raises(ConfigError, match=r"epoch \d+: .*; lower learning_rate"):
+        fit(small_model(), bright, Phase(recipe))
+
+
+def test_heads_and_networks_are_fitted_alike_and_tell_each_epoch() -> None:
+    seen: list[int] = []
+    watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(epoch))
+    history = fit_head(separable(), callbacks=[watch])
+    assert seen == list(range(HEAD.epochs))
+    assert tuple(history.columns) == HISTORY_COLUMNS
+    assert list(history["epoch"]) == list(range(1, HEAD.epochs + 1))
+    assert history["val_accuracy"].iloc[-1] > 0.95
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "adamax", "sgd"])
+def test_every_optimizer_fits(optimizer: Any) -> None:
+    history = fit_head(separable(), replace(HEAD, optimizer=optimizer, epochs=2))
+    assert history["loss"].iloc[1] < history["loss"].iloc[0]
+
+
+def test_patience_ends_a_fit() -> None:
+    data = separable()
+    labels = np.eye(3, dtype=np.float32)[np.random.default_rng(1).integers(0, 3, 120)]
+    recipe = replace(HEAD, learning_rate=0.1, epochs=30, patience=2)
+    history = fit_head(replace(data, targets=labels), recipe)
+    assert history["val_loss"].idxmin() == len(history) - 3
+    assert len(history) < 30
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])  # ReLU hides the NaN of a weight from the loss
+def test_weights_that_are_no_numbers_stop_with_a_line(activation: str) -> None:
+    head = build_head(5, softmax_answer(3), (16,), activation)
+    head.get_layer("hidden_1").kernel.assign(np.full((5, 16), np.nan, np.float32))
+    with pytest.raises(ConfigError, match=r"epoch 1: (hidden_1/kernel is not finite|loss is nan); lower learning_rate"):
+        fit(head, separable(), Phase(HEAD))
+
+
+def test_an_input_that_is_no_number_is_named() -> None:
+    data = separable()
+    data.inputs[7] = np.nan
+    with pytest.raises(DataError, match="image 7: is not finite; look for NaN pixels"):
+        fit_head(data)
 
 
 def test_the_learner_names_a_mirror_image_by_its_partner(tmp_path: Path) -> None:
-    job = job_of(tmp_path, replace(PARAMS, augment=AugmentParams(flip=True, rotation_deg=20.0)), mirrored=True)
-    learner = job.learner(job.tail)
+    job = job_of(tmp_path, replace(RECIPE, augment=AugmentParams(flip=True, rotation_deg=20.0)), mirrored=True)
+    learner, _ = job.prepared()
     images = job.packed.images[:20]
     answers = np.asarray(learner(images, training=True))
-    pixels, mirrored = RandomView(asdict(job.params.augment), job.params.seed, 1.0)(job.front(images), training=True)
+    pixels, mirrored = RandomView(asdict(job.recipe.augment), job.recipe.seed, 1.0)(job.front(images), training=True)
     of_view = np.asarray(job.tail(pixels, training=True))
     flags = np.asarray(mirrored).astype(bool)
     assert 0 < flags.sum() < 20
     np.testing.assert_allclose(answers, np.where(flags[:, None], of_view[:, ::-1], of_view), atol=1e-5)
-    np.testing.assert_allclose(learner.predict(images, verbose=0), job.whole().predict(images, verbose=0), atol=1e-6)
+    np.testing.assert_allclose(learner.predict(images, verbose=0), job.whole.predict(images, verbose=0), atol=1e-6)
 
 
 def test_without_pairs_a_mirror_image_needs_no_turning_back(tmp_path: Path) -> None:
     for mirrored in (False, True):
-        job = job_of(tmp_path / str(mirrored), replace(PARAMS, augment=AugmentParams(flip=True)), mirrored=mirrored)
-        names = [layer.name for layer in job.learner(job.tail).layers]
+        job = job_of(tmp_path / str(mirrored), replace(RECIPE, augment=AugmentParams(flip=True)), mirrored=mirrored)
+        names = [layer.name for layer in job.prepared()[0].layers]
         assert "view" in names
         assert ("mirror_back" in names) == mirrored
 
@@ -224,10 +296,11 @@ def test_images_that_must_not_be_changed_are_refused(tmp_path: Path) -> None:
     job = job_of(tmp_path)
     digits = replace(job.packed, card=replace(job.packed.card, refused=("mirror", "turn")))
     mirror, turn = AugmentParams(flip=True), AugmentParams(rotation_deg=45.0)
-    for params in (replace(PARAMS, augment=mirror), replace(PARAMS, augment=turn), replace(PARAMS, test_views=4)):
-        with pytest.raises(ConfigError, match=r"recipe of toy: .* no longer show what their labels say; set"):
-            make_job("digits", params, {}, digits, job.split)
-    make_job("digits", replace(PARAMS, augment=AugmentParams(rotation_deg=15.0, shift=0.1)), {}, digits, job.split)
+    for recipe in (replace(RECIPE, augment=mirror), replace(RECIPE, augment=turn), replace(RECIPE, test_views=4)):
+        with pytest.raises(ConfigError, match=r"a run of toy: .* no longer show what their labels say; set"):
+            make_job("digits", recipe, digits, job.split, weights=tmp_path)
+    recipe = replace(RECIPE, augment=AugmentParams(rotation_deg=15.0, shift=0.1))
+    make_job("digits", recipe, digits, job.split, weights=tmp_path)
 
 
 class Sizes(keras.layers.Layer):
@@ -239,17 +312,16 @@ class Sizes(keras.layers.Layer):
 
 
 def test_views_of_all_images_of_a_step_are_no_more_than_a_batch(tmp_path: Path) -> None:
-    job = job_of(tmp_path, replace(PARAMS, test_views=8, batch_size=20), n_rows=16)
+    job = job_of(tmp_path, replace(RECIPE, test_views=8, batch_size=20), n_rows=16)
     sizes = Sizes(name="sizes")
     job = replace(job, tail=keras.Model(job.tail.inputs[0], sizes(job.tail.outputs[0]), name="tail"))
-    whole = job.whole()
-    whole.run_eagerly = True
+    job.whole.run_eagerly = True
     assert job.answers().shape == (16, 2)
     assert {size for size in sizes.seen if size} == {16}  # 2 images, 8 views of each
 
 
 def test_mixed_precision_learns_in_16_bits_and_keeps_32(tmp_path: Path) -> None:
-    job = job_of(tmp_path, replace(PARAMS, precision="mixed", epochs=1, augment=AugmentParams(flip=True)), n_rows=16)
+    job = job_of(tmp_path, replace(RECIPE, precision="mixed", epochs=1, augment=AugmentParams(flip=True)), n_rows=16)
     before = [weight.copy() for weight in job.tail.get_weights()]
     dtypes: dict[str, str] = {}
 
@@ -268,7 +340,7 @@ def test_mixed_precision_learns_in_16_bits_and_keeps_32(tmp_path: Path) -> None:
 
 
 def test_one_cycle_rises_and_falls() -> None:
-    rate = make_rate(replace(PARAMS, schedule="one_cycle", learning_rate=1.0), n_steps=100)
+    rate = make_rate(replace(RECIPE, schedule="one_cycle", learning_rate=1.0), n_steps=100)
     values = [float(rate(step)) for step in range(100)]
     assert values[0] == pytest.approx(0.04)
     assert np.argmax(values) == 30
@@ -278,11 +350,11 @@ def test_one_cycle_rises_and_falls() -> None:
     assert np.all(np.diff(values[30:]) < 0)
     again = keras.optimizers.schedules.deserialize(keras.optimizers.schedules.serialize(rate))
     assert float(again(17)) == pytest.approx(values[17])
-    assert float(make_rate(replace(PARAMS, schedule="one_cycle"), n_steps=1)(0)) == pytest.approx(3e-3)
+    assert float(make_rate(replace(RECIPE, schedule="one_cycle"), n_steps=1)(0)) == pytest.approx(3e-3)
 
 
 def test_epochs_of_one_step_have_a_history(tmp_path: Path) -> None:
-    history = job_of(tmp_path, replace(PARAMS, batch_size=64, epochs=2)).fit([])
+    history = job_of(tmp_path, replace(RECIPE, batch_size=64, epochs=2)).fit([])
     assert list(history["epoch"]) == [1, 2]
 
 
@@ -290,7 +362,7 @@ def test_quarter_turns_of_oblong_images_are_refused_before_training(tmp_path: Pa
     job = job_of(tmp_path)
     oblong = replace(job.packed, images=job.packed.images[:, :-2])
     with pytest.raises(DataError, match=r"test_views: images are \d+ x \d+ px; pack square"):
-        make_job("toy_job", replace(PARAMS, test_views=4), {}, oblong, job.split)
+        make_job("toy_job", replace(RECIPE, test_views=4), oblong, job.split, weights=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -301,8 +373,9 @@ def test_waiting_counts_what_passes_before_in_between_and_behind_the_steps(
 ) -> None:
     before_s, late_s, behind_s, between_s = waits
     clock = [0.0]
-    monkeypatch.setattr(image_batches, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    batches = TrainBatches(examples(), PARAMS)
+    for module in (batches_module, input_wait):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    batches = TrainBatches(examples(), RECIPE)
     watch, logs = InputWait(batches), dict[str, float]()
     for epoch in range(2):
         watch.on_epoch_begin(epoch)
@@ -323,7 +396,7 @@ def test_waiting_counts_what_passes_before_in_between_and_behind_the_steps(
 
 
 def test_an_epoch_of_the_compiling_step_alone_says_nothing_of_waiting() -> None:
-    watch, logs = InputWait(TrainBatches(examples(), PARAMS)), dict[str, float]()
+    watch, logs = InputWait(TrainBatches(examples(), RECIPE)), dict[str, float]()
     watch.on_epoch_begin(0)
     watch.on_train_batch_begin(0)
     watch.on_train_batch_end(0)
