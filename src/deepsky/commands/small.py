@@ -22,7 +22,7 @@ _VALUES: dict[tuple[str, ...], Any] = {
 # In every entry of these.
 _OF_EACH: dict[tuple[str, ...], dict[str, Any]] = {
     ("networks",): {"input_size_px": 32, "epochs": 2},
-    ("runs",): {"input_size_px": 32, "epochs": 1, "n_views": 1, "head_epochs": 1},
+    ("runs",): {"input_size_px": 48, "epochs": 1, "n_views": 1, "head_epochs": 1},
     ("datasets", "pictures"): {"size_px": 48},
 }
 _NETWORKS = ("mobilenet", "cnn_small")  # the quickest of each kind

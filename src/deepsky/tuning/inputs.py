@@ -15,10 +15,10 @@ from deepsky.datasets.splits import fold_splits
 from deepsky.errors import DataError
 from deepsky.networks import SCRATCH
 from deepsky.tracking.lineage import recorded_hashes
-from deepsky.training.predict import image_spec, predict_batches, read_features
-from deepsky.training.fit import Examples, FitParams, ScratchParams, TrainParams
 from deepsky.training.examples import read_split
+from deepsky.training.fit import Examples, FitParams, ScratchParams, TrainParams
 from deepsky.training.population import HeadTrainer
+from deepsky.training.predict import image_spec, predict_batches, read_features
 from deepsky.training.trials import ScratchTrainer, Trainer
 from deepsky.tuning.params import TuneParams
 
