@@ -12,9 +12,9 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from deepsky.formats.collection import CollectionParams
 
 from deepsky.datasets.packed import create_images, open_packed
-from deepsky.formats.collection import CollectionParams
 from deepsky.formats.galaxy10 import CLASSES, SIDE_PX
 from deepsky.stages import pack_collection
 

@@ -17,15 +17,15 @@ import cv2
 import h5py
 import keras
 import numpy as np
+from deepsky.formats.collection import CollectionParams
+from deepsky.stages.from_scratch import make_job
+from deepsky.training.recipes import FromScratchParams
 
 from deepsky.config import read_section
 from deepsky.datasets.packed import Packed, open_packed
-from deepsky.formats.collection import CollectionParams
 from deepsky.networks.augment import AugmentParams
 from deepsky.simulation.published import write_galaxy10
 from deepsky.stages import pack_collection
-from deepsky.stages.from_scratch import make_job
-from deepsky.training.recipes import FromScratchParams
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = 32

@@ -22,6 +22,7 @@ from statistics import mean
 import numpy as np
 import optuna
 import pandas as pd
+from deepsky.training.features import read_features
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
@@ -31,7 +32,6 @@ from deepsky.config import read_section
 from deepsky.datasets.packed import open_packed
 from deepsky.datasets.splits import fold_splits
 from deepsky.networks.heads import build_head, softmax_answer
-from deepsky.training.features import read_features
 from deepsky.training.fit import Examples, TrainParams, fit
 from deepsky.training.population import HeadTrainer
 from deepsky.tuning.objective import Objective

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from deepsky.training.features import FeaturesParams, read_features
 
 from deepsky.config import build
 from deepsky.datasets.packed import DatasetCard, open_packed, write_rows
@@ -27,10 +28,9 @@ from deepsky.networks.pretrained import WeightsParams
 from deepsky.networks.tree import TreeFractions
 from deepsky.networks.views import average_views
 from deepsky.stages import features, train, train_scratch, weights
+from deepsky.training.examples import read_split
 from deepsky.training.explain import grad_cam
-from deepsky.training.features import FeaturesParams, read_features
 from deepsky.training.fit import Examples, ScratchParams, TrainParams
-from deepsky.training.job import read_split
 from deepsky.training.population import HeadTrainer
 from deepsky.training.saved import load_network
 from tests.conftest import ROOT
