@@ -10,6 +10,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from deepsky.config import read_yaml
+from deepsky.experiment import edit
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,6 +34,16 @@ def guard(event, args):
         raise OSError(f"the test refuses {event} {args!r}")
 
 sys.addaudithook(guard)
+
+# Which of our modules each verb imported, for the test that the plan's fingerprints know them.
+def note_modules():
+    ours = sorted(name for name in sys.modules if name.startswith("deepsky"))
+    if len(sys.argv) > 1 and sys.argv[0].endswith("deepsky"):
+        with open(os.environ["DEEPSKY_SOCKET_LOG"].replace("sockets", "modules"), "a") as log:
+            log.write(" ".join([sys.argv[1], ",".join(sys.argv[2:3]), *ours]) + "\\n")
+
+import atexit
+atexit.register(note_modules)
 """
 
 
@@ -67,6 +78,12 @@ class Workspace:
             section[key] = value
         yaml.dump(document, self.root / "params.yaml")
 
+    def drop(self, *keys: str) -> None:
+        """Take one entry of params.yaml away."""
+        document = edit.load(self.root / "params.yaml")
+        edit.remove(document, keys)
+        edit.save(document, self.root / "params.yaml")
+
 
 def make_workspace(folder: Path) -> Workspace:
     """Copy the project's files (tracked, and new ones that git does not ignore) and initialise git there."""
@@ -97,34 +114,32 @@ def make_workspace(folder: Path) -> Workspace:
 
 
 def shrink(workspace: Workspace) -> None:
-    """Make the pipeline small: few fields, tiny inputs, two networks, two datasets, a recipe of each way."""
-    collection = {"target": "class", "group_by": "image", "size_px": 32, "crop_px": 227}
+    """Make the pipeline small: few fields, tiny inputs, two networks, two datasets and a single run of each kind."""
+    zoo = {"format": "galaxy_zoo_challenge", "source": "data/raw/simulated/galaxy_zoo", "size_px": 32, "crop_px": 227}
+    zoo1 = {"format": "galaxy_zoo1", "source": "data/raw/simulated/galaxy_zoo1", "size_px": 32, "crop_px": 227}
+    pictures = read_yaml(ROOT / "params.yaml")["datasets"]["pictures"]
     tiny = {"dataset": "galaxy_zoo1", "input_size_px": 32, "epochs": 1}
     workspace.edit_params(
         catalogue__n_fields=8,
         catalogue__n_per_class_per_field=4,
-        datasets={"sdss_frames": {"group_by": "field"}, "sdss_cutouts": {"group_by": "field"}},
-        backbones={"mobilenet": {"input_size_px": 32}},
-        train__epochs=2,
-        scratch__cnn_small__input_size_px=32,
-        scratch__cnn_small__epochs=1,
-        weights__networks=["mobilenet"],
-        simulate={"seed": 11, "n_galaxy_zoo": 30, "n_galaxy_zoo1": 72, "n_galaxy10": 120},
-        collections={
-            "galaxy_zoo1": {**collection, "format": "galaxy_zoo1", "source": "data/raw/simulated/galaxy_zoo1"},
-            "galaxy_zoo": {
-                **collection,
-                "format": "galaxy_zoo_challenge",
-                "source": "data/raw/simulated/galaxy_zoo",
-                "target": "fractions",
-            },
+        datasets__pictures={
+            "sdss_jpg": pictures["sdss_jpg"],
+            "galaxy_zoo1": zoo1,
+            "galaxy_zoo": {**zoo, "target": "fractions"},
         },
+        compare={
+            "datasets": {"sdss_frames": None, "sdss_cutouts": None},
+            "networks": {"mobilenet": None, "cnn_small": None},
+        },
+        train__input_size_px=32,
+        train__epochs=2,
+        networks__cnn_small={"input_size_px": 32, "epochs": 1},
+        simulate={"seed": 11, "n_galaxy_zoo": 30, "n_galaxy_zoo1": 72, "n_galaxy10": 120},
     )
     workspace.edit_params(
-        **{f"recipes__frozen__zoo_frozen__{key}": value for key, value in tiny.items()},
-        **{f"recipes__fine_tune__zoo1_fine_tune__{key}": value for key, value in (tiny | {"head_epochs": 0}).items()},
-        recipes__from_scratch={"zoo_fractions": read_yaml("recipes.from_scratch.zoo_fractions", ROOT / "params.yaml")},
+        **{f"runs__zoo_frozen__{key}": value for key, value in tiny.items()},
+        **{f"runs__zoo1_fine_tune__{key}": value for key, value in (tiny | {"head_epochs": 0}).items()},
+        runs__zoo_fractions__input_size_px=46,
+        runs__zoo_fractions__epochs=1,
     )
-    workspace.edit_params(
-        recipes__from_scratch__zoo_fractions__input_size_px=46, recipes__from_scratch__zoo_fractions__epochs=1
-    )
+    workspace.drop("runs", "galaxy10_balanced")
