@@ -14,7 +14,7 @@ from deepsky.config import read_yaml
 from deepsky.imaging.frames import celestial_wcs, read_header
 from tests.archive_server import ArchiveServer, Fault
 from tests.sql_service import SQL_PATHS, SqlService, with_true_ids
-from tests.workspace import Workspace, make_workspace, shrink
+from tests.workspace import ROOT, Workspace, make_workspace, shrink
 
 RUN, CAMCOL, FIELD = 3918, 3, 213
 BANDS = "ugriz"
@@ -89,18 +89,17 @@ def sky(real_data, tmp_path_factory):
     with ArchiveServer(frames, pages) as server:
         workspace = make_workspace(tmp_path_factory.mktemp("real_sky"))
         shrink(workspace)
+        pictures = read_yaml(ROOT / "params.yaml")["datasets"]["pictures"]
+        own = {"classes": ["GALAXY", "STAR"], "group_by": "sky"}
         workspace.edit_params(
-            backbones={},
-            collections={},
-            recipes={"frozen": {}, "fine_tune": {}, "from_scratch": {}},
             catalogue__survey="sdss",
             download__mirror=server.url,
             download__requests_per_s=None,
-            datasets={name: {"group_by": "sky"} for name in ("sdss_cutouts", "stsci_jpg")},
-            **{
-                f"{entry}__classes": ["GALAXY", "STAR"]
-                for entry in ("frames__sdss", "images__sdss_jpg", "images__stsci_jpg")
-            },
+            datasets__frames__sdss__classes=own["classes"],
+            datasets__frames__sdss__group_by="sky",
+            datasets__pictures={name: {**pictures[name], **own} for name in ("sdss_jpg", "stsci_jpg")},
+            compare={"datasets": {"sdss_cutouts": None, "stsci_jpg": None}, "networks": {"cnn_small": None}},
+            runs={},
         )
         early = workspace.run("dvc", "repro", check=False)
         query = workspace.run("deepsky", "query", "--objects-per-class", str(N_PER_CLASS), "--release", "dr17")
@@ -165,8 +164,8 @@ def test_objects_without_a_picture_are_left_out_of_that_dataset_only(sky):
 
 def test_networks_were_trained_on_the_real_sky(sky):
     _, workspace, _ = sky
-    metrics = json.loads((workspace.root / "evaluation/metrics.json").read_text())
-    assert set(metrics) == {"sdss_cutouts", "stsci_jpg"}
+    metrics = {path.stem for path in (workspace.root / "evaluation/metrics").glob("*.json")}
+    assert metrics == {"sdss_cutouts", "stsci_jpg"}
     assert (workspace.root / "reports/index.html").exists()
 
 
@@ -183,7 +182,7 @@ def test_downloads_outlive_a_change_of_survey(sky):
     """Simulated files and real ones take turns; nothing real is fetched twice."""
     server, workspace, _ = sky
     before, asked = raw_files(workspace), len(server.targets())
-    bands = read_yaml("archive.bands", workspace.root / "params.yaml")
+    bands = read_yaml(workspace.root / "params.yaml")["archive"]["bands"]
     workspace.edit_params(
         catalogue__survey="simulated", catalogue__n_fields=1, catalogue__n_per_class_per_field=1, archive__bands=["r"]
     )
@@ -221,8 +220,10 @@ def test_failed_files_are_listed_tried_again_and_then_the_pipeline_goes_on(sky):
 def test_another_release_than_the_query_s_is_refused(sky):
     _, workspace, _ = sky
     workspace.edit_params(archive__release="dr16")
+    workspace.run("deepsky", "plan")
     done = workspace.run("deepsky", "catalogue", "--query", "data/query", "--out", "data/other.csv", check=False)
     workspace.edit_params(archive__release="dr17")
+    workspace.run("deepsky", "plan")
     assert done.returncode == 1
     assert "mixed releases: its objects are of dr17, but archive.release is dr16" in done.stderr
     assert not (workspace.root / "data/other.csv").exists()
