@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ruamel.yaml import YAML
+from deepsky.experiment import edit
 
 ROOT = Path(__file__).resolve().parents[1]
 # Frozen MobileNet + reference head, trained on all these images and tested on others of the same kind.
@@ -46,7 +46,7 @@ def run_pipeline(workspace: Path, data: Path, weights: Path) -> None:
     def run(*command: str) -> None:
         subprocess.run(command, cwd=workspace, env=environment, check=True)
 
-    keep_real_data_only(workspace / "params.yaml")
+    run("deepsky", "drop", "demo")
     field = data / FIELD
     labels = field / "star_galaxy_labels_x_lt_1228.csv"
     run("deepsky", "add", "frames", "field3918", str(field), str(labels), "--position", "xy")
@@ -54,29 +54,27 @@ def run_pipeline(workspace: Path, data: Path, weights: Path) -> None:
         table = data / name / "labels.csv"
         columns = ("--id-column", ids, "--label-column", label)
         run("deepsky", "add", "images", name, str(data / name / "images"), str(table), *columns)
-    run("deepsky", "repro", "--jobs", "2", "report")
+    with_real_weights(workspace / "params.yaml")
+    run("deepsky", "repro", "--jobs", "2")
 
 
-def keep_real_data_only(params: Path) -> None:
-    yaml = YAML()
-    document = yaml.load(params)
-    document["frames"], document["images"], document["datasets"], document["collections"] = {}, {}, {}, {}
-    document["recipes"] = {"frozen": {}, "fine_tune": {}, "from_scratch": {}}
-    document["backbones"] = {"mobilenet": {"input_size_px": 224}}
-    document["weights"] |= {"source": "imagenet", "networks": ["mobilenet"]}
-    yaml.dump(document, params)
+def with_real_weights(params: Path) -> None:
+    document = edit.load(params)
+    edit.set_entry(document, ("networks", "mobilenet"), {"input_size_px": 224})
+    document["weights"]["source"] = "imagenet"
+    edit.save(document, params)
 
 
 def print_table(workspace: Path, seconds: float) -> None:
-    metrics = json.loads((workspace / "evaluation/metrics.json").read_text())
+    summary = json.loads((workspace / "evaluation/runs/summary.json").read_text())
     row = "{:24}{:12}{:>7}{:>10}{:>16}{:>10}{:>11}"
     print(row.format("dataset", "network", "n test", "accuracy", "95 % interval", "macro F1", "reference"))
-    for dataset, networks in metrics.items():
-        for network, run in networks.items():
-            reference = REFERENCE.get(dataset, "") if network == "mobilenet" else ""
-            interval = f"{run['test_accuracy_low']:.3f}-{run['test_accuracy_high']:.3f}"
-            figures = (run["n_test"], f"{run['test_accuracy']:.3f}", interval, f"{run['test_f1_macro']:.3f}")
-            print(row.format(dataset, network, *figures, reference))
+    for name, run in summary["runs"].items():
+        dataset, _, network = name.partition("-")
+        reference = REFERENCE.get(dataset, "") if network == "mobilenet" else ""
+        interval = f"{run['test_accuracy_low']:.3f}-{run['test_accuracy_high']:.3f}"
+        figures = (run["n_test"], f"{run['test_accuracy']:.3f}", interval, f"{run['test_f1_macro']:.3f}")
+        print(row.format(dataset, network, *figures, reference))
     print(f"from raw files to report in {seconds / 60:.1f} minutes")
 
 

@@ -1,6 +1,6 @@
-"""Recipes on real galaxies, and the two warm-ups, from the published images to accuracies.
+"""Runs on real galaxies, and the two warm-ups, from the published images to accuracies.
 
-Works in a fresh clone beside the project's own data. The recipes on galaxies are judged by grouped 5-fold
+Works in a fresh clone beside the project's own data. The runs on galaxies are judged by grouped 5-fold
 cross-validation, MNIST and CIFAR-10 by their published test part. DATA holds galaxy_zoo1/, kaggle_galaxy_zoo/, mnist/
 and cifar10/; WEIGHTS holds Keras' no-top MobileNet file.
 """
@@ -27,57 +27,47 @@ REFERENCE = {"galaxy_zoo1": 0.73, "kaggle_galaxy_zoo": 0.91, "mnist": 0.985, "ci
 SHORT_NAMES = {"kaggle": "kaggle_galaxy_zoo"}
 
 ANY_WAY_UP = {"flip": True, "rotation_deg": 180.0, "shift": 0.05, "shear_deg": 0.0, "zoom": 0.15, "brightness": 0.2}
-FIT: dict[str, Any] = {
-    "seed": 1, "label_smoothing": 0.1, "optimizer": "adamw", "learning_rate": 1e-3, "schedule": "one_cycle",
-    "weight_decay": 0.01, "momentum": 0.9, "batch_size": 32, "patience": None, "keep": "last",
-    "class_weights": "none", "mixup": 0.0, "precision": "float32", "answer": "softmax", "hidden_units": [],
+TRAIN: dict[str, Any] = {
+    "label_smoothing": 0.1, "optimizer": "adamw", "schedule": "one_cycle", "weight_decay": 0.01, "keep": "last",
+    "hidden_units": [], "dropout": 0.2, "head_epochs": 0,
 }  # fmt: skip
-FINE_TUNE = FIT | {
-    "network": "mobilenet", "norm": "batch", "dropout": 0.2, "head_epochs": 0, "head_learning_rate": 1e-3,
-    "unfreeze": "all",
-}  # fmt: skip
-GALAXIES = FINE_TUNE | {"augment": ANY_WAY_UP, "test_views": 8}
-RECIPES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "frozen": {},
-    "fine_tune": {
-        "zoo1": GALAXIES | {"dataset": "galaxy_zoo1", "input_size_px": 128, "epochs": 40},
-        "kaggle": GALAXIES | {"dataset": "kaggle_galaxy_zoo", "input_size_px": 128, "epochs": 30},
-        "things": FINE_TUNE | {
-            "dataset": "cifar10", "input_size_px": 96, "epochs": 3, "test_views": 2,
-            "augment": {"flip": True, "shift": 0.1},
-        },
+FINE_TUNE = {"network": "mobilenet", "learn": "all"}
+GALAXIES = FINE_TUNE | {"augment": ANY_WAY_UP, "test_views": 8, "input_size_px": 128}
+RUNS: Mapping[str, Mapping[str, Any]] = {
+    "zoo1": GALAXIES | {"dataset": "galaxy_zoo1", "epochs": 40},
+    "kaggle": GALAXIES | {"dataset": "kaggle_galaxy_zoo", "epochs": 30},
+    "things": FINE_TUNE | {
+        "dataset": "cifar10", "input_size_px": 96, "epochs": 3, "test_views": 2,
+        "augment": {"flip": True, "shift": 0.1},
     },
-    "from_scratch": {
-        "digits": FIT | {
-            "dataset": "mnist", "network": "cnn_small", "input_size_px": 28, "epochs": 12, "test_views": 1,
-            "learning_rate": 2e-3, "label_smoothing": 0.0, "dropout": 0.0, "augment": {"shift": 0.07},
-        },
+    "digits": {
+        "dataset": "mnist", "network": "cnn_small", "input_size_px": 28, "epochs": 12, "learning_rate": 2e-3,
+        "label_smoothing": 0.0, "augment": {"shift": 0.07},
     },
 }  # fmt: skip
 PICTURES: Mapping[str, Mapping[str, Any]] = {
     "galaxy_zoo1": {
         "id_column": "OBJID", "label_column": "name", "size_px": 128, "crop_px": 176,
-        "classes": ["elliptical", "spiral_cw", "spiral_acw", "edge_on", "dont_know", "merger"],
+        "group_by": "objid", "classes": ["elliptical", "spiral_cw", "spiral_acw", "edge_on", "dont_know", "merger"],
         "mirrored": [["spiral_cw", "spiral_acw"]],
     },
     "kaggle_galaxy_zoo": {
         "id_column": "GalaxyID", "label_column": "label5_name", "size_px": 128, "crop_px": 192,
-        "classes": ["round", "in_between", "cigar", "edge_on", "spiral"],
+        "group_by": "image", "classes": ["round", "in_between", "cigar", "edge_on", "spiral"],
     },
 }  # fmt: skip
-GROUP_BY = {"galaxy_zoo1": "objid", "kaggle_galaxy_zoo": "image"}
 WARM_UPS = {
     "mnist": {"format": "mnist", "source": "mnist/mnist.npz", "size_px": 28},
     "cifar10": {"format": "cifar10", "source": "cifar10/cifar10_jpeg_subset.zip", "size_px": 32},
 }
-ROW = "{:20}{:12}{:14}{:>10}{:>9}{:>10}{:>9}{:>11}"
+ROW = "{:20}{:12}{:>10}{:>9}{:>10}{:>9}{:>11}"
 
 
 class Workspace:
-    """A fresh clone with the real images and the recipes above in its params.yaml."""
+    """A fresh clone with the real images and the runs above in its params.yaml."""
 
     def __init__(self, folder: Path, data: Path, weights: Path, datasets: Sequence[str]) -> None:
-        """Clone the project and write the entries of some datasets and of the recipes on them."""
+        """Clone the project and write the entries of some datasets and of the runs on them."""
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
         self.folder, self._environment = (
             folder,
@@ -88,26 +78,23 @@ class Workspace:
                 "DEEPSKY_WEIGHTS": str(weights),
             },
         )
-        yaml = YAML()
-        document = yaml.load(folder / "params.yaml")
-        pictures = {name: PICTURES[name] | place(data / name) for name in datasets if name in PICTURES}
+        pictures = {
+            name: PICTURES[name] | {"format": "images", "source": str(data / name)}
+            for name in datasets
+            if name in PICTURES
+        }
         warm_ups = {
-            name: WARM_UPS[name]
-            | {"source": str(data / WARM_UPS[name]["source"])}
-            | {"target": "class", "group_by": "given"}
+            name: WARM_UPS[name] | {"source": str(data / WARM_UPS[name]["source"]), "group_by": "given"}
             for name in datasets
             if name in WARM_UPS
         }
-        document |= {
-            "frames": {}, "images": pictures, "collections": warm_ups,
-            "datasets": {name: {"group_by": GROUP_BY[name]} for name in pictures},
-            "recipes": {
-                way: {key: dict(recipe) for key, recipe in recipes.items() if recipe["dataset"] in datasets}
-                for way, recipes in RECIPES.items()
-            },
-        }  # fmt: skip
-        document["weights"] |= {"source": "imagenet", "networks": ["mobilenet"]}
-        yaml.dump(document, folder / "params.yaml")
+        params = {
+            "datasets": {"pictures": pictures | warm_ups},
+            "weights": {"source": "imagenet"},
+            "train": TRAIN,
+            "runs": {name: dict(run) for name, run in RUNS.items() if run["dataset"] in datasets},
+        }
+        YAML(typ="safe").dump(params, folder / "params.yaml")
 
     def run(self, *command: str) -> str:
         """Run a command in the workspace, show what it prints, and return that."""
@@ -124,10 +111,6 @@ class Workspace:
         return "".join(lines)
 
 
-def place(folder: Path) -> dict[str, str]:
-    return {"folder": str(folder / "images"), "labels": str(folder / "labels.csv")}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -142,34 +125,32 @@ def main() -> None:
         folder = options.workspace or Path(scratch) / "deepsky"
         workspace = Workspace(folder, options.data.resolve(), options.weights.resolve(), datasets)
         rows = [row for dataset in datasets for row in measure(workspace, dataset)]
-    print(ROW.format("dataset", "recipe", "way", "accuracy", "spread", "macro F1", "minutes", "reference"))
+    print(ROW.format("dataset", "run", "accuracy", "spread", "macro F1", "minutes", "reference"))
     for row in rows:
         print(ROW.format(*row))
 
 
 def measure(workspace: Workspace, dataset: str) -> list[list[str]]:
-    """Return a row of the table for each recipe on a dataset."""
-    found = [(way, key) for way, all_of in RECIPES.items() for key, one in all_of.items() if one["dataset"] == dataset]
+    """Return a row of the table for each run of a dataset."""
     judge = cross_validate if dataset in PICTURES else test_once
-    return [[dataset, key, way, *judge(workspace, dataset, way, key), f"{REFERENCE[dataset]}"] for way, key in found]
+    names = [name for name, run in RUNS.items() if run["dataset"] == dataset]
+    return [[dataset, name, *judge(workspace, dataset, name), f"{REFERENCE[dataset]}"] for name in names]
 
 
-def cross_validate(workspace: Workspace, dataset: str, way: str, key: str) -> list[str]:
-    stages = [f"split@{dataset}", *([] if way == "from_scratch" else ["weights@mobilenet"])]
-    workspace.run("dvc", "repro", *stages)
-    workspace.run("deepsky", "crossval", key, "--folds", str(FOLDS))
-    folds = pd.read_csv(workspace.folder / f"evaluation/crossval/{key}.csv")
+def cross_validate(workspace: Workspace, dataset: str, name: str) -> list[str]:
+    workspace.run("dvc", "repro", f"split@{dataset}", "weights")
+    workspace.run("deepsky", "crossval", name, "--folds", str(FOLDS))
+    folds = pd.read_csv(workspace.folder / f"evaluation/crossval/{name}.csv")
     mean, spread = folds["accuracy"].mean(), folds["accuracy"].std()
     return [f"{mean:.3f}", f"{spread:.3f}", f"{folds['f1_macro'].mean():.3f}", f"{folds['seconds'].sum() / 60:.1f}"]
 
 
-def test_once(workspace: Workspace, dataset: str, way: str, key: str) -> list[str]:
-    stages = [f"split_collection@{dataset}", *([] if way == "from_scratch" else ["weights@mobilenet"])]
-    workspace.run("dvc", "repro", *stages)
+def test_once(workspace: Workspace, dataset: str, name: str) -> list[str]:
+    workspace.run("dvc", "repro", f"features@{dataset}")
     started = time.monotonic()
-    workspace.run("dvc", "repro", f"{way}@{key}")
+    workspace.run("dvc", "repro", f"train_run@{name}")
     minutes = (time.monotonic() - started) / 60
-    test = pd.read_csv(workspace.folder / f"models/trained/{dataset}/{key}/predictions.csv", dtype={"label": str})
+    test = pd.read_csv(workspace.folder / f"models/trained/{dataset}/{name}/predictions.csv", dtype={"label": str})
     test = test[test["split"] == "test"]
     answer = test.filter(regex="^p_").idxmax(axis=1).str.removeprefix("p_")
     macro_f1 = f1_score(test["label"], answer, average="macro")
