@@ -9,34 +9,35 @@ import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from deepsky.commands.add import add_collection, add_images
-from deepsky.formats.collection import CollectionParams
 from ruamel.yaml import YAML
 
 from deepsky.archives.params import DownloadParams
 from deepsky.cli import cli
-from deepsky.config import read_section
+from deepsky.commands import add_published
+from deepsky.config import build
 from deepsky.datasets.packed import open_packed
-from deepsky.datasets.params import GroupBy
+from deepsky.datasets.params import GroupBy, SplitParams
 from deepsky.errors import ConfigError, DataError
 from deepsky.formats import galaxy10
-from deepsky.formats.registry import COLLECTIONS
-from deepsky.stages.pack import ImagesParams
+from deepsky.formats.params import PicturesParams
+from deepsky.formats.registry import FORMATS
+from deepsky.stages import pack
 from tests.archive_server import ArchiveServer, Fault
-from tests.conftest import ROOT
-from tests.galaxy_zoo_files import write_challenge, write_jpeg
+from tests.galaxy_zoo_files import write_challenge
 from tests.test_galaxy10 import contents
 from tests.test_galaxy10 import write as write_galaxy10
 from tests.test_warm_ups import arrays, write_npz
 
 PARAMS = """\
-images: {}
-frames: {}
-collections:
-  stand_in: {format: mnist, source: data/raw/mnist.npz, target: class, group_by: given, size_px: 28}  # a comment
-datasets: {}
-split: {seed: 1, test_fraction: 0.34, val_fraction: 0.33, cell_arcmin: 2.0, link_arcmin: 2.0}
+datasets:
+  frames:
+    sdss: {folder: data/raw/frames}
+  pictures:
+    stand_in: {format: mnist, source: data/raw/mnist.npz, size_px: 28}  # a comment
+
+split: {seed: 1}
 """
+SPLIT = SplitParams(test_fraction=0.34, val_fraction=0.33)
 ONCE = DownloadParams(mirror=None, connections=1, requests_per_s=None, timeout_s=5.0, tries=1, contact=None)
 OPTIONS = {
     "target": "class", "size_px": 16, "crop_px": None, "denoise": "none", "denoise_strength": 0.0, "gray": False,
@@ -55,7 +56,7 @@ def project(tmp_path, monkeypatch):
 
 
 def add(name, kind, source=None, download=ONCE, group_by=None, **changes):
-    add_collection(name, kind, source, download, group_by=group_by, **OPTIONS | changes)
+    add_published.run(name, kind, source, download, SPLIT, group_by=group_by, **OPTIONS | changes)
 
 
 def dvc(*arguments):
@@ -64,7 +65,7 @@ def dvc(*arguments):
 
 
 def entry(name):
-    return read_section(f"collections.{name}", CollectionParams)
+    return build(YAML(typ="safe").load(Path("params.yaml"))["datasets"]["pictures"][name], PicturesParams, name)
 
 
 def assert_nothing_changed(project):
@@ -76,20 +77,23 @@ def test_a_file_is_copied_and_entered(project, tmp_path, capsys):
     source = write_npz(tmp_path / "digits.npz")
     add("digits", "mnist", source)
     assert (project / "data/external/digits/digits.npz").read_bytes() == source.read_bytes()
-    assert entry("digits") == CollectionParams("mnist", "data/external/digits/digits.npz", "class", "given", 16)
+    assert entry("digits") == PicturesParams("mnist", "data/external/digits/digits.npz", 16)
     text = (project / "params.yaml").read_text()
     assert "# a comment" in text
     assert "crop_px" not in text  # what is not asked for is not written
-    told = "added collections digits; the next `make repro` packs and splits it; add an entry under recipes in params"
-    assert told in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "added datasets.pictures.digits\n" in told
+    line = told.splitlines()[-1]
+    assert YAML(typ="safe").load(line) == {"digits_mobilenet": {"dataset": "digits", "network": "mobilenet"}}
+    assert "compare" not in text
 
 
 def test_every_option_is_entered_and_data_of_the_project_stay_where_they_are(project):
     source = write_galaxy10(project / "mine.h5")
     options = {"crop_px": 200, "denoise": "median", "denoise_strength": 3.0, "gray": True, "sha256": "any"}
     add("galaxies", "galaxy10", source, group_by="image", **options)
-    assert entry("galaxies") == CollectionParams(
-        "galaxy10", "mine.h5", "class", "image", 16, 200, "median", 3.0, True, "any"
+    assert entry("galaxies") == PicturesParams(
+        "galaxy10", "mine.h5", 16, 200, "median", 3.0, True, group_by="image", sha256="any"
     )
     assert not (project / "data").exists()
 
@@ -104,8 +108,14 @@ def test_what_would_fail_later_is_refused_and_leaves_nothing(project, tmp_path):
     digits, galaxies = write_npz(tmp_path / "digits.npz"), write_galaxy10(tmp_path / "g.h5")
     for error, message, arguments in (
         (ConfigError, "'stand_in' exists already", ("stand_in", "mnist", digits)),
-        (ConfigError, "is not of the form my_data_1", ("Bad Name", "mnist", digits)),
-        (ConfigError, "format: 'mnits' is unknown; choose one of", ("bad", "mnits", digits)),
+        (ConfigError, "'sdss_rgb' exists already", ("sdss_rgb", "mnist", digits)),
+        (ConfigError, "is not of the form my_data_1; use letters, digits and _ only", ("Bad Name", "mnist", digits)),
+        (ConfigError, "is not of the form my_data_1", ("z; touch x", "mnist", digits)),
+        (ConfigError, "is not of the form my_data_1", ("z\n", "mnist", digits)),
+        (ConfigError, "is not of the form my_data_1", ("größe", "mnist", digits)),
+        (ConfigError, "name 'demo': means the datasets that deepsky comes with", ("demo", "mnist", digits)),
+        (ConfigError, "format 'mnits' is unknown; choose one of", ("bad", "mnits", digits)),
+        (ConfigError, "format images: has a table of labels; use deepsky add images", ("bad", "images", digits)),
         (DataError, "has the SHA-256 .*, or --sha256 any", ("bad", "galaxy10", galaxies)),
         (DataError, "is not a whole .npz", ("bad", "mnist", galaxies)),
         (DataError, "nope.npz: does not exist; name the file", ("bad", "mnist", tmp_path / "nope.npz")),
@@ -115,8 +125,9 @@ def test_what_would_fail_later_is_refused_and_leaves_nothing(project, tmp_path):
         assert "\n" not in str(caught.value)
     for error, message, options in (
         (ConfigError, "size_px must lie between", {"size_px": 2}),
-        (ConfigError, "mnist has no fractions", {"target": "fractions"}),
+        (ConfigError, "format mnist has no fractions, it has class", {"target": "fractions"}),
         (ConfigError, "denoise_strength of denoise median", {"denoise": "median"}),
+        (ConfigError, "sha256 is no key of format mnist", {"sha256": "any"}),
         (DataError, "has no ra_deg; group_by: sky needs it", {"group_by": "sky"}),
     ):
         with pytest.raises(error, match=message):
@@ -162,51 +173,17 @@ def test_every_picture_is_looked_at(project, tmp_path):
     add("good", "galaxy_zoo_challenge", zoo)
 
 
-def test_images_are_looked_for_as_they_are_packed(project, tmp_path):
-    folder, labels = tmp_path / "pictures", tmp_path / "labels.csv"
-    for name in ("a", "b"):
-        write_jpeg(folder / f"{name}.jpg", 9)
-    labels.write_text("id,class\na,x\nb,y\nc,x\n")
-    columns = {"id_column": "id", "label_column": "class", "size_px": 16, "crop_px": None, "group_column": None}
-    (folder / "c.jpg").mkdir()  # a folder is no picture
-    with pytest.raises(DataError, match=r"names 1 of 3 images that are not in .*pictures, first 'c'"):
-        add_images("mine", folder, labels, **columns)
-    write_jpeg(folder / "more/a.png", 9)
-    with pytest.raises(DataError, match=r"a.png: is a second image of id a"):
-        add_images("mine", folder, labels, **columns)
-    assert_nothing_changed(project)
-
-
-def test_images_of_a_sense_of_winding_say_what_a_mirror_does(project, tmp_path, capsys):
-    folder, labels = tmp_path / "pictures", tmp_path / "labels.csv"
-    for number in range(4):
-        write_jpeg(folder / f"{number}.jpg", 9)
-    labels.write_text("id,class\n0,cw\n1,acw\n2,cw\n3,acw\n")
-    columns = {"id_column": "id", "label_column": "class", "size_px": 16, "crop_px": None, "group_column": None}
-    with pytest.raises(ConfigError, match=r"mirrored names the unknown class 'ccw'; classes are acw, cw"):
-        add_images("winding", folder, labels, **columns, mirrored=("cw,ccw",))
-    assert_nothing_changed(project)
-    add_images("winding", folder, labels, **columns, mirrored=("cw,acw",))
-    assert read_section("images.winding", ImagesParams).pairs == (("cw", "acw"),)
-    assert "mirror" not in capsys.readouterr().out
-    add_images("plain", folder, labels, **columns)
-    assert "mirror images are taken to keep their class" in capsys.readouterr().out
-
-
 def test_what_a_stage_writes_is_entered_as_it_is_and_packed_from_a_path_with_a_space(project, tmp_path):
     write_npz(tmp_path / "made.npz")
     make = {"cmd": f"cp '{tmp_path}/made.npz' 'data/raw/my digits.npz'", "outs": ["data/raw/my digits.npz"]}
-    pack = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]["pack_collection"]
-    pack["do"]["deps"] = ["${item.source}"]  # the source files are not here
-    YAML().dump({"stages": {"make": make, "pack_collection": pack}}, project / "dvc.yaml")
-    (project / "params.yaml").write_text(f"on_bad_file: stop\n{PARAMS}")
+    YAML().dump({"stages": {"make": make}}, project / "dvc.yaml")
     (project / "data/raw").mkdir(parents=True)
     dvc("init", "--quiet", "--no-scm")
     dvc("repro", "--quiet", "make")
     add("digits", "mnist", project / "data/raw/my digits.npz")
     assert entry("digits").source == "data/raw/my digits.npz"
     assert not list(project.rglob("*.npz.dvc"))
-    dvc("repro", "--quiet", "pack_collection@digits")
+    pack.run("digits", entry("digits"), "stop", out=project / "data/packed/digits")
     assert len(open_packed(project / "data/packed/digits").rows) == 60
 
 
@@ -244,9 +221,7 @@ def test_the_release_is_downloaded_and_an_interrupted_download_goes_on(project, 
     folder = project / "data/external/decals"
     assert [path.name for path in folder.iterdir()] == ["Galaxy10_DECals.h5"]
     assert (folder / "Galaxy10_DECals.h5").read_bytes() == content
-    assert entry("decals") == CollectionParams(
-        "galaxy10", str(folder.relative_to(project) / "Galaxy10_DECals.h5"), "class", "neighbours", 16
-    )
+    assert entry("decals") == PicturesParams("galaxy10", str(folder.relative_to(project) / "Galaxy10_DECals.h5"), 16)
 
 
 def test_a_download_is_tried_again(project, tmp_path, monkeypatch):
@@ -295,7 +270,7 @@ def test_warm_ups_come_through_keras(project, monkeypatch):
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", lambda: parts)
     add("photographs", "cifar10")
     source = project / "data/external/photographs/cifar10.npz"
-    assert entry("photographs") == CollectionParams("cifar10", str(source.relative_to(project)), "class", "given", 16)
+    assert entry("photographs") == PicturesParams("cifar10", str(source.relative_to(project)), 16)
     with np.load(source) as archive:
         assert (archive["x_test"] == made["x_test"]).all()
 
@@ -313,7 +288,7 @@ def test_a_download_that_keras_gives_up_is_one_line(project, monkeypatch):
 
 def test_help_lists_the_formats_and_what_may_stay_together():
     text = " ".join(CliRunner().invoke(cli, ["add", "collection", "--help"]).output.split())
-    formats = list(COLLECTIONS)
-    assert f"FORMAT is {', '.join(formats[:-1])} or {formats[-1]}." in text
+    listed = text[text.index("FORMAT: ") :]
+    assert all((f"{name} ({facts.label})" in listed) == (name != "images") for name, facts in FORMATS.items())
     option = text[text.index("--group-by") :].split()[1]
     assert set(option.split("|")) == set(get_args(GroupBy))

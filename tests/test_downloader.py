@@ -232,6 +232,7 @@ def test_what_another_catalogue_does_not_want_is_set_aside_and_brought_back(tmp_
     with ArchiveServer(FILES | {"/dr18/frame-g": new}) as server:
         fetch(server.url, tmp_path)
         (tmp_path / "sdss_jpg" / "mine.txt").write_text("a stray file")
+        (tmp_path / "sdss_jpg" / "labels.csv").write_text("of stage fetch")
         fetch(server.url, tmp_path, wanted=other_release)
         assert contents(tmp_path) == {WANTED[0].path: new}
         n_requests = len(server.requests)
@@ -241,6 +242,8 @@ def test_what_another_catalogue_does_not_want_is_set_aside_and_brought_back(tmp_
         assert contents(tmp_path) == {WANTED[0].path: new}
         assert len(server.requests) == n_requests, "everything was there"
     assert (tmp_path / ".aside" / "sdss_jpg" / "mine.txt").read_text() == "a stray file"
+    assert (tmp_path / "sdss_jpg" / "labels.csv").read_text() == "of stage fetch"
+    assert not (tmp_path / ".aside" / "sdss_jpg" / "labels.csv").exists()
 
 
 def test_the_simulated_survey_loses_no_download(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from deepsky.simulation.archive import SimulatedArchive
 from deepsky.simulation.params import CatalogueParams
 from deepsky.stages import catalogue as catalogue_stage
 from deepsky.stages import fetch
+from tests.archive_server import ArchiveServer, jpeg_content
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMS = CatalogueParams("simulated", seed=11, n_fields=1, n_per_class_per_field=2)
@@ -80,6 +81,43 @@ def test_files_stand_where_the_design_says(clean, catalogue):
     assert (clean / f"stsci_jpg/{row['objid']}.jpg").read_bytes() == archive.panstarrs_jpeg(
         row["ra"], row["dec"], size=240
     )
+
+
+def test_cutouts_come_with_what_the_catalogue_says_of_them(clean, catalogue):
+    whole = pd.read_csv(catalogue, dtype=str)
+    expected = whole[["id", "class", "ra", "dec", "run", "camcol", "field"]]
+    for folder in ("sdss_jpg", "stsci_jpg"):
+        assert pd.read_csv(clean / folder / "labels.csv", dtype=str).equals(expected)
+        assert {path.stem for path in (clean / folder).glob("*.jpg")} == set(whole["id"])
+
+
+def test_labels_follow_the_catalogue_and_the_folders_that_are_wanted(fetched, catalogue, tmp_path):
+    table = pd.read_csv(catalogue, dtype=str).drop(columns="class").iloc[:-1]
+    table.to_csv(tmp_path / "other.csv", index=False)
+    fetch_simulated(PARAMS, tmp_path / "other.csv", fetched, replace(ARCHIVE, stsci_jpg=False))
+    labels = pd.read_csv(fetched / "sdss_jpg/labels.csv", dtype=str)
+    assert labels.equals(table[["id", "ra", "dec", "run", "camcol", "field"]])
+    assert not (fetched / "stsci_jpg/labels.csv").exists()
+    assert not (fetched / ".aside").exists()
+
+
+def test_downloaded_cutouts_have_labels_too(catalogue, tmp_path, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    table, files = pd.read_csv(catalogue, dtype=str), {}
+    for place, (ra, dec) in enumerate(zip(table["ra"], table["dec"], strict=True)):
+        url = sdss_jpeg_url("dr17", float(ra), float(dec), scale=0.4, width=240, height=240)
+        files[url.removeprefix("https://skyserver.sdss.org")] = jpeg_content(place)
+    archive, raw = replace(ARCHIVE, bands=(), stsci_jpg=False), tmp_path / "raw"
+    fetch_simulated(PARAMS, catalogue, raw)  # what it drew gives way
+    with ArchiveServer(files) as server:
+        download, real = replace(DOWNLOAD, mirror=server.url, requests_per_s=None), replace(PARAMS, survey="sdss")
+        for _ in range(2):
+            fetch.run(real, archive, download, "stop", catalogue=catalogue, out=raw)
+        assert len(server.requests) == len(table)
+    labels = pd.read_csv(raw / "sdss_jpg/labels.csv", dtype=str)
+    assert labels["id"].tolist() == table["id"].tolist()
+    assert {path.stem for path in (raw / "sdss_jpg").glob("*.jpg")} == set(labels["id"])
+    assert not (raw / "stsci_jpg/labels.csv").exists()
 
 
 def test_manifest_describes_every_raw_file(clean):

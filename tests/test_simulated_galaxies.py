@@ -18,7 +18,7 @@ from deepsky.formats.params import PicturesParams
 from deepsky.formats.registry import find
 from deepsky.simulation import published as published
 from deepsky.simulation.galaxies import draw_picture
-from deepsky.simulation.params import SimulateParams
+from deepsky.simulation.params import AT_LEAST, SimulateParams
 from deepsky.simulation.published import GALAXY10_COUNTS, ZOO1_SHARES, write_galaxy10, write_galaxy_zoo
 from deepsky.simulation.shapes import Shape, draw_shapes, share_out
 from deepsky.simulation.votes import draw_galaxies, vote_fractions
@@ -272,6 +272,14 @@ def test_the_readers_of_the_real_datasets_take_the_simulated(
     assert len(objects.rows) == n
     assert set(objects.rows["label"]) == set(objects.classes)
     assert [picture.shape for picture in objects.pictures if isinstance(picture, np.ndarray)] == [(32, 32, 3)] * n
+
+
+def test_params_ask_for_as_many_galaxies_as_each_class_needs() -> None:
+    for key, classes in (("n_galaxy_zoo1", ZOO1_SHARES), ("n_galaxy10", GALAXY10_COUNTS)):
+        least = AT_LEAST * len(classes)
+        assert getattr(SimulateParams(**{key: least}), key) == least
+        with pytest.raises(ValueError, match=f"{key} must lie between {least}"):
+            SimulateParams(**{key: least - 1})
 
 
 @pytest.mark.parametrize(

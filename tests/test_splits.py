@@ -11,6 +11,7 @@ from deepsky.catalogue.tables import read_objects
 from deepsky.datasets.params import SplitParams
 from deepsky.datasets.splits import fold_splits, sky_groups, split_rows
 from deepsky.errors import DataError
+from deepsky.stages import split as stage
 
 PARAMS = SplitParams(seed=1, test_fraction=0.2, val_fraction=0.2, cell_arcmin=2.0, link_arcmin=2.0)
 
@@ -209,3 +210,8 @@ def test_folds_follow_from_their_seed():
 def test_more_folds_than_groups_are_refused():
     with pytest.raises(DataError, match=r"class number 0: lies in 16 groups .* too few for 17 folds; lower tune.folds"):
         folds_of(make_rows(), n_folds=17)
+
+
+def test_a_dataset_that_no_run_learns_from_has_a_table_without_rows(tmp_path):
+    stage.run(None, PARAMS, packed=tmp_path / "absent", out=tmp_path / "splits/mine.csv")
+    assert (tmp_path / "splits/mine.csv").read_text() == "id,split,group\n"

@@ -46,12 +46,14 @@ FORMATS: dict[str, FormatFacts] = {
         "the Galaxy Zoo challenge: solutions and pictures",
         targets=("class", "fractions"),
     ),
-    "galaxy_zoo1": FormatFacts("deepsky.formats.galaxy_zoo1:FORMAT", "Galaxy Zoo 1: a folder of pictures per class"),
+    "galaxy_zoo1": FormatFacts(
+        "deepsky.formats.galaxy_zoo1:FORMAT", "Galaxy Zoo 1: a folder of pictures per class", group_by="objid"
+    ),
     "galaxy10": FormatFacts(
         "deepsky.formats.galaxy10:FORMAT", "Galaxy10 DECaLS: one HDF5 file", group_by="neighbours", takes=("sha256",)
     ),
-    "mnist": FormatFacts("deepsky.formats.mnist:FORMAT", "MNIST: handwritten digits"),
-    "cifar10": FormatFacts("deepsky.formats.cifar10:FORMAT", "CIFAR-10: small photographs"),
+    "mnist": FormatFacts("deepsky.formats.mnist:FORMAT", "MNIST: handwritten digits", group_by="given"),
+    "cifar10": FormatFacts("deepsky.formats.cifar10:FORMAT", "CIFAR-10: small photographs", group_by="given"),
 }
 
 
