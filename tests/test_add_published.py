@@ -11,12 +11,11 @@ import pytest
 from click.testing import CliRunner
 from ruamel.yaml import YAML
 
-from deepsky.archives.params import DownloadParams
 from deepsky.cli import cli
 from deepsky.commands import add_published
 from deepsky.config import build
 from deepsky.datasets.packed import open_packed
-from deepsky.datasets.params import GroupBy, SplitParams
+from deepsky.datasets.params import GroupBy
 from deepsky.errors import ConfigError, DataError
 from deepsky.formats import galaxy10
 from deepsky.formats.params import PicturesParams
@@ -31,14 +30,15 @@ from tests.test_warm_ups import arrays, write_npz
 PARAMS = """\
 datasets:
   frames:
-    sdss: {folder: data/raw/frames}
+    sdss: {folder: f, catalogue: c, id_column: id, label_column: class, classes: [a, b], position: radec,
+           position_band: r, bands: [r], frame_band: r, rgb_bands: [r, r, r], colour_bands: [r, r, r],
+           cutout_size_px: 64}
   pictures:
     stand_in: {format: mnist, source: data/raw/mnist.npz, size_px: 28}  # a comment
 
-split: {seed: 1}
+split: {test_fraction: 0.34, val_fraction: 0.33}
+download: {mirror: null, connections: 1, requests_per_s: null, timeout_s: 5, tries: 1}
 """
-SPLIT = SplitParams(test_fraction=0.34, val_fraction=0.33)
-ONCE = DownloadParams(mirror=None, connections=1, requests_per_s=None, timeout_s=5.0, tries=1, contact=None)
 OPTIONS = {
     "target": "class", "size_px": 16, "crop_px": None, "denoise": "none", "denoise_strength": 0.0, "gray": False,
     "sha256": None,
@@ -55,8 +55,8 @@ def project(tmp_path, monkeypatch):
     return root
 
 
-def add(name, kind, source=None, download=ONCE, group_by=None, **changes):
-    add_published.run(name, kind, source, download, SPLIT, group_by=group_by, **OPTIONS | changes)
+def add(name, kind, source=None, group_by=None, **changes):
+    add_published.run(name, kind, source, group_by=group_by, **OPTIONS | changes)
 
 
 def dvc(*arguments):
@@ -68,8 +68,8 @@ def entry(name):
     return build(YAML(typ="safe").load(Path("params.yaml"))["datasets"]["pictures"][name], PicturesParams, name)
 
 
-def assert_nothing_changed(project):
-    assert (project / "params.yaml").read_text() == PARAMS
+def assert_nothing_changed(project, text=PARAMS):
+    assert (project / "params.yaml").read_text() == text
     assert not [path for path in project.rglob("*") if path.is_file() and path.name != "params.yaml"]
 
 
@@ -109,10 +109,10 @@ def test_what_would_fail_later_is_refused_and_leaves_nothing(project, tmp_path):
     for error, message, arguments in (
         (ConfigError, "'stand_in' exists already", ("stand_in", "mnist", digits)),
         (ConfigError, "'sdss_rgb' exists already", ("sdss_rgb", "mnist", digits)),
-        (ConfigError, "is not of the form my_data_1; use letters, digits and _ only", ("Bad Name", "mnist", digits)),
-        (ConfigError, "is not of the form my_data_1", ("z; touch x", "mnist", digits)),
-        (ConfigError, "is not of the form my_data_1", ("z\n", "mnist", digits)),
-        (ConfigError, "is not of the form my_data_1", ("größe", "mnist", digits)),
+        (ConfigError, "the new dataset: .* is no name; use letters, digits and _", ("Bad Name", "mnist", digits)),
+        (ConfigError, "is no name; use", ("z; touch x", "mnist", digits)),
+        (ConfigError, "is no name; use", ("z\n", "mnist", digits)),
+        (ConfigError, "is no name; use", ("größe", "mnist", digits)),
         (ConfigError, "name 'demo': means the datasets that deepsky comes with", ("demo", "mnist", digits)),
         (ConfigError, "format 'mnits' is unknown; choose one of", ("bad", "mnits", digits)),
         (ConfigError, "format images: has a table of labels; use deepsky add images", ("bad", "images", digits)),
@@ -204,17 +204,21 @@ def published(tmp_path, monkeypatch):
     return content
 
 
-def mirrored(server, tries=1):
-    return DownloadParams(server.url, 1, None, 5.0, tries, None)
+def ask(project, server, tries=1):
+    """Let params.yaml name a server in place of the published one."""
+    text = PARAMS.replace("mirror: null", f"mirror: '{server.url}'").replace("tries: 1", f"tries: {tries}")
+    (project / "params.yaml").write_text(text)
+    return text
 
 
 def test_the_release_is_downloaded_and_an_interrupted_download_goes_on(project, tmp_path, monkeypatch):
     content = published(tmp_path, monkeypatch)
     with ArchiveServer({H5: content}, faults=[Fault("cut")]) as server:
+        text = ask(project, server)
         with pytest.raises(DataError, match=r"cannot be downloaded .*run the same command again"):
-            add("decals", "galaxy10", download=mirrored(server))
-        assert (project / "params.yaml").read_text() == PARAMS
-        add("decals", "galaxy10", download=mirrored(server))
+            add("decals", "galaxy10")
+        assert (project / "params.yaml").read_text() == text
+        add("decals", "galaxy10")
         asked = server.requests
     assert [request.status for request in asked] == [200, 206]
     assert asked[1].headers["Range"] == f"bytes={len(content) // 2}-"
@@ -227,21 +231,23 @@ def test_the_release_is_downloaded_and_an_interrupted_download_goes_on(project, 
 def test_a_download_is_tried_again(project, tmp_path, monkeypatch):
     content = published(tmp_path, monkeypatch)
     with ArchiveServer({H5: content}, faults=[Fault("reset")]) as server:
-        add("decals", "galaxy10", download=mirrored(server, tries=2))
+        ask(project, server, tries=2)
+        add("decals", "galaxy10")
     assert (project / "data/external/decals/Galaxy10_DECals.h5").read_bytes() == content
 
 
 def test_a_download_of_another_hash_is_refused(project, tmp_path, monkeypatch):
     content = published(tmp_path, monkeypatch)
     with ArchiveServer({H5: content[:-1] + b"?"}) as server:
+        text = ask(project, server)
         with pytest.raises(
             DataError, match=rf"has the SHA-256 \w+, not {galaxy10.SHA256}; the file is not the official"
         ):
-            add("decals", "galaxy10", download=mirrored(server))
+            add("decals", "galaxy10")
         server.files.clear()
         with pytest.raises(DataError, match="answers 404"):
-            add("decals", "galaxy10", download=mirrored(server))
-    assert_nothing_changed(project)
+            add("decals", "galaxy10")
+    assert_nothing_changed(project, text)
 
 
 def test_a_broken_download_is_replaced(project, tmp_path, monkeypatch, capsys):
@@ -250,7 +256,8 @@ def test_a_broken_download_is_replaced(project, tmp_path, monkeypatch, capsys):
     target.parent.mkdir(parents=True)
     target.write_bytes(content[:-9])
     with ArchiveServer({H5: content}) as server:
-        add("decals", "galaxy10", download=mirrored(server))
+        ask(project, server)
+        add("decals", "galaxy10")
     assert "Galaxy10_DECals.h5: is not the release; downloading it again" in " ".join(capsys.readouterr().err.split())
     assert target.read_bytes() == content
 
@@ -258,9 +265,10 @@ def test_a_broken_download_is_replaced(project, tmp_path, monkeypatch, capsys):
 def test_a_download_survives_a_failure_after_it(project, tmp_path, monkeypatch):
     content = published(tmp_path, monkeypatch)
     with ArchiveServer({H5: content}) as server:
+        ask(project, server)
         with pytest.raises(DataError, match="group_by: group needs it"):
-            add("decals", "galaxy10", download=mirrored(server), group_by="group")
-        add("decals", "galaxy10", download=mirrored(server))
+            add("decals", "galaxy10", group_by="group")
+        add("decals", "galaxy10")
         assert len(server.targets()) == 1
 
 

@@ -3,6 +3,8 @@ from ruamel.yaml import YAML
 
 from deepsky.commands import drop
 from deepsky.errors import ConfigError
+from deepsky.experiment.experiment import read_experiment
+from tests.conftest import ROOT
 
 TEXT = """\
 datasets:
@@ -114,6 +116,15 @@ def test_what_refers_to_a_name_goes_with_it(params, capsys, name, gone):
         for key in keys:
             section = section.get(key, {})
         assert last not in section, place
+
+
+def test_nothing_learns_once_the_demo_has_gone_from_the_projects_own_file(params):
+    params.write_text((ROOT / "params.yaml").read_text())
+    assert read_experiment(params).runs
+    drop.run(["demo"])
+    left = read_experiment(params)
+    assert (left.runs, left.datasets) == ({}, {})
+    assert left.split == read_experiment(ROOT / "params.yaml").split
 
 
 def test_an_unknown_name_is_refused_and_nothing_goes(params):

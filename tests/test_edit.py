@@ -188,6 +188,16 @@ def test_every_number_is_read_back_as_it_was_also_by_yaml_1_1(value):
         assert back["runs"]["third"] == {"rate": value, "rates": [value]}
 
 
+@pytest.mark.parametrize(
+    "word",
+    ["http://127.0.0.1:80/a", "a: b", "a, b", "{x}", "[x", "null", "1e5", "1e-05", "12", "yes", "", "# c", "it's", "ü"],
+)
+def test_every_word_is_read_back_as_it_was(word):
+    document = edit.CommentedMap()
+    edit.set_entry(document, ("runs", "third"), {"a": word, "b": [word], "c": {"d": word}})
+    assert parsed(edit.text_of(document))["runs"]["third"] == {"a": word, "b": [word], "c": {"d": word}}
+
+
 def test_the_diff_names_the_file():
     assert edit.diff("a: 1\n", "a: 2\n") == "--- params.yaml\n+++ params.yaml\n@@ -1 +1 @@\n-a: 1\n+a: 2\n"
     assert edit.diff(TEXT, TEXT) == ""

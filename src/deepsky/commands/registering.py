@@ -1,6 +1,5 @@
 """What every way of adding a dataset shares: its name, its place in the project, its entry in params.yaml."""
 
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -10,11 +9,12 @@ from typing import Any
 import click
 import pandas as pd
 
+from deepsky import config
 from deepsky.archives.manifest import LABELS
 from deepsky.catalogue.tables import read_objects, read_table
 from deepsky.commands.drop import drop_demo
 from deepsky.commands.versioning import dvc_add
-from deepsky.config import PARAMS
+from deepsky.config import PARAMS, Problems
 from deepsky.errors import ConfigError, DataError
 from deepsky.experiment import edit
 from deepsky.files import whole_file, whole_folder
@@ -23,7 +23,6 @@ from deepsky.tracking.lineage import recorded_hashes
 
 EXTERNAL = Path("data/external")
 NETWORKS = ("mobilenet", "cnn_small")  # of a comparison that begins with this dataset
-_NAME = re.compile("[A-Za-z0-9_]+")
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,9 @@ def check_name(name: str, datasets: Sequence[str]) -> None:
     Raises:
         ConfigError: says which.
     """
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"name {name!r}", "is not of the form my_data_1", "use letters, digits and _ only")
+    problems = Problems()
+    config.check_name(name, "the new dataset", problems)
+    problems.stop()
     if name == "demo":
         raise ConfigError("name 'demo'", "means the datasets that deepsky comes with", "choose another name")
     known = edit.load().get("datasets") or {}

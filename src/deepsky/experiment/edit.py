@@ -11,6 +11,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import CommentMark
 from ruamel.yaml.nodes import MappingNode, ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 from ruamel.yaml.tokens import CommentToken
 
 from deepsky.config import PARAMS
@@ -240,13 +241,18 @@ def _block(value: Any) -> Any:
 def _flow(value: Any) -> Any:
     """Write lists and mappings in one line."""
     if isinstance(value, Mapping):
-        flowing: Any = CommentedMap({key: _flow(item) for key, item in value.items()})
+        flowing: Any = CommentedMap({key: _quoted(_flow(item)) for key, item in value.items()})
     elif isinstance(value, list | tuple):
-        flowing = CommentedSeq([_flow(item) for item in value])
+        flowing = CommentedSeq([_quoted(_flow(item)) for item in value])
     else:
         return value
     flowing.fa.set_flow_style()
     return flowing
+
+
+def _quoted(value: Any) -> Any:
+    """Quote a word that libyaml, by which DVC reads, takes for a key within a line."""
+    return DoubleQuotedScalarString(value) if isinstance(value, str) and ":" in value else value
 
 
 def _yaml() -> YAML:
