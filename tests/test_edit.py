@@ -190,7 +190,23 @@ def test_every_number_is_read_back_as_it_was_also_by_yaml_1_1(value):
 
 @pytest.mark.parametrize(
     "word",
-    ["http://127.0.0.1:80/a", "a: b", "a, b", "{x}", "[x", "null", "1e5", "1e-05", "12", "yes", "", "# c", "it's", "ü"],
+    [
+        "http://127.0.0.1:80/a",
+        "a:b",
+        "a: b",
+        "a, b",
+        "{x}",
+        "[x",
+        "null",
+        "1e5",
+        "1e-05",
+        "12",
+        "yes",
+        "",
+        "# c",
+        "it's",
+        "ü",
+    ],
 )
 def test_every_word_is_read_back_as_it_was(word):
     document = edit.CommentedMap()
