@@ -8,21 +8,21 @@ second with ``file["images"][i]`` for each image. That takes hours for the relea
 import argparse
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
-from deepsky.formats.collection import CollectionParams
 
 from deepsky.datasets.packed import create_images, open_packed
+from deepsky.formats.format import preparation_of
 from deepsky.formats.galaxy10 import CLASSES, SIDE_PX
-from deepsky.stages import pack_collection
+from deepsky.formats.params import PicturesParams
+from deepsky.stages import pack
 
 TARGET = 50.0
 CHUNKS = (555, 16, 16, 1)
-PARAMS = CollectionParams(
-    format="galaxy10", source="", target="class", group_by="neighbours", size_px=224, sha256="any"
-)
+PARAMS = PicturesParams("galaxy10", "given by main", 224, sha256="any")
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
         places = np.linspace(0, arguments.n_images - 1, arguments.n_sample).astype(int)
         theirs = read_one_by_one(source, places[::2], Path(name))
         started = time.perf_counter()
-        pack_collection.run("galaxy10", PARAMS, "stop", source=source, out=out)
+        pack.run("galaxy10", replace(PARAMS, source=str(source)), "stop", out=out)
         ours = arguments.n_images / (time.perf_counter() - started)
         theirs_after = read_one_by_one(source, places[1::2], Path(name))
         assert (open_packed(out).images[places[1::2]] == np.load(Path(name, "images.npy"))[places[1::2]]).all()
@@ -74,7 +74,7 @@ def read_one_by_one(source: Path, places: np.ndarray, folder: Path) -> float:
         images = create_images(folder, (len(file["images"]), PARAMS.size_px, PARAMS.size_px, 3), np.uint8)
         started = time.perf_counter()
         for place in places:
-            images[place] = PARAMS.preparation.apply(source, file["images"][place])
+            images[place] = preparation_of(PARAMS).apply(source, file["images"][place])
         return len(places) / (time.perf_counter() - started)
 
 

@@ -2,7 +2,6 @@ import hashlib
 import json
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,6 @@ from deepsky.archives.params import ArchiveParams
 from deepsky.archives.wanted import sdss_files
 from deepsky.catalogue.objects import describe, read_real_objects
 from deepsky.catalogue.tables import REFERENCE_COLUMNS, read_objects
-from deepsky.config import read_section
 from deepsky.errors import DataError
 from deepsky.simulation.params import CatalogueParams
 from deepsky.stages import catalogue as stage
@@ -21,7 +19,7 @@ from tests.sql_service import synthetic_objects, with_true_ids
 REAL_TABLE = "catalogues/Skyserver_SQL2_27_2018_6_51_39_PM.csv"
 OBJECTS = synthetic_objects(40).reset_index(drop=True)
 SDSS = CatalogueParams("sdss", seed=1, n_fields=1, n_per_class_per_field=1)
-ARCHIVE = read_section("archive", ArchiveParams, Path(__file__).resolve().parents[1] / "params.yaml")
+ARCHIVE = ArchiveParams()
 
 
 @pytest.fixture
