@@ -77,6 +77,12 @@ def _answers(predictions, split):
     return rows["label"], rows[columns].idxmax(axis=1).str.removeprefix("p_")
 
 
+def _write_plain(folder, predictions, **columns):
+    test = predictions[predictions["split"] == "test"].assign(**columns)
+    test.iloc[::-1].to_csv(folder / "predictions_plain.csv", index=False, float_format="%.6f")
+    return test
+
+
 def test_figures_are_those_of_scikit_learn(project):
     predictions = write_trained(TRAINED / CELL)
     summary = _evaluate()["sdss_jpg-mobilenet"]
@@ -270,28 +276,45 @@ def test_runs_that_are_missing_or_out_of_date_are_named(project, capsys):
 
 # ---- what DVC shows ----
 
+VOTES = "zoo/votes", "zoo/votes_tuned"
 
-def test_the_metrics_are_one_small_file_per_dataset(project):
-    write_trained(TRAINED / CELL)
-    write_trained(TRAINED / "sdss_jpg/vgg16", seed=1)
-    votes = write_fractions(TRAINED / "zoo/votes")
-    write_seen(TRAINED / "zoo/votes", votes)
-    summary = _evaluate(CELL, "sdss_jpg/vgg16", "zoo/votes")
+
+@pytest.fixture(scope="module")
+def evaluated_votes(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        root = make_project(tmp_path_factory.mktemp("votes"), patch)
+        write_trained(TRAINED / CELL)
+        origin = {"study": "zoo-1", "trial": 57, "run": "votes"}
+        write_fractions(TRAINED / VOTES[1], error=0.02, params=PARAMS | {"origin": origin})
+        predictions = write_fractions(TRAINED / VOTES[0])
+        test = predictions[predictions["split"] == "test"]
+        worse = {f"p_{column}": (test[f"p_{column}"] * 0.8).to_numpy() for column in COLUMNS}
+        _write_plain(TRAINED / VOTES[0], predictions, **worse)
+        for name in VOTES:
+            write_seen(TRAINED / name, predictions)
+        _evaluate(CELL, *VOTES)
+    return root
+
+
+@pytest.fixture
+def votes(evaluated_votes, monkeypatch):
+    """The summary of a cell and of two runs of fractions; a project that nobody may change."""
+    monkeypatch.chdir(evaluated_votes)
+    return json.loads((OUT / "summary.json").read_text())["runs"]
+
+
+def test_the_metrics_are_one_small_file_per_dataset(votes):
     assert {path.name: json.loads(path.read_text()) for path in METRICS.iterdir()} == {
-        "sdss_jpg.json": {
-            "mobilenet": summary["sdss_jpg-mobilenet"]["test_accuracy"],
-            "vgg16": summary["sdss_jpg-vgg16"]["test_accuracy"],
+        "sdss_jpg.json": {"mobilenet": votes["sdss_jpg-mobilenet"]["test_accuracy"]},
+        "zoo.json": {
+            "votes_rmse": votes["votes"]["test_rmse"],
+            "votes_tuned_rmse": votes["votes_tuned"]["test_rmse"],
         },
-        "zoo.json": {"votes_rmse": summary["votes"]["test_rmse"]},
     }
 
 
-def test_the_plots_are_those_of_every_run(project):
-    predictions = write_trained(TRAINED / CELL)
-    votes = write_fractions(TRAINED / "zoo/votes")
-    write_seen(TRAINED / "zoo/votes", votes)
-    _evaluate(CELL, "zoo/votes")
-    names = {"sdss_jpg-mobilenet.csv", "votes.csv"}
+def test_the_plots_are_those_of_every_run(votes):
+    names = {"sdss_jpg-mobilenet.csv", "votes.csv", "votes_tuned.csv"}
     assert {path.name: {file.name for file in path.iterdir()} for path in PLOTS.iterdir()} == {
         "curves": names, "loss": names, "confusion": names,
     }  # fmt: skip
@@ -301,13 +324,15 @@ def test_the_plots_are_those_of_every_run(project):
         assert curves["epoch"].tolist() == [1, 2, 3]
         assert curves["val"].tolist() == [0.2, 0.4, 0.6]
         assert pd.read_csv(PLOTS / "loss" / name)["val"].tolist() == pytest.approx([1.2, 0.6, 0.4])
-    truth, answer = _answers(predictions, "test")
+    truth, answer = _answers(pd.read_csv(TRAINED / CELL / "predictions.csv"), "test")
     confusion = pd.read_csv(PLOTS / "confusion/sdss_jpg-mobilenet.csv")
     assert (confusion["actual"].tolist(), confusion["predicted"].tolist()) == (truth.tolist(), answer.tolist())
-    test = votes[votes["split"] == "test"]
+    predictions = pd.read_csv(TRAINED / VOTES[0] / "predictions.csv")
+    test = predictions[predictions["split"] == "test"]
     confusion = pd.read_csv(PLOTS / "confusion/votes.csv")
-    places = test[["t_Class1.1", "t_Class1.2", "t_Class1.3"]].to_numpy().argmax(axis=1)
-    assert confusion["actual"].tolist() == [QUESTIONS[0].answers[place] for place in places]
+    for kind, column in (("t", "actual"), ("p", "predicted")):
+        most = test[[f"{kind}_Class1.{number}" for number in (1, 2, 3)]].to_numpy().argmax(axis=1)
+        assert confusion[column].tolist() == [QUESTIONS[0].answers[place] for place in most]
 
 
 # ---- pictures, and what is kept ----
@@ -547,27 +572,14 @@ def test_a_tuned_run_without_its_reference_is_compared_later(project, spoil):
     assert _stored("better").data.metrics["test_gain"] > 0
 
 
-def test_the_gain_of_fractions_is_how_much_the_rmse_fell(project):
-    names = "zoo/votes", "zoo/votes_tuned"
-    origin = {"study": "zoo-1", "trial": 57, "run": "votes"}
-    for name, facts in zip(
-        names, ({"error": 0.1}, {"error": 0.05, "params": PARAMS | {"origin": origin}}), strict=True
-    ):
-        write_seen(TRAINED / name, write_fractions(TRAINED / name, **facts))
-    summary = _evaluate(*names)
-    tuned = summary["votes_tuned"]
-    assert tuned["gain"] == pytest.approx(summary["votes"]["test_rmse"] - tuned["test_rmse"], abs=2e-6)
+def test_the_gain_of_fractions_is_how_much_the_rmse_fell(votes):
+    tuned = votes["votes_tuned"]
+    assert tuned["gain"] == pytest.approx(votes["votes"]["test_rmse"] - tuned["test_rmse"], abs=2e-6)
     assert 0 < tuned["gain_low"] < tuned["gain"] < tuned["gain_high"]
     assert _stored("votes_tuned").data.metrics["test_gain"] == tuned["gain"]
 
 
 # ---- single runs ----
-
-
-def _write_plain(folder, predictions, **columns):
-    test = predictions[predictions["split"] == "test"].assign(**columns)
-    test.iloc[::-1].to_csv(folder / "predictions_plain.csv", index=False, float_format="%.6f")
-    return test
 
 
 def test_single_runs_stand_beside_the_matrix_with_the_gain_of_their_views(project):
@@ -602,14 +614,9 @@ def test_refuses_plain_predictions_of_other_objects(project):
         _evaluate("zoo/turned")
 
 
-def test_vote_fractions_are_scored_per_question(project):
-    folder = TRAINED / "zoo/votes"
-    predictions = write_fractions(folder)
+def test_vote_fractions_are_scored_per_question(votes):
+    predictions, summary = pd.read_csv(TRAINED / VOTES[0] / "predictions.csv"), votes["votes"]
     test = predictions[predictions["split"] == "test"]
-    worse = {f"p_{column}": (test[f"p_{column}"] * 0.8).to_numpy() for column in COLUMNS}
-    _write_plain(folder, predictions, **worse)
-    write_seen(folder, predictions)
-    summary = _evaluate("zoo/votes")["votes"]
     truth, answer = (test[[f"{kind}_{column}" for column in COLUMNS]].to_numpy() for kind in "tp")
     rmse = np.sqrt(((answer - truth) ** 2).mean())
     assert (summary["target"], summary["network"], summary["n_test"]) == ("fractions", "regression_512", 20)

@@ -2,8 +2,23 @@ import keras
 import numpy as np
 import pytest
 
-from deepsky.networks.heads import sigmoid_answer, softmax_answer, tree_answer
-from deepsky.training.explain import channel_weights, feature_maps, grad_cam, log_odds, split_at_maps
+from deepsky.networks.backbone import build_features, draw_kernels
+from deepsky.networks.finetune import build_tail_of
+from deepsky.networks.heads import build_head, join, sigmoid_answer, softmax_answer, tree_answer
+from deepsky.networks.inputs import ImageSpec, colour_front
+from deepsky.networks.saving import save_h5
+from deepsky.networks.views import average_views
+from deepsky.training.explain import (
+    call_once,
+    channel_weights,
+    feature_maps,
+    frozen_tail,
+    grad_cam,
+    log_odds,
+    plain_view,
+    split_at_maps,
+)
+from tests.test_finetune import TINY
 
 
 def pooled_tail(answer, *, size_px=12, n_maps=5, seed=3):
@@ -106,3 +121,54 @@ def test_feature_maps_of_a_network_inside_a_tail():
     layers = feature_maps(tail, pictures())
     assert [layer.name for layer in layers] == ["conv_1", "conv_2"]
     np.testing.assert_allclose(layers[1].maps, feature_maps(inner, 2 * pictures())[1].maps, rtol=1e-5)
+
+
+# ---- the two parts of a saved network ----
+
+SPEC = ImageSpec((20, 20, 3), "uint8", ("r", "g", "b"))
+IMAGES = np.random.default_rng(6).integers(0, 256, (3, 20, 20, 3), dtype=np.uint8)
+
+
+def _frozen_job():
+    """Front, tail, and what pictures were drawn from when both were at hand."""
+    front = build_features(TINY, SPEC, 32, None)
+    draw_kernels(next(layer for layer in front.layers if isinstance(layer, keras.Model)), np.random.default_rng(2))
+    tail = build_head(front.output_shape[1], softmax_answer(4), (8,), "relu", dropout=0.2, seed=1)
+    return front, tail, None, frozen_tail(front, tail)
+
+
+def _fine_tune_job():
+    front = colour_front(SPEC, 32)
+    options = {"hidden_units": (8,), "dropout": 0.2, "seed": 5, "answer": softmax_answer(4)}
+    tail = build_tail_of(TINY, 32, None, frozen_norm=True, **options)
+    return front, tail, front, tail
+
+
+def _scratch_job():
+    front = colour_front(SPEC, 12)
+    tail = pooled_tail(softmax_answer(4))
+    return front, tail, front, tail
+
+
+@pytest.mark.parametrize("n_views", [1, 8])
+@pytest.mark.parametrize("make_job", [_frozen_job, _fine_tune_job, _scratch_job])
+def test_a_saved_network_shows_what_its_job_did(tmp_path, make_job, n_views):
+    front, tail, shown_front, shown_tail = make_job()
+    inputs = IMAGES if shown_front is None else call_once(shown_front, IMAGES)
+    columns = [[0, 3], [1], [2]]
+    maps, heats = feature_maps(shown_tail, inputs), grad_cam(shown_tail, inputs, columns, exclusive=True)
+    save_h5(average_views(join(front, tail, "whole"), n_views, range(4), "whole"), tmp_path / "model.h5")
+    keras.backend.clear_session()
+
+    front, tail = plain_view(keras.models.load_model(tmp_path / "model.h5", compile=False))
+    assert (front is None) == (shown_front is None)
+    again = IMAGES if front is None else call_once(front, IMAGES)
+    np.testing.assert_array_equal(again, inputs)
+    found = feature_maps(tail, again)
+    assert [layer.name for layer in found] == [layer.name for layer in maps]
+    for layer, before in zip(found, maps, strict=True):
+        np.testing.assert_array_equal(layer.maps, before.maps)
+        assert before.maps.std() > 0
+    for of_image, before in zip(grad_cam(tail, again, columns, exclusive=True), heats, strict=True):
+        np.testing.assert_array_equal(of_image, before)
+    assert max(heat.max() for of_image in heats for heat in of_image) == 1

@@ -5,86 +5,135 @@ import pandas as pd
 import pytest
 
 from deepsky.catalogue.decision_tree import COLUMNS
-from deepsky.datasets.packed import DatasetCard, Packed
+from deepsky.datasets.packed import DatasetCard, write_rows
+from deepsky.errors import DataError
 from deepsky.evaluation.galleries import draw_pictures
 from deepsky.evaluation.tiles import Row, Tile, in_rows, overlaid, shaded, tiles_figure
-from deepsky.networks import SCRATCH
-from deepsky.networks.heads import softmax_answer, tree_answer
-from deepsky.networks.inputs import ImageSpec
+from deepsky.evaluation.trained import Trained
+from deepsky.networks.backbone import build_features
+from deepsky.networks.heads import build_head, join, softmax_answer, tree_answer
+from deepsky.networks.inputs import ImageSpec, colour_front, stretched_front
+from deepsky.networks.views import average_views
+from deepsky.training.saved import ModelCard, save_network
+from tests.test_finetune import TINY
+from tests.tiny_networks import SIDE_PX, tiny_tail
 
 CLASSES = ("NA", "cigar-shaped and rather long", "spiral")
+ALL = {"samples.png", "predictions.png", "confused_pairs.png", "feature_maps.png", "grad_cam.png"}
 N = 40
 
 
-def _dataset(target="class", kind="uint8", n_channels=3):
+def _write_dataset(folder, target="class", kind="uint8", n_channels=3):
     rng = np.random.default_rng(2)
     images = rng.integers(0, 256, (N, 16, 16, n_channels), dtype=np.uint8)
-    images = images if kind == "uint8" else images.astype(np.float32) / 50
+    folder.mkdir(parents=True)
+    np.save(folder / "images.npy", images if kind == "uint8" else images.astype(np.float32) / 50)
     classes = CLASSES if target == "class" else ("galaxy",)
     labels = [classes[k % len(classes)] for k in range(N)]
     rows = pd.DataFrame({"id": [str(k) for k in range(N)], "label": labels, "image": np.arange(N)[::-1]})
     bands = ("g", "r", "i")[:n_channels]
     card = DatasetCard(kind, bands, bands[::-1] if kind == "flux" else (), classes, None, 0, target=target)
-    return Packed(images, rows, card)
+    write_rows(folder, rows, card, [], rng.uniform(0, 1, (N, len(COLUMNS))) if target == "fractions" else None)
+    return rows, card, ImageSpec((16, 16, n_channels), kind, bands, card.colour_bands)
 
 
-def _write_predictions(folder, packed, names):
+def _predictions(rows, names, *, fractions=False):
     rng = np.random.default_rng(4)
-    table = pd.DataFrame(
-        {"id": packed.rows["id"], "split": ["train", "test"] * (N // 2), "label": packed.rows["label"]}
-    )
-    values = rng.dirichlet(np.ones(len(names)), N)
+    table = pd.DataFrame({"id": rows["id"], "split": ["train", "test"] * (N // 2), "label": rows["label"]})
+    values = rng.dirichlet(np.ones(len(names)), N).round(6)
     columns = {f"p_{name}": values[:, k] for k, name in enumerate(names)}
-    if packed.card.target == "fractions":
+    if fractions:
         columns |= {f"t_{name}": rng.uniform(0, 1, N) for name in names}
-    folder.mkdir()
-    table = pd.concat([table, pd.DataFrame(columns)], axis=1)
-    table.to_csv(folder / "predictions.csv", index=False, float_format="%.6f")
-    return table
+    return pd.concat([table, pd.DataFrame(columns)], axis=1)
 
 
-def _draw(folder, packed, answer, names):
-    _write_predictions(folder, packed, names)
-    keras.utils.set_random_seed(1)
-    network = SCRATCH["cnn_small"]
-    spec = ImageSpec(packed.images.shape[1:], packed.card.kind, packed.card.bands, packed.card.colour_bands)
-    front = network.build_front(spec, 16)
-    tail = network.build_tail(front.output_shape[1:], answer)
-    draw_pictures(folder, packed, front, tail, seed=3)
-    return {path.name: path.read_bytes() for path in (folder / "pictures").iterdir()}
+def _save(folder, network, card, spec):
+    made_for = ModelCard(
+        dataset="toy", network="tiny", weights="scratch", classes=card.classes, kind=card.kind, bands=card.bands,
+        colour_bands=card.colour_bands, image_shape=spec.shape, pixel_scale_arcsec=None, target=card.target,
+    )  # fmt: skip
+    folder.mkdir(parents=True)
+    save_network(folder / "model.h5", network, made_for)
+
+
+def _trained(folder, predictions, target="class"):
+    history = pd.DataFrame({"epoch": [1]})
+    return Trained(folder, {"target": target, "params": {"seed": 3}}, history, predictions, None)
+
+
+def _scratch(spec, answer, n_views=1):
+    core = join(stretched_front(spec, SIDE_PX), tiny_tail(answer, spec.shape[2]), "tiny")
+    return average_views(core, n_views, range(core.output_shape[1]), "tiny")
+
+
+def _draw(root, answer, names, *, spoil=None, **dataset):
+    rows, card, spec = _write_dataset(root / "packed", **dataset)
+    predictions = _predictions(rows, names, fractions=card.target == "fractions")
+    if spoil:
+        spoil(predictions)
+    _save(root / "trained", _scratch(spec, answer), card, spec)
+    draw_pictures(_trained(root / "trained", predictions, card.target), root / "packed", root / "pictures")
+    return {path.name: path.read_bytes() for path in (root / "pictures").iterdir()}
 
 
 def test_pictures_of_classes_are_drawn_small_and_alike(tmp_path):
-    drawn = _draw(tmp_path / "a", _dataset(), softmax_answer(3), CLASSES)
-    assert set(drawn) == {"samples.png", "predictions.png", "confused_pairs.png", "feature_maps.png", "grad_cam.png"}
+    drawn = _draw(tmp_path / "a", softmax_answer(3), CLASSES)
+    assert set(drawn) == ALL
     for content in drawn.values():
         picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
         assert picture.std() > 10
     assert sum(map(len, drawn.values())) < 2e6
-    assert drawn == _draw(tmp_path / "b", _dataset(), softmax_answer(3), CLASSES)
+    assert drawn == _draw(tmp_path / "b", softmax_answer(3), CLASSES)
 
 
 @pytest.mark.parametrize(("kind", "n_channels"), [("flux", 3), ("uint8", 1)])
 def test_pictures_of_flux_and_of_gray(tmp_path, kind, n_channels):
-    assert len(_draw(tmp_path / "a", _dataset(kind=kind, n_channels=n_channels), softmax_answer(3), CLASSES)) == 5
+    assert set(_draw(tmp_path, softmax_answer(3), CLASSES, kind=kind, n_channels=n_channels)) == ALL
 
 
 def test_pictures_of_vote_fractions(tmp_path):
-    drawn = _draw(tmp_path / "a", _dataset("fractions"), tree_answer(), COLUMNS)
-    assert set(drawn) == {"samples.png", "predictions.png", "feature_maps.png", "grad_cam.png"}
+    drawn = _draw(tmp_path, tree_answer(), COLUMNS, target="fractions")
+    assert set(drawn) == ALL - {"confused_pairs.png"}
 
 
 def test_a_network_that_is_always_right_can_be_drawn(tmp_path):
-    packed = _dataset()
-    folder = tmp_path / "a"
-    table = _write_predictions(folder, packed, CLASSES)
-    for name in CLASSES:
-        table[f"p_{name}"] = (table["label"] == name).astype(float)
-    table.to_csv(folder / "predictions.csv", index=False)
-    network = SCRATCH["cnn_small"]
-    front = network.build_front(ImageSpec((16, 16, 3), "uint8", packed.card.bands), 16)
-    draw_pictures(folder, packed, front, network.build_tail((16, 16, 3), softmax_answer(3)), seed=3)
-    assert len(list((folder / "pictures").iterdir())) == 5
+    def make_right(predictions):
+        for name in CLASSES:
+            predictions[f"p_{name}"] = (predictions["label"] == name).astype(float)
+
+    assert set(_draw(tmp_path, softmax_answer(3), CLASSES, spoil=make_right)) == ALL
+
+
+def test_the_pictures_are_those_of_the_plain_view_whatever_the_test_views(tmp_path):
+    rows, card, spec = _write_dataset(tmp_path / "packed")
+    predictions, drawn = _predictions(rows, CLASSES), []
+    for n_views in (1, 8):
+        folder = tmp_path / str(n_views)
+        _save(folder, _scratch(spec, softmax_answer(3), n_views), card, spec)
+        draw_pictures(_trained(folder, predictions), tmp_path / "packed", folder / "pictures")
+        drawn.append({path.name: path.read_bytes() for path in (folder / "pictures").iterdir()})
+    assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize("n_views", [1, 4])
+def test_a_head_on_a_frozen_network_can_be_drawn(tmp_path, n_views):
+    rows, card, spec = _write_dataset(tmp_path / "packed")
+    front = build_features(TINY, spec, 32, None)
+    core = join(front, build_head(front.output_shape[1], softmax_answer(3), (8,), "relu", seed=1), "tiny")
+    _save(tmp_path / "trained", average_views(core, n_views, range(3), "tiny"), card, spec)
+    draw_pictures(_trained(tmp_path / "trained", _predictions(rows, CLASSES)), tmp_path / "packed", tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == ALL
+
+
+def test_refuses_a_network_without_maps(tmp_path):
+    rows, card, spec = _write_dataset(tmp_path / "packed")
+    front = colour_front(spec, 4)
+    pixels = keras.Input((4, 4, 3), name="pixels")
+    tail = keras.Model(pixels, softmax_answer(3)(keras.layers.Flatten(name="flat")(pixels)), name="flat_tail")
+    _save(tmp_path / "trained", join(front, tail, "bare"), card, spec)
+    with pytest.raises(DataError, match="network bare: has no layer 'maps'"):
+        draw_pictures(_trained(tmp_path / "trained", _predictions(rows, CLASSES)), tmp_path / "packed", tmp_path / "o")
+    assert not (tmp_path / "o").exists()
 
 
 def test_a_tile_shows_its_picture_where_it_belongs():

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,11 +10,18 @@ import pytest
 
 from deepsky.errors import DataError
 from deepsky.stages import evaluate, report
-from deepsky.tuning.adopted import Adopted
-from tests.trained_folders import RECIPE, make_project, write_fractions, write_trained
+from tests.trained_folders import (
+    FINE_TUNED,
+    make_project,
+    planned,
+    write_fractions,
+    write_seen,
+    write_trained,
+)
 
 DATASETS, NETWORKS = ("sdss_cutouts", "sdss_jpg"), ("cnn_small", "mobilenet")
-RUNS, METRICS, OUT = Path("evaluation/runs"), Path("evaluation/metrics.json"), Path("reports")
+TRAINED, RUNS, OUT = Path("models/trained"), Path("evaluation/runs"), Path("reports")
+SUMMARY = RUNS / "summary.json"
 VOID = {"meta", "link", "br", "line", "polyline", "circle", "hr", "img"}
 
 
@@ -55,7 +63,7 @@ def _once(tmp_path_factory, prepare):
     """Run ``prepare`` in a project that the tests then copy: evaluating takes seconds, copying nothing."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         root = make_project(tmp_path_factory.mktemp("evaluated"), monkeypatch)
-        prepare(Path("models/trained"))
+        prepare()
     return root
 
 
@@ -75,32 +83,55 @@ def project(evaluated_matrix, tmp_path, monkeypatch):
     return _enter(evaluated_matrix, tmp_path, monkeypatch)
 
 
-def _matrix(trained):
+def _evaluate(*names, plan=None):
+    folders = {"packed": Path("data/packed"), "metrics": Path("evaluation/metrics"), "plots": Path("evaluation/plots")}
+    evaluate.run(plan or planned(TRAINED, *names), "sky", trained=TRAINED, out=RUNS, **folders)
+
+
+def _write_single(name, write=write_trained, **facts):
+    predictions = write(TRAINED / name, **facts)
+    write_seen(TRAINED / name, predictions)
+    return predictions
+
+
+def _summary():
+    return json.loads(SUMMARY.read_text())
+
+
+def _change_summary(change):
+    summary = _summary()
+    change(summary)
+    SUMMARY.write_text(json.dumps(summary))
+
+
+def _matrix():
     for i, dataset in enumerate(DATASETS):
         for j, network in enumerate(NETWORKS):
             weights = ("scratch", "random")[j]
-            write_trained(trained / dataset / network, seed=2 * i + j, skill=(2.5, 0.0)[i], weights=weights)
-    evaluate.run(DATASETS, NETWORKS, [], [], "sky", trained=trained, out=RUNS, metrics=METRICS)
+            write_trained(TRAINED / dataset / network, seed=2 * i + j, skill=(2.5, 0.0)[i], weights=weights)
+    _evaluate(*(f"{dataset}/{network}" for dataset in DATASETS for network in NETWORKS))
 
 
 def _report():
-    report.run(evaluation=RUNS, metrics=METRICS, out=OUT)
+    report.run(evaluation=RUNS, out=OUT)
     return (OUT / "index.html").read_text(encoding="utf-8")
 
 
-def test_numbers_on_the_page_are_those_of_the_metrics_file(project):
+def test_numbers_on_the_page_are_those_of_the_summary(project):
     page = Page(_report())
-    summary = json.loads(METRICS.read_text())
+    summary = _summary()["runs"]
     assert len(page.cells) == 4
     for dataset in DATASETS:
         for network in NETWORKS:
-            text, figures = page.cells[f"#{dataset}-{network}"], summary[dataset][network]
+            text, figures = page.cells[f"#run-{dataset}-{network}"], summary[f"{dataset}-{network}"]
             for key in ("test_accuracy", "test_accuracy_low", "test_accuracy_high", "test_f1_macro"):
                 assert f"{figures[key]:.3f}" in text
             assert ("weights=random" in text) == (network == "mobilenet")
             assert ("not above baseline" in text) == (figures["test_accuracy_low"] <= figures["test_baseline"])
-    table = pd.read_csv(OUT / "results.csv").set_index(["dataset", "network"])
-    assert table.loc[("sdss_jpg", "mobilenet"), "test_accuracy"] == summary["sdss_jpg"]["mobilenet"]["test_accuracy"]
+    table = pd.read_csv(OUT / "results.csv").set_index("run")
+    cell = table.loc["sdss_jpg-mobilenet"]
+    assert (cell["dataset"], cell["network"], cell["learn"]) == ("sdss_jpg", "mobilenet", "head")
+    assert cell["test_accuracy"] == summary["sdss_jpg-mobilenet"]["test_accuracy"]
     assert len(table) == 4
 
 
@@ -126,17 +157,32 @@ def test_every_run_shows_its_curves_in_words_too(project):
 
 
 def test_random_weights_are_announced_only_where_there_are_some(project):
-    assert "2 of 4 runs use random weights" in _report()
-    summary = json.loads(METRICS.read_text())
-    METRICS.write_text(json.dumps({"sdss_jpg": {"cnn_small": summary["sdss_jpg"]["cnn_small"]}}))
+    text = _report()
+    assert "2 of 4 runs use random weights" in text
+    assert "4 runs: 2 datasets × 2 networks." in text
+    assert "on this page" not in text
+    _change_summary(lambda summary: [summary["runs"].pop(f"{dataset}-mobilenet") for dataset in DATASETS])
     text = _report()
     assert "weights=random" not in text
-    assert "1 trained network:" in text
+    assert "2 runs: 2 datasets × 1 network." in text
+
+
+def test_the_runs_left_out_are_named(project):
+    plan = planned(TRAINED, *(f"sdss_jpg/{network}" for network in (*NETWORKS, "vgg16")), "zoo/<b>")
+    plan[0] = replace(plan[0], settings={"seed": 9})
+    _evaluate(plan=plan)
+    text = _report()
+    Page(text)
+    assert "1 of 4 runs: 1 dataset × 1 network." in text
+    alert = text[text.index("1 of 4 runs are on this page") :]
+    alert = alert[: alert.index("</aside>")]
+    assert "Out of date: sdss_jpg-cnn_small." in alert
+    assert "Not trained yet: sdss_jpg-vgg16, zoo-&lt;b&gt;." in alert
 
 
 def test_custom_weights_are_named(project):
-    write_trained(Path("models/trained/zoo/mobilenet"), weights="custom")
-    evaluate.run(["zoo"], ["mobilenet"], [], [], "sky", trained=Path("models/trained"), out=RUNS, metrics=METRICS)
+    write_trained(TRAINED / "zoo/mobilenet", weights="custom")
+    _evaluate("zoo/mobilenet")
     text = _report()
     assert "weights=custom" in text
     assert "use random weights" not in text
@@ -151,27 +197,27 @@ def test_the_same_input_gives_the_same_bytes(project):
 
 def test_names_cannot_break_the_page(tmp_path, monkeypatch):
     make_project(tmp_path, monkeypatch)
-    write_trained(Path("models/trained/zoo/cnn_small"), classes=("<b>&", "</table><script>"), weights="scratch")
-    evaluate.run(["zoo"], ["cnn_small"], [], [], "sky", trained=Path("models/trained"), out=RUNS, metrics=METRICS)
+    write_trained(TRAINED / "zoo/cnn_small", classes=("<b>&", "</table><script>"), weights="scratch")
+    _evaluate("zoo/cnn_small")
     page = Page(_report())
     assert "script" not in page.tags
+
+
+def _change_cell(change):
+    _change_summary(lambda summary: change(summary["runs"]["sdss_jpg-cnn_small"]))
 
 
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda: METRICS.unlink(), r"metrics\.json: cannot be read"),
-        (lambda: METRICS.write_text("{}"), "holds no run"),
-        (lambda: METRICS.write_text("[]"), "is not a JSON object"),
-        (lambda: METRICS.write_text('{"sdss_jpg": {"cnn_small": {}}}'), "sdss_jpg.cnn_small: has no 'target'"),
-        (
-            lambda: METRICS.write_text('{"sdss_jpg": {"cnn_small": {"target": "class"}}}'),
-            "sdss_jpg.cnn_small: has no 'weights'",
-        ),
-        (
-            lambda: METRICS.write_text('{"sdss_jpg": {"cnn_small": {"target": "mood"}}}'),
-            "sdss_jpg.cnn_small: has an unknown target 'mood'",
-        ),
+        (SUMMARY.unlink, r"summary\.json: cannot be read"),
+        (lambda: SUMMARY.write_text("{}"), r"summary\.json: has no 'runs'"),
+        (lambda: SUMMARY.write_text('{"runs": {}, "left_out": []}'), "holds no run"),
+        (lambda: SUMMARY.write_text("[]"), "is not a JSON object"),
+        (lambda: _change_summary(lambda s: s["left_out"].append({})), r"summary\.json: has no 'name'"),
+        (lambda: _change_cell(lambda cell: cell.pop("target")), "sdss_jpg-cnn_small: has no 'target'"),
+        (lambda: _change_cell(lambda cell: cell.pop("weights")), "sdss_jpg-cnn_small: has no 'weights'"),
+        (lambda: _change_cell(lambda cell: cell.update(target="mood")), "cnn_small: has an unknown target 'mood'"),
         (lambda: (RUNS / "sdss_jpg/cnn_small/metrics.json").unlink(), "cnn_small/metrics.json: cannot be read"),
         (lambda: (RUNS / "sdss_jpg/cnn_small/metrics.json").write_text("{}"), "has no 'classes'"),
     ],
@@ -183,7 +229,7 @@ def test_refuses_what_evaluate_did_not_write(project, spoil, words):
     assert not OUT.exists()
 
 
-# ---- tuned networks beside their references ----
+# ---- tuned runs beside their references ----
 
 
 @pytest.fixture(scope="module")
@@ -196,21 +242,26 @@ def tuned(evaluated_tuned, tmp_path, monkeypatch):
     return _enter(evaluated_tuned, tmp_path, monkeypatch)
 
 
-def _tuned(trained):
-    write_trained(trained / "sdss_jpg/cnn_small", seed=2, weights="scratch")
-    write_trained(trained / "sdss_jpg/mobilenet", seed=3, skill=0.0, weights="random")
-    train = {"seed": 1, "hidden_units": [256], "learning_rate": 0.00034211, "optimizer": "adamw", "batch_norm": True}
-    params = {"train": train, "tuned": {"network": "mobilenet", "study": "night <1>", "trial": 57}}
-    write_trained(trained / "sdss_jpg/mobilenet_tuned", seed=3, skill=4.0, weights="random", params=params)
-    adopted = Adopted(dataset="sdss_jpg", network="mobilenet", study="night <1>", trial=57)
-    evaluate.run(["sdss_jpg"], NETWORKS, [adopted], [], "sky", trained=trained, out=RUNS, metrics=METRICS)
+ORIGIN = {"study": "night <1>", "trial": 57, "run": "sdss_jpg-mobilenet"}
+CHANGED = {
+    "seed": 1, "hidden_units": [256], "learning_rate": 0.00034211, "optimizer": "adamw", "batch_norm": True,
+    "augment": {"flip": True}, "origin": ORIGIN,
+}  # fmt: skip
 
 
-def test_tuned_heads_have_a_table_of_their_own(tuned):
-    text, summary = _report(), json.loads(METRICS.read_text())["sdss_jpg"]
+def _tuned():
+    write_trained(TRAINED / "sdss_jpg/cnn_small", seed=2, weights="scratch")
+    write_trained(TRAINED / "sdss_jpg/mobilenet", seed=3, skill=0.0, weights="random")
+    facts = {"run": "{label}", "network": "mobilenet", "weights": "random", "params": CHANGED}
+    _write_single("sdss_jpg/better", seed=3, skill=4.0, **facts)
+    _evaluate("sdss_jpg/cnn_small", "sdss_jpg/mobilenet", "sdss_jpg/better")
+
+
+def test_tuned_runs_have_a_table_of_their_own(tuned):
+    text, summary = _report(), _summary()["runs"]
     table = text[text.index('<h2 id="tuned">') : text.index("How to read it")]
-    figures = summary["mobilenet_tuned"]
-    for value in (summary["mobilenet"]["test_accuracy"], figures["test_accuracy"]):
+    figures = summary["better"]
+    for value in (summary["sdss_jpg-mobilenet"]["test_accuracy"], figures["test_accuracy"]):
         assert f"{value:.3f}" in table
     for value in (figures["gain"], figures["gain_low"], figures["gain_high"]):
         assert f"{value:+.3f}" in table
@@ -221,53 +272,63 @@ def test_tuned_heads_have_a_table_of_their_own(tuned):
     assert 'learning_rate <span class="muted">0.001 →</span> 0.000342' in table
     assert 'hidden_units <span class="muted">[1024, 1024, 512] →</span> [256]' in table
     assert 'batch_norm <span class="muted">null →</span> true' in table
+    assert 'augment.flip <span class="muted">false →</span> true' in table
     assert "seed" not in table
+    assert "origin" not in table
+    assert 'id="singles"' not in text  # the table of tuned runs is theirs
 
 
 def test_a_tuned_run_stands_in_the_cell_of_its_reference(tuned):
     text = _report()
-    page, figures = Page(text), json.loads(METRICS.read_text())["sdss_jpg"]["mobilenet_tuned"]
-    assert f"tuned {figures['test_accuracy']:.3f}" in page.cells["#sdss_jpg-mobilenet_tuned"]
-    assert page.ids.count("sdss_jpg-mobilenet_tuned") == 1
+    page, figures = Page(text), _summary()["runs"]["better"]
+    assert f"tuned {figures['test_accuracy']:.3f}" in text[text.index('id="overview"') : text.index('id="tuned"')]
+    assert page.ids.count("run-better") == 1
     assert len(page.svg) == 2 * 3
-    assert "3 trained networks: 1 dataset × 2 networks, and 1 tuned by a search." in text
+    assert "3 runs: 1 dataset × 2 networks, and 1 tuned by a search." in text
     assert "The backbones mobilenet were" in text
     assert "not run" not in text
-    table = pd.read_csv(OUT / "results.csv", dtype=str).set_index(["dataset", "network"])
-    assert table.loc[("sdss_jpg", "mobilenet_tuned"), "trial"] == "57"
-    assert table.loc[("sdss_jpg", "mobilenet_tuned"), "tuned_from"] == "mobilenet"
+    table = pd.read_csv(OUT / "results.csv", dtype=str).set_index("run")
+    assert table.loc["better", ["trial", "reference"]].tolist() == ["57", "sdss_jpg-mobilenet"]
 
 
 def test_the_picture_shows_tuned_runs(tuned):
     _report()
     with_tuned = cv2.imread(str(OUT / "results.png"))
-    summary = json.loads(METRICS.read_text())
-    del summary["sdss_jpg"]["mobilenet_tuned"]
-    METRICS.write_text(json.dumps(summary))
+    _change_summary(lambda summary: summary["runs"].pop("better"))
     text = _report()
     without = cv2.imread(str(OUT / "results.png"))
     assert with_tuned.shape[1] == without.shape[1]  # no column of its own
     assert with_tuned.shape[0] > without.shape[0]
-    assert "Tuned heads" not in text
+    assert "Tuned runs" not in text
     assert "<dt>Gain</dt>" not in text
+
+
+def test_a_tuned_run_whose_reference_was_left_out_says_so(tuned):
+    shutil.rmtree(TRAINED / "sdss_jpg/mobilenet")
+    _evaluate("sdss_jpg/cnn_small", "sdss_jpg/mobilenet", "sdss_jpg/better")
+    text = _report()
+    Page(text)
+    table = text[text.index('<h2 id="tuned">') : text.index("How to read it")]
+    assert "sdss_jpg-mobilenet: not evaluated" in table
+    assert "clearly better" not in table
+    assert "Not trained yet: sdss_jpg-mobilenet." in text
 
 
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda runs: runs.pop("mobilenet"), "sdss_jpg.mobilenet_tuned: is evaluated without its reference"),
-        (lambda runs: runs["mobilenet_tuned"].pop("gain"), "sdss_jpg.mobilenet_tuned: has no 'gain'"),
+        (lambda runs: runs.pop("sdss_jpg-mobilenet"), "better: is evaluated without its reference sdss_jpg-mobilenet"),
+        (lambda runs: runs["better"].pop("gain"), "better: has no 'gain'"),
+        (lambda runs: runs["better"].pop("study"), "better: has no 'study'"),
     ],
 )
 def test_refuses_a_tuned_run_without_its_comparison(tuned, spoil, words):
-    summary = json.loads(METRICS.read_text())
-    spoil(summary["sdss_jpg"])
-    METRICS.write_text(json.dumps(summary))
+    _change_summary(lambda summary: spoil(summary["runs"]))
     with pytest.raises(DataError, match=words):
         _report()
 
 
-# ---- recipes and vote fractions ----
+# ---- single runs and vote fractions ----
 
 
 @pytest.fixture(scope="module")
@@ -280,44 +341,39 @@ def morphology(evaluated_morphology, tmp_path, monkeypatch):
     return _enter(evaluated_morphology, tmp_path, monkeypatch)
 
 
-def _morphology(trained):
-    write_trained(trained / "sdss_jpg/cnn_small", seed=2, weights="scratch")
-    folder = trained / "zoo1/zoo1_tuned_all"
-    rows = write_trained(folder, seed=3, skill=2.5, classes=("elliptical", "spiral clockwise"), **RECIPE)
-    rows[rows["split"] == "test"].to_csv(folder / "predictions_plain.csv", index=False)
-    write_trained(trained / "zoo1/zoo1_weak", seed=3, skill=0.2, classes=("elliptical", "spiral clockwise"), **RECIPE)
-    write_fractions(trained / "zoo_votes/votes_tree", error=0.05)
-    write_fractions(trained / "zoo_votes/votes_sigmoid", seed=1, error=0.1)
-    recipes = [
-        ("zoo1", "zoo1_tuned_all"),
-        ("zoo1", "zoo1_weak"),
-        ("zoo_votes", "votes_tree"),
-        ("zoo_votes", "votes_sigmoid"),
-    ]
-    evaluate.run(
-        ["sdss_jpg"], ["cnn_small"], [], recipes, "sky", trained=trained, out=RUNS, metrics=METRICS
-    )  # fmt: skip
+def _morphology():
+    write_trained(TRAINED / "sdss_jpg/cnn_small", seed=2, weights="scratch")
+    classes = ("elliptical", "spiral clockwise")
+    rows = _write_single("zoo1/zoo1_all", seed=3, skill=2.5, classes=classes, **FINE_TUNED)
+    rows[rows["split"] == "test"].to_csv(TRAINED / "zoo1/zoo1_all/predictions_plain.csv", index=False)
+    _write_single("zoo1/zoo1_weak", seed=3, skill=0.2, classes=classes, **FINE_TUNED | {"learn": 2})
+    _write_single("zoo_votes/votes_tree", write_fractions, error=0.05)
+    _write_single("zoo_votes/votes_sigmoid", write_fractions, error=0.1)
+    names = "zoo1/zoo1_all", "zoo1/zoo1_weak", "zoo_votes/votes_tree", "zoo_votes/votes_sigmoid"
+    _evaluate("sdss_jpg/cnn_small", *names)
 
 
-def test_recipes_and_fractions_have_tables_of_their_own(morphology):
-    text, summary = _report(), json.loads(METRICS.read_text())
+def test_single_runs_and_fractions_have_tables_of_their_own(morphology):
+    text, summary = _report(), _summary()["runs"]
     page = Page(text)
-    assert "5 trained networks: 1 dataset × 1 network, and 4 recipes." in text
-    overview, recipes, fractions = (text.index(f'<h2 id="{name}">') for name in ("overview", "recipes", "fractions"))
+    assert "5 runs: 1 dataset × 1 network, and 4 single runs." in text
+    overview, singles, fractions = (text.index(f'<h2 id="{name}">') for name in ("overview", "singles", "fractions"))
     end = text.index("How to read it")
-    assert "zoo" not in text[overview:recipes]
-    good, weak = summary["zoo1"]["zoo1_tuned_all"], summary["zoo1"]["zoo1_weak"]
-    table = text[recipes:fractions]
+    assert "zoo" not in text[overview:singles]
+    good, weak = summary["zoo1_all"], summary["zoo1_weak"]
+    table = text[singles:fractions]
     assert table.index(f"{good['test_accuracy']:.3f}") < table.index(f"{weak['test_accuracy']:.3f}")
-    assert "fine tune" in table
+    assert 'fine-tuned<br><span class="muted">mobilenet</span>' in table
+    assert "fine-tuned, last 2 blocks" in table
     assert f"{good['views_gain']:+.3f}" in table
     assert f"{good['val_accuracy']:.3f}" in table
     table = text[fractions:end]
+    assert "from scratch" in table
     for key in ("votes_tree", "votes_sigmoid"):
         for name in ("test_rmse", "test_rmse_low", "test_rmse_high", "train_rmse", "val_rmse"):
-            assert f"{summary['zoo_votes'][key][name]:.4f}" in table
+            assert f"{summary[key][name]:.4f}" in table
     assert table.index("votes_tree") < table.index("votes_sigmoid")  # the smaller error first
-    assert "zoo_votes-votes_tree" in page.ids
+    assert "run-votes_tree" in page.ids
     for link in page.links:
         assert page.ids.count(link[1:]) == 1 if link.startswith("#") else link == "data:," or (OUT / link).is_file()
     assert "rmse over 3 epochs: training from 0.300 to 0.900; validation from 0.200 to 0.600" in page.svg
@@ -325,18 +381,17 @@ def test_recipes_and_fractions_have_tables_of_their_own(morphology):
 
 def test_every_kind_of_run_has_its_picture(morphology):
     _report()
-    assert {path.name for path in OUT.glob("*.png")} == {"results.png", "recipes.png", "fractions.png"}
+    assert {path.name for path in OUT.glob("*.png")} == {"results.png", "runs.png", "fractions.png"}
     assert min(cv2.imread(str(path)).std() for path in OUT.glob("*.png")) > 10
     assert len(pd.read_csv(OUT / "results.csv")) == 5
 
 
 def test_a_page_of_fractions_alone(tmp_path, monkeypatch):
     make_project(tmp_path, monkeypatch)
-    write_fractions(Path("models/trained/zoo_votes/votes_tree"))
-    trained = Path("models/trained")
-    evaluate.run([], [], [], [("zoo_votes", "votes_tree")], "sky", trained=trained, out=RUNS, metrics=METRICS)
+    _write_single("zoo_votes/votes_tree", write_fractions)
+    _evaluate("zoo_votes/votes_tree")
     text = _report()
     Page(text)
-    assert "1 trained network: 1 recipe." in text
-    assert "Most accurate run" not in text
+    assert "1 run: 1 single run." in text
+    assert "Most accurate" not in text
     assert not (OUT / "results.png").exists()
