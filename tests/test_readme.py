@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 import pytest
+from dvc.cli import parse_args
 
 from deepsky.cli import cli
 
@@ -25,6 +26,9 @@ def test_command_exists(command):
     words = [word for word in shlex.split(command) if not re.fullmatch(r"[A-Z_]+=\S*", word)]
     if words[0] == "make":
         assert words[1] in TARGETS
+        return
+    if words[0] == "dvc":
+        parse_args(words[1:])  # raises on an unknown or missing option
         return
     assert words[0] == "deepsky", f"{command!r} is no command of this project"
     context, group = click.Context(cli), cli
