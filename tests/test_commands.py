@@ -20,7 +20,7 @@ def workspace(tmp_path):
 
 def write_stages(workspace, text):
     (workspace.root / "dvc.yaml").write_text(text)
-    (workspace.root / "params.yaml").write_text("train: {x: 1}\ntracking: {experiment: tests}\n")
+    (workspace.root / "params.yaml").write_text("train: {seed: 1}\ntracking: {experiment: tests}\n")
 
 
 def test_independent_stages_run_side_by_side_and_in_order(workspace):
@@ -31,10 +31,10 @@ def test_independent_stages_run_side_by_side_and_in_order(workspace):
         workspace,
         f"""
 stages:
-  left: {{cmd: '{left}', params: [train.x], outs: [left.out]}}
-  right: {{cmd: '{right}', params: [train.x], outs: [right.out]}}
+  left: {{cmd: '{left}', params: [train.seed], outs: [left.out]}}
+  right: {{cmd: '{right}', params: [train.seed], outs: [right.out]}}
   both: {{cmd: cat left.out right.out > both.out, deps: [left.out, right.out], outs: [both.out]}}
-  other: {{cmd: echo > other.out, params: [train.x], outs: [other.out]}}
+  other: {{cmd: echo > other.out, params: [train.seed], outs: [other.out]}}
 """,
     )
     workspace.run("deepsky", "repro", "--jobs", "2", "both")
@@ -48,8 +48,8 @@ def test_a_failing_stage_stops_what_waits_for_it(workspace):
         workspace,
         """
 stages:
-  bad: {cmd: 'echo error: bad.txt: is bad; exit 1', params: [train.x], outs: [bad.out]}
-  good: {cmd: echo > good.out, params: [train.x], outs: [good.out]}
+  bad: {cmd: 'echo error: bad.txt: is bad; exit 1', params: [train.seed], outs: [bad.out]}
+  good: {cmd: echo > good.out, params: [train.seed], outs: [good.out]}
   after: {cmd: echo > after.out, deps: [bad.out], outs: [after.out]}
 """,
     )

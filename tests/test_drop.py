@@ -36,8 +36,7 @@ runs:
   of_frames: {dataset: sdss_frames, network: vgg16}
 
 tune:
-  dataset: sdss_cutouts        # of make tune without DATASET=
-  network: mobilenet
+  run: sdss_cutouts-mobilenet  # of make tune without RUN=
   trials: 3
 """
 
@@ -62,14 +61,14 @@ def test_the_demo_goes_and_my_own_stays(params, capsys):
     }
     assert left["compare"] == {"datasets": {"mine": None}, "networks": {"mobilenet": None, "cnn_small": None}}
     assert list(left["runs"]) == ["of_zoo1", "of_mine"]
-    assert left["tune"] == {"network": "mobilenet", "trials": 3}
+    assert left["tune"] == {"trials": 3}
     assert (left["train"], left["networks"]) == ({"epochs": 3}, {"cnn_small": {"input_size_px": 64}})
     text = params.read_text()
     assert "  datasets: {mine}\n" in text
     for comment in ("# my own by now", "# every dataset by every network", "# the best so far"):
         assert comment in text
     told = capsys.readouterr().out
-    for line in ("datasets.frames.sdss", "compare.datasets.sdss_rgb", "runs.of_frames", "runs.of_zoo", "tune.dataset"):
+    for line in ("datasets.frames.sdss", "compare.datasets.sdss_rgb", "runs.of_frames", "runs.of_zoo", "tune.run"):
         assert f"removed {line}\n" in told
     assert "-    sdss_jpg: {format: images, source: data/raw/sdss_jpg}\n" in told
     drop.run(["demo"])
@@ -87,7 +86,7 @@ def test_a_comparison_without_datasets_or_networks_is_none(params):
     assert "compare" not in left
     assert "networks" not in left
     assert list(left["runs"]) == ["of_zoo", "of_frames"]
-    assert left["tune"] == {"dataset": "sdss_cutouts", "trials": 3}
+    assert left["tune"] == {"trials": 3}
 
 
 @pytest.mark.parametrize(
@@ -95,12 +94,12 @@ def test_a_comparison_without_datasets_or_networks_is_none(params):
     [
         ("of_mine", ["runs.of_mine"]),
         ("mine", ["datasets.pictures.mine", "compare.datasets.mine", "runs.of_mine"]),
-        ("sdss_cutouts", ["compare.datasets.sdss_cutouts", "tune.dataset"]),
+        ("sdss_cutouts", ["compare.datasets.sdss_cutouts", "tune.run"]),
         ("field", ["datasets.frames.field"]),
         (
             "sdss",
             ["datasets.frames.sdss", "compare.datasets.sdss_rgb", "compare.datasets.sdss_cutouts", "runs.of_frames",
-             "tune.dataset"],
+             "tune.run"],
         ),
         ("cnn_small", ["networks.cnn_small", "compare.networks.cnn_small", "runs.of_mine"]),
     ],

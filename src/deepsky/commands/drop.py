@@ -94,8 +94,9 @@ def _forget(document: CommentedMap, key: str, names: Iterable[str]) -> list[str]
     runs = _mapping(document, "runs")
     for name in [name for name, run in runs.items() if isinstance(run, dict) and run.get(key) in gone]:
         removed += _remove(document, ("runs", name))
-    if _mapping(document, "tune").get(key) in gone:
-        removed += _remove(document, ("tune", key))
+    searched = _mapping(document, "tune").get("run")  # a run of its own, or DATASET-NETWORK
+    if f"runs.{searched}" in removed or gone & set(str(searched).split("-")):
+        removed += _remove(document, ("tune", "run"))
     return removed
 
 
