@@ -63,7 +63,7 @@ def drop_name(document: CommentedMap, name: str) -> list[str]:
         own += datasets_of(name)
     removed += _remove(document, ("datasets", "frames", name)) + _forget(document, "dataset", own)
     removed += _remove(document, ("networks", name)) + _forget(document, "network", [name])
-    return removed + _remove(document, ("runs", name))
+    return _with_search(document, removed + _remove(document, ("runs", name)), own)
 
 
 def drop_demo(document: CommentedMap) -> list[str]:
@@ -81,7 +81,7 @@ def drop_demo(document: CommentedMap) -> list[str]:
         for name in [name for name in _DEMO[kind] if name in entries and _is_raw(entries[name], place)]:
             removed += _remove(document, ("datasets", kind, name))
             gone += datasets_of(name) if kind == "frames" else [name]
-    return removed + _forget(document, "dataset", gone)
+    return _with_search(document, removed + _forget(document, "dataset", gone), gone)
 
 
 def _forget(document: CommentedMap, key: str, names: Iterable[str]) -> list[str]:
@@ -94,10 +94,14 @@ def _forget(document: CommentedMap, key: str, names: Iterable[str]) -> list[str]
     runs = _mapping(document, "runs")
     for name in [name for name, run in runs.items() if isinstance(run, dict) and run.get(key) in gone]:
         removed += _remove(document, ("runs", name))
-    searched = _mapping(document, "tune").get("run")  # a run of its own, or DATASET-NETWORK
-    if f"runs.{searched}" in removed or gone & set(str(searched).split("-")):
-        removed += _remove(document, ("tune", "run"))
     return removed
+
+
+def _with_search(document: CommentedMap, removed: list[str], names: Iterable[str]) -> list[str]:
+    """Remove also the run that a search takes by default, one under runs or DATASET-NETWORK, if it is gone."""
+    searched = str(_mapping(document, "tune").get("run", ""))
+    gone = {*names, *(line.rpartition(".")[2] for line in removed)}
+    return removed + (_remove(document, ("tune", "run")) if gone & {searched, *searched.split("-")} else [])
 
 
 def _remove(document: CommentedMap, keys: edit.Keys) -> list[str]:
