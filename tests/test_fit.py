@@ -18,7 +18,7 @@ from deepsky.training import batches as batches_module
 from deepsky.training import input_wait
 from deepsky.training.batches import SplitBatches, TrainBatches, balance, blend
 from deepsky.training.build import make_job
-from deepsky.training.examples import Examples
+from deepsky.training.examples import Examples, read_split
 from deepsky.training.fit import (
     FRACTION_COLUMNS,
     HISTORY_COLUMNS,
@@ -30,7 +30,7 @@ from deepsky.training.fit import (
     make_rate,
 )
 from deepsky.training.input_wait import InputWait
-from deepsky.training.job import Job, read_split
+from deepsky.training.job import Job
 from deepsky.training.predict import predict_batches
 from deepsky.training.recipe import Recipe
 from tests.toy_galaxies import write_galaxies

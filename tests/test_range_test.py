@@ -18,8 +18,7 @@ from deepsky.experiment.experiment import read_experiment
 from deepsky.networks.finetune import base_of
 from deepsky.networks.params import AugmentParams
 from deepsky.training.batches import TrainBatches
-from deepsky.training.examples import Examples
-from deepsky.training.job import read_split
+from deepsky.training.examples import Examples, read_split
 from deepsky.training.range_test import HIGHEST, LOWEST, raise_rate, suggest_rate
 from tests.run_project import NET, write_params, write_project
 from tests.test_finetune import TINY_TOP

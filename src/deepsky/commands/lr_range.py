@@ -19,8 +19,9 @@ from deepsky.tracking.interruption import interruptible
 from deepsky.tracking.runs import Run as TrackedRun
 from deepsky.tracking.runs import training_run
 from deepsky.training.batches import TrainBatches
+from deepsky.training.examples import read_split
 from deepsky.training.fit import compile_learner, fit_phases, make_optimizer
-from deepsky.training.job import Job, read_split
+from deepsky.training.job import Job
 from deepsky.training.range_test import HIGHEST, LOWEST, raise_rate, suggest_rate
 
 FOLDER = Path("evaluation/lr_range")
