@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy.typing as npt
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from deepsky.config import PARAMS

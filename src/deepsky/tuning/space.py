@@ -8,7 +8,7 @@ from typing import Any
 from optuna.trial import BaseTrial
 
 from deepsky.training.recipe import Recipe
-from deepsky.tuning.params import Dimension, FloatRange, HeadSpace, IntRange, TuneParams, searched_keys
+from deepsky.tuning.params import Dimension, FloatRange, HeadSpace, ImageSpace, IntRange, TuneParams, searched_keys
 
 Choose = Callable[[str, Dimension], Any]  # name and dimension of a parameter -> its value
 
@@ -110,7 +110,7 @@ def _candidate(choose: Choose, params: TuneParams, base: Recipe) -> Recipe:
     for name, optimizer in (("weight_decay", "adamw"), ("momentum", "sgd")):
         if chosen["optimizer"] == optimizer:
             chosen[name] = choose(name, getattr(space, name))
-    if "augment_strength" in searched:
+    if isinstance(space, ImageSpace) and "augment_strength" in searched:
         chosen["augment"] = base.augment.times(choose("augment_strength", space.augment_strength))
     seed = base.seed if _keeps_seed(base) else params.seed
     return replace(base, **chosen, epochs=params.epochs, patience=params.patience, seed=seed, origin=None)
