@@ -20,8 +20,7 @@ from deepsky.networks.registry import find_backbone
 from deepsky.tracking.lineage import recorded_hashes
 from deepsky.training.answers import answer_of, check_views, swaps_of
 from deepsky.training.build import make_job
-from deepsky.training.examples import Examples, examples_of
-from deepsky.training.job import read_split
+from deepsky.training.examples import Examples, examples_of, read_split
 from deepsky.training.population import HeadTrainer
 from deepsky.training.recipe import Recipe
 from deepsky.training.trials import Fit, MakeBatches, SerialTrainer, Trainer, fit_of_head, fit_of_job
