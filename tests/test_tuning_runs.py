@@ -90,11 +90,11 @@ def features_of(recipe: Recipe) -> Path:
     return Path("data/features") / recipe.dataset / recipe.network / recipe.views.name
 
 
-def search(name: str, **tuned: Any) -> list[FrozenTrial]:
+def search(name: str, study: str = "", **tuned: Any) -> list[FrozenTrial]:
     """Search a run by the command, and return its trials."""
     write_params(**tuned)
-    tune.run(name=name, study=f"s_{name}")
-    return load_study(f"s_{name}", STORAGE).trials
+    tune.run(name=name, study=study or f"s_{name}")
+    return load_study(study or f"s_{name}", STORAGE).trials
 
 
 def trained(recipe: Recipe) -> pd.DataFrame:
@@ -117,7 +117,7 @@ def test_what_a_trial_learned_the_adopted_run_learns(name: str) -> None:
     assert (recipe.dataset, recipe.network, recipe.epochs) == (base.dataset, base.network, 2)
     history = trained(recipe)[-2:]  # what comes before is the head of a pretrained network by itself
     curve = [figures["val_loss"] for _, figures in trials[1].user_attrs["curve"]]
-    assert curve == pytest.approx(list(history["val_loss"]), rel=1e-4)
+    assert curve == pytest.approx(list(history["val_loss"]), rel=1e-3)
     if objective == "rmse":
         assert trials[1].value == pytest.approx(history["val_rmse"].iloc[-1], rel=1e-4)  # keep: last
         assert set(trials[1].user_attrs["curve"][0][1]) == {"val_loss", "val_rmse"}
@@ -157,7 +157,7 @@ def paths_of(dataset: str) -> dict[str, Path]:
 
 
 def test_folds_of_images_and_fractions() -> None:
-    (trial,) = search("votes_net", objectives=["rmse"], folds=2, trials=1, epochs=1, seed=3)[-1:]
+    (trial,) = search("votes_net", "folds", objectives=["rmse"], folds=2, trials=1, epochs=1)
     assert [step for step, _ in trial.user_attrs["curve"]] == [1, 2]
 
 
