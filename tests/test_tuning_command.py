@@ -120,7 +120,7 @@ def test_workers_side_by_side_end_together_on_ctrl_c(project):
     wait_for(both, "/400 done, best f1_macro")
     os.killpg(both.pid, signal.SIGINT)
     output, _ = both.communicate()
-    assert both.returncode == 1
+    assert both.returncode == 130
     assert len(re.findall(r"^\[[12]\] \d+/400 done; the same command goes on from there", output, re.MULTILINE)) == 2
     trials = load_study("blobs-mobilenet", STORAGE).trials
     assert 4 <= sum(map(is_done, trials)) < 400

@@ -116,14 +116,14 @@ def fit_of_head(recipe: Recipe, examples: Examples, make_batches: MakeBatches) -
 
 def head_of(recipe: Recipe, n_features: int, n_outputs: int) -> keras.Model:
     """Build the head of a recipe: features -> answer."""
-    answers: Mapping[str, Answer] = {
+    named: Mapping[str, Answer] = {
         "softmax": softmax_answer(n_outputs),
         "sigmoid": sigmoid_answer(n_outputs),
         "tree": tree_answer(),
     }
     return build_head(
         n_features,
-        answers[recipe.answer],
+        named[recipe.answer],
         recipe.hidden_units,
         recipe.activation,
         dropout=recipe.dropout,
