@@ -90,6 +90,7 @@ def write_features(root: Path, plain: np.ndarray, network: str = NETWORK) -> Non
     folder = root / "data" / "features" / DATASET / network / f"{SIZE_PX}px"
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "sides.npy", plain[None])
+    (folder / "key.txt").write_text("drawn")
     np.save(folder / "views.npy", np.empty((0, 0, plain.shape[1]), np.float32))
     np.save(folder / "mirrored.npy", np.empty((0, 0), bool))
     np.save(folder / "viewed.npy", np.empty(0, np.int64))

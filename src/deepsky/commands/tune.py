@@ -53,7 +53,8 @@ def run(
         raise ConfigError(f"--trials {trials}", "is below 1", "give the number of trials in total")
     experiment = read_experiment()
     chosen = _chosen(experiment, dataset, network, name)
-    check_objectives(experiment.tune.objectives, experiment.run(chosen), chosen)
+    base = experiment.run(chosen)
+    check_objectives(experiment.tune.of_run(base).objectives, base, chosen)
     if workers > 1:
         named = {"--run": chosen, "--trials": trials, "--study": study, "--storage": storage}
         options = [word for option, value in named.items() if value is not None for word in (option, str(value))]
@@ -124,7 +125,8 @@ def _search(experiment: Experiment, name: str, *, trials: int | None, study: str
     from deepsky.tuning.study import meaning_of, open_study
     from deepsky.tuning.throughput import population_of
 
-    base, params = experiment.run(name), experiment.tune
+    base = experiment.run(name)
+    params = experiment.tune.of_run(base)
     params = replace(params, trials=trials or params.trials, storage=storage or params.storage)
     data = read_search_data(
         name,

@@ -14,7 +14,7 @@ from deepsky.files import whole_file
 from deepsky.networks.weights_card import read_weights_card
 from deepsky.training.examples import read_split
 from deepsky.training.recipe import ViewSpec
-from deepsky.training.view_features import write_views
+from deepsky.training.view_features import KEY, write_views
 
 CARD = "features.json"  # of a network; so a network of which nothing is cached has a folder too
 
@@ -67,7 +67,7 @@ def _write_network(
     images = np.unique(trained)
     for name, views in wanted.views.items():
         key = _key(wanted.code, views, dataset, packed, read_weights_card(weights).sha256, images)
-        key_file = out / name / "key.txt"
+        key_file = out / name / KEY
         if key_file.exists() and key_file.read_text() == key:
             print(f"{network} {name}: is there")
             continue

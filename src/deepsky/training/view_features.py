@@ -24,6 +24,7 @@ from deepsky.training.recipe import ViewSpec
 # Views are drawn by step and row: another number of images per step would give other views.
 VIEW_BATCH = 32
 FILES = ("sides", "views", "mirrored", "viewed")
+KEY = "key.txt"  # beside them: a hash of all that they follow from
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from deepsky.training.population import HeadTrainer
 from deepsky.training.recipe import Recipe
 from deepsky.training.trials import Fit, MakeBatches, SerialTrainer, Trainer, fit_of_head, fit_of_job
 from deepsky.training.view_batches import ViewBatches
-from deepsky.training.view_features import ViewFeatures, read_views
+from deepsky.training.view_features import KEY, ViewFeatures, read_views
 from deepsky.tuning.params import ImageSpace, TuneParams, searched_keys
 
 _CHUNK = 1 << 20
@@ -40,7 +40,7 @@ class SearchData:
         trainer: for candidates of the run's kind.
         together: whether it trains many at once.
         folds: the examples, with the split of each fold.
-        hashes: md5 of each input by its path.
+        hashes: md5 of each input by its path; of features a hash of all that they follow from.
     """
 
     trainer: Trainer
@@ -69,7 +69,7 @@ def read_search_data(
         ConfigError: the run does not fit its dataset, or the search does not fit the run.
     """
     inputs = [packed, split]
-    inputs += [features] if base.of_head else [weights] if base.start == "pretrained" else []
+    inputs += [weights] if base.start == "pretrained" and not base.of_head else []
     hashes = _checked_hashes(inputs)
     opened = open_packed(packed)
     answer_of(base, opened.card)
@@ -81,8 +81,10 @@ def read_search_data(
             problem = f"{params.folds}, but random views are cached of the train rows of {run} alone"
             raise ConfigError(f"{PARAMS}: tune.folds", problem, "set folds: 1, or n_views: 0 in the run")
         splits = fold_splits(assigned, opened.labels, _groups(split, opened), params.folds, params.seed)
-    views = _read_views(features / base.network / base.views.name, run, opened) if base.of_head else None
+    seen = features / base.network / base.views.name
+    views = _read_views(seen, run, opened) if base.of_head else None
     plain = None if views is None else views.plain
+    hashes |= {} if views is None else {seen.as_posix(): (seen / KEY).read_text()}
     folds = [examples_of(opened, one, plain) for one in splits]
     folds[0].check(needs_val=True)  # all folds have the same inputs
     if views is not None:
@@ -95,9 +97,9 @@ def read_search_data(
 
 
 def _read_views(folder: Path, run: str, packed: Packed) -> ViewFeatures:
-    if not folder.exists():
+    if not (folder / KEY).exists():
         raise DataError(
-            folder, "does not exist", f"enter {run} in params.yaml, below compare or runs, and run make repro"
+            folder, "holds no features", f"enter {run} in params.yaml, below compare or runs, and run make repro"
         )
     return read_views(folder, len(packed.images))
 

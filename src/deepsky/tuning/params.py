@@ -1,7 +1,7 @@
 """Section ``tune`` of params.yaml: what is searched, how, and where the search is kept. It needs no Keras."""
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 from deepsky.config import PARAMS
@@ -11,7 +11,7 @@ from deepsky.training.recipe import MAX_BATCH, MAX_EPOCHS, MAX_RATE, MAX_UNITS, 
 Activation = Literal["relu", "elu", "gelu", "selu", "silu", "tanh"]
 Optimizer = Literal["adam", "adamw", "adamax", "sgd"]
 Schedule = Literal["constant", "cosine", "one_cycle"]
-ObjectiveName = Literal["f1_macro", "accuracy", "cross_entropy", "rmse", "parameters", "inference_ms"]
+ObjectiveName = Literal["score", "f1_macro", "accuracy", "cross_entropy", "rmse", "parameters", "inference_ms"]
 OF_CLASSES = ("f1_macro", "accuracy", "cross_entropy")
 OF_FRACTIONS = ("rmse",)
 COSTS = ("parameters", "inference_ms")
@@ -164,7 +164,7 @@ class TuneParams:
             that drew these.
         sampler: what draws the next trials.
         pruner: what ends trials early.
-        objectives: what is optimised on the val rows: one of OF_CLASSES, or for vote fractions of OF_FRACTIONS; the
+        objectives: what is optimised on the val rows: ``score`` (f1_macro, of vote fractions rmse), one of OF_CLASSES, or for vote fractions of OF_FRACTIONS; the
             second, if any, is one of COSTS.
         folds: 1 takes the split's own train and val rows; more are grouped folds of both.
         repeats: fits of each candidate per fold, each with a seed of its own.
@@ -185,7 +185,7 @@ class TuneParams:
     seed: int = 1
     sampler: Literal["tpe", "random", "cmaes", "grid"] = "tpe"
     pruner: Literal["hyperband", "median", "none"] = "hyperband"
-    objectives: tuple[ObjectiveName, ...] = ("f1_macro",)
+    objectives: tuple[ObjectiveName, ...] = ("score",)
     folds: int = 1
     repeats: int = 1
     population: int | Literal["auto"] = 16
@@ -208,13 +208,22 @@ class TuneParams:
         costs = [name for name in self.objectives if name in COSTS]
         if not 1 <= len(self.objectives) <= 2 or self.objectives[0] in COSTS or costs != list(self.objectives[1:]):
             raise ValueError(
-                f"objectives {list(self.objectives)} must be f1_macro, accuracy, cross_entropy or rmse, "
+                f"objectives {list(self.objectives)} must be score, f1_macro, accuracy, cross_entropy or rmse, "
                 f"and after it at most one of {', '.join(COSTS)}"
             )
         if costs and self.pruner != "none":
             raise ValueError(f"pruner {self.pruner} cannot compare trials by two objectives: set pruner: none")
         if costs and self.sampler == "cmaes":
             raise ValueError("sampler cmaes cannot optimise two objectives: choose tpe or random")
+
+    def of_run(self, base: Recipe) -> "TuneParams":
+        """Return the same with ``score`` as what it is for a run.
+
+        Args:
+            base: the run's recipe.
+        """
+        score: ObjectiveName = "f1_macro" if base.answer == "softmax" else "rmse"
+        return replace(self, objectives=tuple(score if one == "score" else one for one in self.objectives))
 
     def space_of(self, base: Recipe) -> HeadSpace | ImageSpace:
         """Return the space in which the candidates of a run lie.
