@@ -53,6 +53,34 @@ def render_page(results: Results) -> str:
     Args:
         results: the runs, at least one.
     """
+    runs, parts = results.runs, _datasets(results.runs)
+    of_classes = [one for one in runs if one.target == "class"]
+    in_front = [one for one in of_classes if one.is_cell] or of_classes  # warm-ups would win
+    networks = sorted({network for part in parts for network in part.cells})
+    scores = [one.score[0] for one in of_classes]
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            results=runs,
+            contents=_contents(results, parts, networks),
+            n_planned=results.n_planned,
+            left_out=results.left_out,
+            datasets=parts,
+            matrix=[part for part in parts if part.cells],
+            networks=networks,
+            of_singles=[part for part in parts if part.target == "class" and part.listed],
+            of_fractions=[part for part in parts if part.target == "fractions" and part.listed],
+            tuned=tuned_results(results),
+            questions={question.number: question for question in QUESTIONS},
+            best=max(in_front, key=lambda one: one.score[0], default=None),
+            shade=lambda value: _shade(value, min(scores), max(scores)),
+        )
+    )
+
+
+def _environment() -> Environment:
+    """Return the templates with what they call."""
     environment = Environment(
         loader=PackageLoader("deepsky.report"),
         autoescape=True,
@@ -69,26 +97,7 @@ def render_page(results: Results) -> str:
         short=_short,
         flat=flat_params,
     )
-    runs, parts = results.runs, _datasets(results.runs)
-    of_classes = [one for one in runs if one.target == "class"]
-    in_front = [one for one in of_classes if one.is_cell] or of_classes  # warm-ups would win
-    networks = sorted({network for part in parts for network in part.cells})
-    scores = [one.score[0] for one in of_classes]
-    return environment.get_template("page.html.jinja").render(
-        results=runs,
-        contents=_contents(results, parts, networks),
-        n_planned=results.n_planned,
-        left_out=results.left_out,
-        datasets=parts,
-        matrix=[part for part in parts if part.cells],
-        networks=networks,
-        of_singles=[part for part in parts if part.target == "class" and part.listed],
-        of_fractions=[part for part in parts if part.target == "fractions" and part.listed],
-        tuned=tuned_results(results),
-        questions={question.number: question for question in QUESTIONS},
-        best=max(in_front, key=lambda one: one.score[0], default=None),
-        shade=lambda value: _shade(value, min(scores), max(scores)),
-    )
+    return environment
 
 
 def _contents(results: Results, parts: list[DatasetPart], networks: list[str]) -> str:

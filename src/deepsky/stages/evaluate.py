@@ -42,16 +42,14 @@ def run(
 ) -> None:
     """Score each run of the plan that was trained as planned, a tuned one beside its reference.
 
-    What did not change since ``out`` was written is not scored and drawn again; the files are the same as if it were.
+    What did not change since ``out`` was written is left alone; the files are the same as if it were made again.
 
     Args:
         runs: every run of the plan.
-        experiment: MLflow experiment whose runs get the scores; a run that is not there (its outputs came from the
-            DVC cache) is made from the files.
+        experiment: MLflow's; a run that is not there (its outputs came from the DVC cache) is made from the files.
         packed: folder of the datasets; single runs get pictures of their images.
         trained: folder of DATASET/LABEL folders as stage train writes them.
-        out: folder to write: DATASET/LABEL/ with metrics.json, tables and pictures, and summary.json with the main
-            figures of every run and the names of those left out.
+        out: folder to write: DATASET/LABEL/ of every run, and summary.json, which also names the runs left out.
         metrics: folder to write: DATASET.json with one figure for each of its runs.
         plots: folder to write: curves/RUN.csv, loss/RUN.csv and confusion/RUN.csv.
         code: fingerprint of the code that evaluates.
@@ -71,8 +69,7 @@ def run(
     summary = {one.name: work.evaluated(one) | {"label": one.label, "is_cell": one.is_cell} for one in there}
     _write_metrics(metrics, summary)
     _write_plots(plots, there, out)
-    content = {"runs": summary, "left_out": [asdict(one) for one in left_out]}
-    write_json(out / SUMMARY, content, sort_keys=True)
+    write_json(out / SUMMARY, {"runs": summary, "left_out": list(map(asdict, left_out))}, sort_keys=True)
     print(in_words(len(there), left_out))
 
 
