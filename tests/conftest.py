@@ -40,7 +40,7 @@ def real_weights() -> Callable[[], Path]:
 
 
 # Files of minutes come first, else one of the processes side by side would end with one of them alone.
-_LONG = ("test_pipeline", "test_real_sky", "test_ways", "test_backends", "test_population")
+_LONG = ("test_pipeline", "test_real_sky", "test_train", "test_backends", "test_population")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -19,7 +19,7 @@ from deepsky.datasets.packed import open_packed
 from deepsky.datasets.splits import cross_validation
 from deepsky.errors import ConfigError, DataError
 from deepsky.experiment.experiment import read_experiment
-from deepsky.experiment.fingerprint import closure
+from deepsky.experiment.fingerprint import Code
 from deepsky.training.recipe import Origin
 from tests.run_project import know_tiny, write_params, write_project
 
@@ -167,9 +167,9 @@ def test_an_error_fails_the_run_and_is_the_one_that_is_told(
 def test_folds_of_other_code_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     plan, hashed = crossval._plan("net", 2, 1), list[str]()
     assert crossval._plan("net", 2, 1).digest == plan.digest
-    monkeypatch.setattr(crossval, "fingerprint", lambda *modules: hashed.extend(modules) or "other")
+    monkeypatch.setattr(Code, "fingerprint", lambda _, *modules: hashed.extend(modules) or "other")
     assert crossval._plan("net", 2, 1).digest != plan.digest
-    code = {module.removeprefix("deepsky.") for module in closure(hashed)}
+    code = {module.removeprefix("deepsky.") for module in Code().closure(hashed)}
     assert {"networks.cnn_small", "networks.heads", "training.fit", "training.job", "metrics"} <= code
     assert not {"networks.alexnet", "training.population", "tracking.store", "commands.crossval"} & code
 
