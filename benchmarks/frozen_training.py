@@ -16,33 +16,19 @@ import cv2
 import keras
 import numpy as np
 
-from deepsky.networks import BACKBONES
-from deepsky.networks.backbone import BackboneParams, build_features
+from deepsky.networks.backbone import build_features
 from deepsky.networks.heads import build_head, join, softmax_answer
 from deepsky.networks.inputs import ImageSpec
-from deepsky.training.features import predict_batches
-from deepsky.training.fit import Examples, TrainParams, fit
+from deepsky.networks.registry import find_backbone
+from deepsky.training.batches import TrainBatches
+from deepsky.training.examples import Examples
+from deepsky.training.fit import Phase, fit_phases
+from deepsky.training.predict import predict_batches
+from deepsky.training.recipe import Recipe
 
 SIZE_PX, N_CLASSES = 224, 3
 N_TIMED = 160  # images of one timed predict: many short ones find a quiet moment of a busy machine
-PARAMS = TrainParams(
-    seed=1,
-    hidden_units=(1024, 1024, 512),
-    activation="relu",
-    dropout=0.0,
-    batch_norm=False,
-    l2=0.0,
-    label_smoothing=0.0,
-    optimizer="adam",
-    learning_rate=1e-3,
-    schedule="constant",
-    weight_decay=0.004,
-    momentum=0.9,
-    batch_size=32,
-    epochs=10,
-    patience=None,
-    keep="best",
-)
+RECIPE = Recipe(dataset="noise", network="mobilenet", input_size_px=SIZE_PX)
 SPEC = ImageSpec((SIZE_PX, SIZE_PX, 3), "uint8", ("red", "green", "blue"))
 
 
@@ -53,8 +39,8 @@ def main() -> None:
         images, labels = write_images(folder, options.images, options.n_images)
         np.save(folder / "images.npy", images)
         packed = np.load(folder / "images.npy", mmap_mode="r")
-        front = build_features(BACKBONES["mobilenet"], SPEC, BackboneParams(SIZE_PX), None)
-        fast = build_features(BACKBONES["mobilenet"], SPEC, BackboneParams(SIZE_PX), None, fast=True)
+        front = build_features(find_backbone("mobilenet"), SPEC, SIZE_PX, None)
+        fast = build_features(find_backbone("mobilenet"), SPEC, SIZE_PX, None, fast=True)
         for model in (front, fast):
             model.predict(images[:64], batch_size=32, verbose=0)  # compile before any clock runs
 
@@ -65,13 +51,13 @@ def main() -> None:
         )
         ours_s = timed(lambda: fit_head(fast, packed, labels))
         epochs = options.full_epochs
-        full_s = timed(lambda: fit_full_network(front, folder / "jpeg", epochs)) * PARAMS.epochs / epochs
-    extrapolated = "" if epochs == PARAMS.epochs else f" (from {epochs})"
+        full_s = timed(lambda: fit_full_network(front, folder / "jpeg", epochs)) * RECIPE.epochs / epochs
+    extrapolated = "" if epochs == RECIPE.epochs else f" (from {epochs})"
     rates = ", ".join(f"{min(N_TIMED, len(images)) / seconds:.0f}" for seconds in (features_s, bare_s, plain_s))
     print(f"images/s of features, bare predict of the same network, and with its batch normalisation unfolded: {rates}")
     print(f"ratio features / bare predict: {bare_s / features_s:.2f} (target >= 0.95)")
     print(f"ratio features / bare predict of the unfolded network: {plain_s / features_s:.2f}")
-    print(f"{PARAMS.epochs} epochs: ours {ours_s:.1f} s, full frozen network from files {full_s:.1f} s{extrapolated}")
+    print(f"{RECIPE.epochs} epochs: ours {ours_s:.1f} s, full frozen network from files {full_s:.1f} s{extrapolated}")
     print(f"ratio full / ours: {full_s / ours_s:.1f} (target >= 8)")
 
 
@@ -79,7 +65,7 @@ def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, help="folder of JPEG files; default: seeded noise")
     parser.add_argument("--n-images", type=int, default=640)
-    parser.add_argument("--full-epochs", type=int, default=PARAMS.epochs, help="fewer: the rest is extrapolated")
+    parser.add_argument("--full-epochs", type=int, default=RECIPE.epochs, help="fewer: the rest is extrapolated")
     return parser.parse_args()
 
 
@@ -106,7 +92,9 @@ def fit_head(front: keras.Model, packed: np.ndarray, labels: np.ndarray) -> None
     inputs = predict_batches(front, packed, 32)
     rows = np.arange(len(inputs) + 32) % len(inputs)
     split = np.where(np.arange(len(rows)) < len(inputs), "train", "val")
-    fit(new_head(inputs.shape[1]), Examples(inputs, rows, labels[rows], split, N_CLASSES), PARAMS)
+    examples = Examples(inputs, rows, np.eye(N_CLASSES, dtype=np.float32)[labels[rows]], split)
+    head = new_head(inputs.shape[1])
+    fit_phases(head, head, examples, [Phase(RECIPE)], lambda recipe, first: TrainBatches(examples, recipe, first))
 
 
 def fit_full_network(front: keras.Model, folder: Path, epochs: int) -> None:
@@ -122,7 +110,7 @@ def fit_full_network(front: keras.Model, folder: Path, epochs: int) -> None:
 
 
 def new_head(n_features: int) -> keras.Model:
-    return build_head(n_features, softmax_answer(N_CLASSES), PARAMS.hidden_units, PARAMS.activation)
+    return build_head(n_features, softmax_answer(N_CLASSES), RECIPE.hidden_units, RECIPE.activation)
 
 
 def fastest(*calls: Callable[[], object], n_rounds: int = 10) -> Sequence[float]:

@@ -17,22 +17,16 @@ import cv2
 import h5py
 import keras
 import numpy as np
-from deepsky.formats.collection import CollectionParams
-from deepsky.stages.from_scratch import make_job
-from deepsky.training.recipes import FromScratchParams
 
-from deepsky.config import read_section
 from deepsky.datasets.packed import Packed, open_packed
-from deepsky.networks.augment import AugmentParams
+from deepsky.formats.params import PicturesParams
 from deepsky.simulation.published import write_galaxy10
-from deepsky.stages import pack_collection
+from deepsky.stages import pack
+from deepsky.training.build import make_job
+from deepsky.training.recipe import Recipe
 
-ROOT = Path(__file__).resolve().parents[1]
 BATCH = 32
 TARGET = 1.5
-PACKING = CollectionParams(
-    format="galaxy10", source="", target="class", group_by="neighbours", size_px=256, sha256="any"
-)
 
 
 def main() -> None:
@@ -45,16 +39,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_galaxy10(options.n_images, 11, folder / "galaxy10.h5")
-        packing = replace(PACKING, size_px=options.size_px)
-        pack_collection.run("galaxy10", packing, "stop", source=folder / "galaxy10.h5", out=folder / "packed")
+        source = str(folder / "galaxy10.h5")
+        packing = PicturesParams(format="galaxy10", source=source, size_px=options.size_px, sha256="any")
+        pack.run("galaxy10", packing, "stop", out=folder / "packed")
         write_jpegs(folder / "galaxy10.h5", folder / "jpegs")
         packed = open_packed(folder / "packed")
         watches = {"plain": Watch(), "float32": Watch(), "mixed": Watch()}
         for _ in range(2):
-            params = replace(recipe(1 + options.epochs), network=options.network, input_size_px=options.size_px)
-            fit_plain(folder / "jpegs", packed, params, watches["plain"])
+            recipe = Recipe(
+                dataset="galaxy10", network=options.network, start="scratch", learn="all", hidden_units=(),
+                input_size_px=options.size_px, epochs=1 + options.epochs, keep="last", batch_size=BATCH,
+            )  # fmt: skip
+            fit_plain(folder / "jpegs", packed, recipe, watches["plain"])
             for precision in ("float32", "mixed"):
-                fit_ours(packed, replace(params, precision=precision), watches[precision])
+                fit_ours(packed, replace(recipe, precision=precision), watches[precision])
     plain_s, n_images = median(watches["plain"].epochs_s), len(packed.rows)
     print(f"plain model.fit from JPEGs: {plain_s:.2f} s an epoch, {n_images / plain_s:.0f} images/s")
     for precision in ("float32", "mixed"):
@@ -72,30 +70,22 @@ def write_jpegs(source: Path, folder: Path) -> None:
             cv2.imwrite(str(path), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
 
 
-def recipe(epochs: int) -> FromScratchParams:
-    params = read_section("recipes.from_scratch.galaxy10_model_1", FromScratchParams, ROOT / "params.yaml")
-    return replace(
-        params, class_weights="none", augment=AugmentParams(), epochs=epochs, keep="last", patience=None,
-        batch_size=BATCH, precision="float32",
-    )  # fmt: skip
-
-
-def fit_plain(folder: Path, packed: Packed, params: FromScratchParams, watch: "Watch") -> None:
-    side_px = params.input_size_px
+def fit_plain(folder: Path, packed: Packed, recipe: Recipe, watch: "Watch") -> None:
+    side_px = recipe.input_size_px
     images = keras.utils.image_dataset_from_directory(
         folder, label_mode="categorical", image_size=(side_px, side_px), batch_size=BATCH, seed=1, verbose=False
     )
     everything = np.full(len(packed.rows), "train")
-    tail = make_job("plain", params, {}, packed, everything).tail
+    tail = make_job("plain", recipe, packed, everything, weights=folder).tail
     image = keras.Input((side_px, side_px, 3))
     model = keras.Model(image, tail(keras.layers.Rescaling(1 / 255)(image)))
     model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
-    model.fit(images, epochs=params.epochs, shuffle=False, verbose=0, callbacks=[watch])  # the dataset shuffles itself
+    model.fit(images, epochs=recipe.epochs, shuffle=False, verbose=0, callbacks=[watch])  # the dataset shuffles itself
 
 
-def fit_ours(packed: Packed, params: FromScratchParams, watch: "Watch") -> None:
+def fit_ours(packed: Packed, recipe: Recipe, watch: "Watch") -> None:
     everything = np.full(len(packed.rows), "train")
-    make_job("ours", params, {}, packed, everything).fit([watch])
+    make_job("ours", recipe, packed, everything, weights=Path()).fit([watch])  # it starts from scratch
 
 
 class Watch(keras.callbacks.Callback):

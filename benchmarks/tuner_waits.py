@@ -3,7 +3,7 @@
 The same network on the same packed images: `model.fit` from `TrainBatches` as it is and with one worker, by which
 Keras lets tf.data read ahead; `predict_batches` against `model.predict`. The tuner sleeps 10, 20, 40, ... ms, so the
 ratio depends on how long an epoch takes: several lengths are timed. Once they all come out near 1, the workaround in
-`training/image_batches.py` and `training/features.py` can go.
+`training/batches.py` and `training/predict.py` can go.
 """
 
 import argparse
@@ -13,20 +13,18 @@ from statistics import mean
 import keras
 import numpy as np
 
-from deepsky.networks.augment import AugmentParams
 from deepsky.networks.galaxy10_cnns import build_tail_1
 from deepsky.networks.heads import softmax_answer
-from deepsky.training.features import predict_batches
-from deepsky.training.image_batches import ImageExamples, TrainBatches
-from deepsky.training.recipes import FromScratchParams
+from deepsky.training.batches import TrainBatches
+from deepsky.training.examples import Examples
+from deepsky.training.predict import predict_batches
+from deepsky.training.recipe import Recipe
 
 SIDE_PX, N_CLASSES, BATCH = 128, 10, 32
 EPOCHS = 3
-PARAMS = FromScratchParams(
-    seed=1, label_smoothing=0.0, optimizer="adam", learning_rate=1e-3, schedule="constant", weight_decay=0.0,
-    momentum=0.9, batch_size=BATCH, epochs=EPOCHS, patience=None, keep="last", dataset="noise", answer="softmax",
-    network="galaxy10_model_1", input_size_px=SIDE_PX, augment=AugmentParams(), test_views=1, class_weights="none",
-    mixup=0.0, precision="float32",
+RECIPE = Recipe(
+    dataset="noise", network="galaxy10_model_1", start="scratch", learn="all", input_size_px=SIDE_PX, keep="last",
+    batch_size=BATCH, epochs=EPOCHS,
 )  # fmt: skip
 
 
@@ -65,8 +63,8 @@ def network() -> keras.Model:
 
 
 def fit(model: keras.Model, images: np.ndarray, targets: np.ndarray, n_workers: int) -> None:
-    examples = ImageExamples(images, np.arange(len(images)), targets, np.full(len(images), "train"))
-    batches = TrainBatches(examples, PARAMS)
+    examples = Examples(images, np.arange(len(images)), targets, np.full(len(images), "train"))
+    batches = TrainBatches(examples, RECIPE)
     batches.workers = n_workers
     model.fit(batches, epochs=EPOCHS, shuffle=False, verbose=0)
 

@@ -5,41 +5,46 @@ same under both, alone and in a population: its first weights, its dropout and t
 on the backend. Importing Keras takes seconds, so one JAX process does all that JAX has to do.
 """
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
-from deepsky.training.features import FeaturesParams, read_features
 
-from deepsky.config import build
 from deepsky.datasets.packed import DatasetCard, open_packed, write_rows
-from deepsky.networks.augment import AugmentParams, MirrorBack, RandomView, mirror_swaps
-from deepsky.networks.backbone import BackboneParams
+from deepsky.networks.augment import MirrorBack, RandomView, mirror_swaps
 from deepsky.networks.finetune import unfreeze
 from deepsky.networks.heads import softmax_answer
-from deepsky.networks.pretrained import WeightsParams
+from deepsky.networks.params import AugmentParams, WeightsParams
 from deepsky.networks.tree import TreeFractions
 from deepsky.networks.views import average_views
-from deepsky.stages import features, train, train_scratch, weights
-from deepsky.training.examples import read_split
+from deepsky.stages import features, train, weights
+from deepsky.stages.features import NetworkFeatures
+from deepsky.training.examples import examples_of, read_split
 from deepsky.training.explain import grad_cam
-from deepsky.training.fit import Examples, ScratchParams, TrainParams
 from deepsky.training.population import HeadTrainer
+from deepsky.training.recipe import Recipe
 from deepsky.training.saved import load_network
+from deepsky.training.view_features import read_views
 from tests.conftest import ROOT
 from tests.test_explain import pictures, pooled_tail
 from tests.test_finetune import HEAD, TINY, TINY_TOP, some_batch, step, tiny_tail
 from tests.trained_folders import make_project
 
 FILES = ("model.h5", "history.csv", "predictions.csv", "run.json")
-NETWORKS = ("mobilenet", "cnn_small")
+HEAD_RUN = Recipe(
+    dataset="toy", network="mobilenet", input_size_px=32, hidden_units=(64, 32), activation="gelu", dropout=0.3,
+    batch_norm=True, l2=1e-4, label_smoothing=0.1, schedule="cosine", batch_size=8, epochs=3,
+)  # fmt: skip
+RECIPES = {
+    "mobilenet": HEAD_RUN,
+    "cnn_small": replace(HEAD_RUN, network="cnn_small", start="scratch", learn="all", input_size_px=16),
+}
 
 
 def write_inputs(folder: Path) -> None:
@@ -52,36 +57,25 @@ def write_inputs(folder: Path) -> None:
     write_rows(packed, rows, DatasetCard("uint8", ("r", "g", "b"), (), ("GALAXY", "STAR"), None, 0), [])
     split = np.array(["train", "train", "val", "test"])[np.arange(n_rows) % 4]
     pd.DataFrame({"id": rows["id"], "split": split}).to_csv(folder / "split.csv", index=False)
-    weights.run("mobilenet", WeightsParams("random", None, False, 1), out=folder / "weights")
-    features.run(
-        "mobilenet",
-        BackboneParams(32),
-        FeaturesParams(16),
-        packed=packed,
-        weights=folder / "weights",
-        out=folder / "features.npy",
-    )
+    weights.run({"mobilenet": True}, WeightsParams(source="random"), out=folder / "weights")
+    cached = NetworkFeatures(views={HEAD_RUN.views.name: HEAD_RUN.views})
+    data = {"packed": packed, "split": folder / "split.csv", "weights": folder / "weights"}
+    features.run({"mobilenet": cached}, 16, **data, out=folder / "features")
 
 
 def train_both(folder: Path, name: str) -> None:
-    """What `deepsky train` and `deepsky train-scratch` do, in one process because importing Keras takes seconds."""
+    """What `deepsky train` does for a head and for a network, in one process because importing Keras takes seconds."""
     inputs, out = folder / "inputs", folder / name
-    common = {
-        "seed": 1, "label_smoothing": 0.1, "optimizer": "adam", "learning_rate": 1e-3, "schedule": "cosine",
-        "weight_decay": 0.0, "momentum": 0.9, "batch_size": 8, "epochs": 3, "patience": None, "keep": "best",
-    }  # fmt: skip
-    head = TrainParams(hidden_units=(64, 32), activation="gelu", dropout=0.3, batch_norm=True, l2=1e-4, **common)
     files = {"packed": inputs / "packed", "split": inputs / "split.csv"}
-    cached = {"features": inputs / "features.npy", "weights": inputs / "weights"}
-    train.run("toy", "mobilenet", head, BackboneParams(32), "tests", {}, out=out / "mobilenet", **cached, **files)
-    scratch = ScratchParams(input_size_px=16, **common)
-    train_scratch.run("toy", "cnn_small", scratch, "tests", {}, out=out / "cnn_small", **files)
+    for network, recipe in RECIPES.items():
+        own = {"features": inputs / "features" / network, "weights": inputs / "weights" / network}
+        train.run(network, recipe, "tests", {}, **files, **own, out=out / network)
 
 
 def predict(folder: Path, name: str) -> None:
     inputs, saved = folder / "inputs", folder / name
     images = np.array(open_packed(inputs / "packed").images)
-    for network in NETWORKS:
+    for network in RECIPES:
         model, card = load_network(saved / network / "model.h5")
         expected = pd.read_csv(saved / network / "predictions.csv")[[f"p_{name}" for name in card.classes]]
         np.testing.assert_allclose(model.predict(images, verbose=0), expected, atol=2e-4)
@@ -90,11 +84,9 @@ def predict(folder: Path, name: str) -> None:
 def train_population(folder: Path, name: str) -> None:
     inputs, saved = folder / "inputs", folder / name
     packed = open_packed(inputs / "packed")
-    cached = read_features(inputs / "features.npy", len(packed.images))
-    places, split = packed.rows["image"].to_numpy(np.int64), read_split(inputs / "split.csv", packed)
-    examples = Examples(cached, places, packed.labels, split, len(packed.card.classes))
-    head = build(json.loads((saved / "mobilenet/run.json").read_text())["params"]["train"], TrainParams, "train")
-    outcome = HeadTrainer().train([head, head], examples, lambda number, score: True)[1]
+    views = read_views(inputs / "features/mobilenet" / HEAD_RUN.views.name, len(packed.images))
+    examples = examples_of(packed, read_split(inputs / "split.csv", packed), views.plain)
+    outcome = HeadTrainer().train([HEAD_RUN, HEAD_RUN], examples, lambda number, score: True)[1]
     history = pd.read_csv(saved / "mobilenet/history.csv")
     np.testing.assert_allclose([score.val_loss for score in outcome.scores], history["val_loss"], rtol=1e-3)
 
@@ -194,7 +186,7 @@ def written_by(name: str, ended: tuple[Path, dict[str, str]]) -> Path:
 
 def test_the_same_stage_in_fresh_processes_writes_the_same_bytes(ended: tuple[Path, dict[str, str]]) -> None:
     a, b = written_by("a", ended), written_by("b", ended)
-    for network in NETWORKS:
+    for network in RECIPES:
         for file in FILES:
             assert (a / network / file).read_bytes() == (b / network / file).read_bytes(), f"{network}/{file}"
 

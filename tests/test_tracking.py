@@ -14,15 +14,19 @@ from mlflow.tracking import MlflowClient
 
 from deepsky.errors import TrackingError
 from deepsky.tracking import store
-from deepsky.tracking.runs import close_dead_runs, find_run, restored_run, run_key, training_run
+from deepsky.tracking.runs import close_dead_runs, find_run, restored_run, run_key, run_params, training_run
 from deepsky.tracking.store import prepare, project_root, shown_uri, tracking_uri, ui_command
 from tests.trained_folders import make_project, write_trained
 
-RUN = {"experiment": "sky", "dataset": "sdss_jpg", "network": "mobilenet", "params": {}, "tags": {}}
+RUN = {
+    "experiment": "sky", "name": "sdss_jpg-mobilenet", "dataset": "sdss_jpg", "network": "mobilenet", "params": {},
+    "tags": {},
+}  # fmt: skip
 SCRIPT = """
 import sys, time
 from deepsky.tracking.runs import training_run
-with training_run(experiment="sky", dataset="sdss_jpg", network=sys.argv[1], params={"n": 1}, tags={}) as run:
+facts = {"dataset": "sdss_jpg", "network": sys.argv[1], "params": {"n": 1}, "tags": {}}
+with training_run(experiment="sky", name="a_run", **facts) as run:
     run.log_epoch(1, {"accuracy": 0.5})
     print("ready", flush=True)
     time.sleep(float(sys.argv[2]))
@@ -165,7 +169,7 @@ def test_messages_hide_the_password():
 
 
 def test_a_run_holds_all_it_was_given(project):
-    params = {"train": {"hidden_units": (1024, 512), "optimizer": {"name": "adam"}}, "long": "x" * 7000}
+    params = {"hidden_units": (1024, 512), "augment": {"flip": True}, "long": "x" * 7000}
     params |= {f"p{k}": k for k in range(150)}  # more than fit into one call
     with training_run(**RUN | {"params": params, "tags": {"weights": "random"}}) as run:
         for epoch in (1, 2):
@@ -175,15 +179,16 @@ def test_a_run_holds_all_it_was_given(project):
     client = MlflowClient(tracking_uri())
     stored = client.get_run(run.run_id)
     assert (stored.info.status, stored.info.run_name) == ("FINISHED", "sdss_jpg-mobilenet")
-    assert stored.data.params["train.hidden_units"] == "[1024, 512]"
-    assert stored.data.params["train.optimizer.name"] == "adam"
+    assert stored.data.params["hidden_units"] == "[1024, 512]"
+    assert stored.data.params["augment.flip"] == "True"
     assert stored.data.params["p149"] == "149"
     assert "params/long.txt" in stored.data.params["long"]
     assert Path(client.download_artifacts(run.run_id, "params/long.txt")).read_text() == "x" * 7000
     assert [(m.step, m.value) for m in client.get_metric_history(run.run_id, "accuracy")] == [(1, 0.4), (2, 0.8)]
     assert stored.data.metrics["training_s"] == 3
     tags = stored.data.tags
-    assert (tags["deepsky.key"], tags["deepsky.dataset"]) == ("abc", "sdss_jpg")
+    own = {key: tags[f"deepsky.{key}"] for key in ("key", "run", "dataset", "network")}
+    assert own == {"key": "abc", "run": "sdss_jpg-mobilenet", "dataset": "sdss_jpg", "network": "mobilenet"}
     assert "Random weights" in tags["mlflow.note.content"]
     assert find_run("sky", "abc").run_id == run.run_id
     assert find_run("sky", "other") is None
@@ -236,12 +241,23 @@ def test_runs_of_another_machine_are_left_alone(project):
         assert close_dead_runs("sky") == 0
 
 
-def test_a_restored_run_says_in_which_way_it_was_trained(project):
+def test_a_restored_run_is_logged_as_its_training_was(project):
     trained = project / "models/trained/toy/net"
-    write_trained(trained, way="frozen")
+    write_trained(trained, run="toy-net")
     facts = json.loads((trained / "run.json").read_text())
-    run = restored_run(experiment="sky", trained=trained, facts=facts, history=[(1, {"accuracy": 0.5})])
-    assert run.tags()["deepsky.way"] == "frozen"
+    restored = restored_run(experiment="sky", trained=trained, facts=facts, history=[(1, {"accuracy": 0.5})])
+    fresh = RUN | {"name": "toy-net", "params": run_params(facts), "tags": {"weights": facts["weights"]}}
+    fresh |= {key: facts[key] for key in ("dataset", "network")}
+    with training_run(**fresh) as run:
+        pass
+    client = MlflowClient(tracking_uri())
+    one, other = (client.get_run(each.run_id) for each in (restored, run))
+    assert one.data.params == other.data.params
+    assert one.data.params["learning_rate"] == "0.001"
+    assert one.info.run_name == other.info.run_name == "toy-net"
+    shared = [f"deepsky.{key}" for key in ("run", "dataset", "network", "weights")]
+    assert [one.data.tags[key] for key in shared] == [other.data.tags[key] for key in shared]
+    assert (one.data.tags["deepsky.restored"], "deepsky.restored" in other.data.tags) == ("true", False)
 
 
 def test_key_follows_the_outputs(tmp_path):
@@ -273,7 +289,8 @@ import sys
 from pathlib import Path
 from deepsky.tracking.runs import training_run
 dataset, network = sys.argv[1:]
-with training_run(experiment="sky", dataset=dataset, network=network, params={}, tags={}):
+facts = {"dataset": dataset, "network": network, "params": {}, "tags": {}}
+with training_run(experiment="sky", name=f"{dataset}-{network}", **facts, inputs=[Path("data/packed", dataset)]):
     Path("models", dataset).mkdir(parents=True, exist_ok=True)
     Path("models", dataset, network).write_text("done")
 """
