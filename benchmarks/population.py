@@ -21,11 +21,13 @@ import keras
 import numpy as np
 import optuna
 
-from deepsky.config import read_section, read_yaml
-from deepsky.networks.heads import build_head, softmax_answer
-from deepsky.training.fit import Examples, TrainParams, fit
+from deepsky.experiment.experiment import read_experiment
+from deepsky.training.batches import TrainBatches
+from deepsky.training.examples import Examples
+from deepsky.training.fit import Phase, fit_phases
 from deepsky.training.population import HeadTrainer
-from deepsky.tuning.params import TuneParams
+from deepsky.training.recipe import Recipe
+from deepsky.training.trials import head_of
 from deepsky.tuning.space import suggest
 
 N_FEATURES, N_CLASSES, N_TRAIN, N_VAL = 1024, 3, 640, 160
@@ -41,7 +43,7 @@ def main() -> None:
     if options.side:
         print_times(options.side, rounds)
         return
-    together_s = times_of("together", read_yaml("tune.backend"), options)
+    together_s = times_of("together", read_experiment().tune.backend, options)
     in_turn_s = times_of("in turn", "tensorflow", options)
     for heads, a, b in zip(rounds, together_s, in_turn_s, strict=True):
         floor = f"{floor_gflop(heads):.0f} GFLOP and {floor_gb(heads):.1f} GB"
@@ -62,17 +64,17 @@ def times_of(side: str, backend: str, options: argparse.Namespace) -> list[float
     return [float(line) for line in done.stdout.splitlines()[1:]]
 
 
-def print_times(side: str, rounds: list[list[TrainParams]]) -> None:
+def print_times(side: str, rounds: list[list[Recipe]]) -> None:
     examples, trainer = make_examples(), HeadTrainer()
     print(f"{side}: {keras.backend.backend()} on {keras.distribution.list_devices()[0]}")
-    fit(new_head(rounds[0][0]), examples, replace(rounds[0][0], epochs=1))  # what is slow once in a process
+    fit_alone(replace(rounds[0][0], epochs=1), examples)  # what is slow once in a process
     for heads in rounds:
         started = time.perf_counter()
         if side == "together":
             trainer.train(heads, examples, lambda number, score: True)
         else:
             for head in heads:
-                fit(new_head(head), examples, head)
+                fit_alone(head, examples)
         print(time.perf_counter() - started, flush=True)
 
 
@@ -83,33 +85,34 @@ def make_examples() -> Examples:
     inputs = rng.random((n_rows, N_FEATURES), dtype=np.float32)
     inputs[:, :N_CLASSES] += np.eye(N_CLASSES, dtype=np.float32)[label]
     split = np.where(np.arange(n_rows) < N_TRAIN, "train", "val")
-    return Examples(inputs, np.arange(n_rows), label, split, N_CLASSES)
+    return Examples(inputs, np.arange(n_rows), np.eye(N_CLASSES, dtype=np.float32)[label], split)
 
 
-def draw(n_heads: int, n_rounds: int) -> list[list[TrainParams]]:
+def draw(n_heads: int, n_rounds: int) -> list[list[Recipe]]:
     """Draw random candidates of the space in params.yaml, as a search begins."""
-    params, reference = read_section("tune", TuneParams), read_section("train", TrainParams)
+    experiment = read_experiment()
+    params, base = experiment.tune, experiment.run("sdss_cutouts-mobilenet")
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     params = replace(params, epochs=10, patience=None)
-    return [[suggest(study.ask(), params, reference) for _ in range(n_heads)] for _ in range(n_rounds)]
+    return [[suggest(study.ask(), params, base) for _ in range(n_heads)] for _ in range(n_rounds)]
 
 
-def new_head(params: TrainParams) -> keras.Model:
-    options = {"dropout": params.dropout, "batch_norm": params.batch_norm, "l2": params.l2, "seed": params.seed}
-    return build_head(N_FEATURES, softmax_answer(N_CLASSES), params.hidden_units, params.activation, **options)
+def fit_alone(recipe: Recipe, examples: Examples) -> None:
+    head = head_of(recipe, N_FEATURES, N_CLASSES)
+    fit_phases(head, head, examples, [Phase(recipe)], lambda one, first: TrainBatches(examples, one, first))
 
 
-def n_weights(params: TrainParams) -> int:
-    sides = [N_FEATURES, *params.hidden_units, N_CLASSES]
+def n_weights(recipe: Recipe) -> int:
+    sides = [N_FEATURES, *recipe.hidden_units, N_CLASSES]
     return sum(a * b for a, b in pairwise(sides))
 
 
-def floor_gflop(heads: list[TrainParams]) -> float:
+def floor_gflop(heads: list[Recipe]) -> float:
     """Count the multiplications and additions of the kernels: forward, and twice that backward."""
     return sum(6 * n_weights(head) * N_TRAIN * head.epochs for head in heads) / 1e9
 
 
-def floor_gb(heads: list[TrainParams]) -> float:
+def floor_gb(heads: list[Recipe]) -> float:
     """Count each step's reading and writing of kernels and moments, and the reading of the gradients."""
     return sum(7 * 4 * n_weights(head) * N_TRAIN / head.batch_size * head.epochs for head in heads) / 1e9
 

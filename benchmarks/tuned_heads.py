@@ -1,10 +1,10 @@
-"""Reference head, tuned head and logistic regression on real MobileNet features, by nested grouped cross-validation.
+"""Untuned head, tuned head and logistic regression on real MobileNet features, by nested grouped cross-validation.
 
     python benchmarks/tuned_heads.py WORKSPACE [--trials 64]
 
 WORKSPACE is what `make real` keeps with --workspace: a project with features of galaxy_zoo1 and kaggle_galaxy_zoo. Each
 of five outer folds is held out once; the search sees the others only and judges by the cross-entropy of three inner
-folds. All three are fitted on all rows of the other folds: the reference head for its ten epochs, the tuned head for as
+folds. All three are fitted on all rows of the other folds: the untuned head for its ten epochs, the tuned head for as
 many as its inner folds kept on average. What is printed is accuracy on the held-out folds.
 """
 
@@ -22,19 +22,22 @@ from statistics import mean
 import numpy as np
 import optuna
 import pandas as pd
-from deepsky.training.features import read_features
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from deepsky.config import read_section
 from deepsky.datasets.packed import open_packed
 from deepsky.datasets.splits import fold_splits
-from deepsky.networks.heads import build_head, softmax_answer
-from deepsky.training.fit import Examples, TrainParams, fit
+from deepsky.experiment.experiment import read_experiment
+from deepsky.training.batches import TrainBatches
+from deepsky.training.examples import Examples, examples_of
+from deepsky.training.fit import Phase, fit_phases
 from deepsky.training.population import HeadTrainer
-from deepsky.tuning.objective import Objective
+from deepsky.training.recipe import Recipe
+from deepsky.training.trials import head_of
+from deepsky.training.view_features import read_views
+from deepsky.tuning.objective import Objective, Result
 from deepsky.tuning.params import TuneParams
 from deepsky.tuning.sampling import decision_steps, make_pruner, make_sampler
 from deepsky.tuning.space import candidate_of, params_of, suggest
@@ -48,24 +51,23 @@ def main() -> None:
     parser.add_argument("workspace", type=Path)
     parser.add_argument("--trials", type=int, default=64)
     options = parser.parse_args()
-    reference = read_section("train", TrainParams)
-    params = replace(
-        read_section("tune", TuneParams), trials=options.trials, folds=INNER, repeats=1, objectives=("cross_entropy",)
-    )
+    experiment = read_experiment()
+    base = experiment.run("sdss_cutouts-mobilenet")  # for its numbers, which all heads on features begin with
+    params = replace(experiment.tune, trials=options.trials, folds=INNER, repeats=1, objectives=("cross_entropy",))
     trainer = HeadTrainer()
-    print(f"{'dataset':20}{'logistic regression':>22}{'reference head':>22}{'tuned head':>22}{'search':>10}")
+    print(f"{'dataset':20}{'logistic regression':>22}{'untuned head':>22}{'tuned head':>22}{'search':>10}")
     for dataset in DATASETS:
-        examples, groups = read(options.workspace, dataset)
+        examples, groups = read(options.workspace, dataset, base)
         figures, seconds = [], 0.0
         outer = StratifiedGroupKFold(OUTER, shuffle=True, random_state=params.seed)
-        for rest, held in outer.split(examples.label, examples.label, groups):
+        for rest, held in outer.split(examples.labels, examples.labels, groups):
             started = time.perf_counter()
-            best = search(examples, groups, rest, params, reference, trainer)
+            best = search(examples, groups, rest, params, base, trainer)
             seconds += time.perf_counter() - started
             figures.append(
                 [
                     regression_accuracy(examples, rest, held),
-                    head_accuracy(reference, examples, rest, held),
+                    head_accuracy(base, examples, rest, held),
                     head_accuracy(best, examples, rest, held),
                 ]
             )
@@ -75,38 +77,35 @@ def main() -> None:
         print("    per fold: " + "; ".join(" ".join(f"{value:.3f}" for value in row) for row in figures), flush=True)
 
 
-def read(workspace: Path, dataset: str) -> tuple[Examples, np.ndarray]:
+def read(workspace: Path, dataset: str, base: Recipe) -> tuple[Examples, np.ndarray]:
     packed = open_packed(workspace / "data/packed" / dataset)
-    features = read_features(workspace / "data/features" / dataset / "mobilenet.npy", len(packed.images))
+    views = read_views(workspace / "data/features" / dataset / "mobilenet" / base.views.name, len(packed.images))
     table = pd.read_csv(workspace / "data/splits" / f"{dataset}.csv", dtype=str).set_index("id")
     groups = packed.rows["id"].map(table["group"]).to_numpy(str)
-    rows = packed.rows["image"].to_numpy(np.int64)
-    return Examples(features, rows, packed.labels, np.full(len(rows), "test"), len(packed.card.classes)), groups
+    return examples_of(packed, np.full(len(groups), "test"), views.plain), groups
 
 
 def splits_of(examples: Examples, groups: np.ndarray, rest: np.ndarray, n_folds: int, seed: int) -> list[Examples]:
     """Return the examples with train and val among ``rest`` only, once per fold."""
-    split = np.where(np.isin(np.arange(len(examples.label)), rest), "train", "test")
-    return [replace(examples, split=one) for one in fold_splits(split, examples.label, groups, n_folds, seed)]
+    split = np.where(np.isin(np.arange(len(examples.labels)), rest), "train", "test")
+    return [replace(examples, split=one) for one in fold_splits(split, examples.labels, groups, n_folds, seed)]
 
 
 def search(
-    examples: Examples, groups: np.ndarray, rest: np.ndarray, params: TuneParams, reference: TrainParams,
+    examples: Examples, groups: np.ndarray, rest: np.ndarray, params: TuneParams, base: Recipe,
     trainer: HeadTrainer,
-) -> TrainParams:  # fmt: skip
+) -> Recipe:  # fmt: skip
     """Search as `deepsky tune run` does, without a database."""
     folds = splits_of(examples, groups, rest, INNER, params.seed)
     objective = Objective(params, trainer, folds)
-    study = optuna.create_study(
-        direction="minimize", sampler=make_sampler(params, reference), pruner=make_pruner(params)
-    )
-    if first := params_of(reference, params):
+    study = optuna.create_study(direction="minimize", sampler=make_sampler(params, base), pruner=make_pruner(params))
+    if first := params_of(base, params):
         study.enqueue_trial(first)
     steps = decision_steps(params)
     while len(study.trials) < params.trials:
         size = min(16, params.trials - len(study.trials))
         trials: Sequence[optuna.Trial] = [study.ask() for _ in range(size)]
-        candidates = [suggest(trial, params, reference) for trial in trials]
+        candidates = [suggest(trial, params, base) for trial in trials]
 
         def on_step(index: int, step: int, value: float, trials: Sequence[optuna.Trial] = trials) -> bool:
             if step not in steps:
@@ -114,31 +113,29 @@ def search(
             trials[index].report(value, step)
             return not trials[index].should_prune()
 
-        results = {}
+        results = dict[int, Result]()
         objective.judge(candidates, on_step, results.__setitem__)
         for index, trial in enumerate(trials):
             study.tell(trial, results[index].values or None, state=optuna.trial.TrialState[results[index].state])
-    best = candidate_of(study.best_trial.params, params, reference)
+    best = candidate_of(study.best_trial.params, params, base)
     outcomes = [trainer.train([best], fold, lambda number, score: True)[0] for fold in folds]
     return replace(best, epochs=round(mean(outcome.kept(best.keep).epoch for outcome in outcomes)))
 
 
-def head_accuracy(params: TrainParams, examples: Examples, rest: np.ndarray, held: np.ndarray) -> float:
+def head_accuracy(recipe: Recipe, examples: Examples, rest: np.ndarray, held: np.ndarray) -> float:
     """Fit on the other folds and answer on the held-out one, whose rows are watched but change nothing."""
-    fitted = replace(examples, split=np.where(np.isin(np.arange(len(examples.label)), rest), "train", "val"))
-    head = build_head(
-        examples.inputs.shape[1], softmax_answer(examples.n_classes), params.hidden_units, params.activation,
-        dropout=params.dropout, batch_norm=params.batch_norm, l2=params.l2, seed=params.seed,
-    )  # fmt: skip
-    fit(head, fitted, replace(params, keep="last", patience=None))
+    fitted = replace(examples, split=np.where(np.isin(np.arange(len(examples.labels)), rest), "train", "val"))
+    head = head_of(recipe, examples.inputs.shape[1], examples.targets.shape[1])
+    phase = Phase(replace(recipe, keep="last", patience=None))
+    fit_phases(head, head, fitted, [phase], lambda one, first: TrainBatches(fitted, one, first))
     answers = head.predict(examples.inputs_of(held), verbose=0).argmax(axis=1)
-    return float((answers == examples.label[held]).mean())
+    return float((answers == examples.labels[held]).mean())
 
 
 def regression_accuracy(examples: Examples, rest: np.ndarray, held: np.ndarray) -> float:
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
-    model.fit(examples.inputs_of(rest), examples.label[rest])
-    return float((model.predict(examples.inputs_of(held)) == examples.label[held]).mean())
+    model.fit(examples.inputs_of(rest), examples.labels[rest])
+    return float((model.predict(examples.inputs_of(held)) == examples.labels[held]).mean())
 
 
 if __name__ == "__main__":

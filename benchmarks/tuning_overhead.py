@@ -13,7 +13,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import tempfile
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -21,10 +21,10 @@ import numpy as np
 import optuna
 from population import draw, make_examples
 
-from deepsky.config import read_section
+from deepsky.experiment.experiment import read_experiment
 from deepsky.tracking.studies import TrialRecord, open_study_run
-from deepsky.training.fit import TrainParams
 from deepsky.training.population import HeadTrainer
+from deepsky.training.recipe import Recipe
 from deepsky.tuning.database import quiet
 from deepsky.tuning.params import TuneParams
 from deepsky.tuning.sampling import decision_steps
@@ -32,21 +32,23 @@ from deepsky.tuning.space import suggest
 from deepsky.tuning.study import meaning_of, open_study
 
 POPULATION, N_ROUNDS = 16, 3
+RUN = "sdss_cutouts-mobilenet"
 
 
 def main() -> None:
-    params, reference = read_section("tune", TuneParams), read_section("train", TrainParams)
+    experiment = read_experiment()
+    params, base = experiment.tune, experiment.run(RUN)
     training_s = trial_s(replace(params, epochs=10))
     rng = np.random.default_rng(1)
     with tempfile.TemporaryDirectory() as name:
         root, before = Path(name), Path.cwd()
         (root / "dvc.yaml").write_text("stages: {}\n")
         os.chdir(root)
-        study = open_study("overhead", params, reference, meaning_of("d", "n", params, reference, {}))
+        study = open_study("overhead", params, base, meaning_of(RUN, params, base, {}))
         tracked = open_study_run("overhead", "overhead", {}, {})
         for n_stored in (1000, 10_000):
-            fill(study, n_stored - len(study.trials), params, reference, rng)
-            ask_s, rest_s = one_population(study, tracked, params, reference, rng)
+            fill(study, n_stored - len(study.trials), params, base, rng)
+            ask_s, rest_s = one_population(study, tracked, params, base, rng)
             overhead = (ask_s + rest_s) / (ask_s + rest_s + training_s)
             print(f"{n_stored} stored trials: ask {1000 * ask_s:.0f} ms, report, tell and log {1000 * rest_s:.0f} ms")
             print(f"{n_stored} stored trials: {overhead:.1%} of the search (target < 10 % at 1,000), training takes "
@@ -64,14 +66,12 @@ def trial_s(params: TuneParams) -> float:
     return median(times_s)
 
 
-def fill(
-    study: optuna.Study, n_trials: int, params: TuneParams, reference: TrainParams, rng: np.random.Generator
-) -> None:
+def fill(study: optuna.Study, n_trials: int, params: TuneParams, base: Recipe, rng: np.random.Generator) -> None:
     """Add finished trials at once, half of them pruned."""
     drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=n_trials), direction="maximize")
     for _ in range(n_trials):
         trial = drawn.ask()
-        suggest(trial, params, reference)
+        suggest(trial, params, base)
         if rng.random() < 0.5:
             trial.report(rng.random(), 1)
             drawn.tell(trial, state=optuna.trial.TrialState.PRUNED)
@@ -81,7 +81,7 @@ def fill(
 
 
 def one_population(
-    study: optuna.Study, tracked: object, params: TuneParams, reference: TrainParams, rng: np.random.Generator
+    study: optuna.Study, tracked: object, params: TuneParams, base: Recipe, rng: np.random.Generator
 ) -> tuple[float, float]:
     """Return seconds per trial of asking, and of all that follows."""
     asked_s, rest_s = [], []
@@ -91,7 +91,7 @@ def one_population(
         started = time.perf_counter()
         with quiet():
             trials = [study.ask() for _ in range(POPULATION)]
-            candidates = [suggest(trial, params, reference) for trial in trials]
+            candidates = [suggest(trial, params, base) for trial in trials]
         asked_s.append((time.perf_counter() - started) / POPULATION)
         started = time.perf_counter()
         records = [finish(study, *pair, params, rng) for pair in zip(trials, candidates, strict=True)]
@@ -101,7 +101,7 @@ def one_population(
 
 
 def finish(
-    study: optuna.Study, trial: optuna.Trial, candidate: TrainParams, params: TuneParams, rng: np.random.Generator
+    study: optuna.Study, trial: optuna.Trial, candidate: Recipe, params: TuneParams, rng: np.random.Generator
 ) -> TrialRecord:
     state = optuna.trial.TrialState.COMPLETE
     for step in sorted(decision_steps(params)):
@@ -113,7 +113,9 @@ def finish(
     trial.set_user_attr("curve", curve)
     study.tell(trial, None if state.name == "PRUNED" else rng.random(), state=state)
     now_ms = int(1000 * time.time())
-    return TrialRecord(trial.number, state.name, now_ms, now_ms, asdict(candidate), curve, {"f1_macro": 0.5})
+    return TrialRecord(
+        trial.number, state.name, now_ms, now_ms, candidate.settings(own_head=False), curve, {"f1_macro": 0.5}
+    )
 
 
 if __name__ == "__main__":

@@ -5,19 +5,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deepsky.networks.heads import build_head, softmax_answer
 from deepsky.training import population
-from deepsky.training.fit import Examples, ScratchParams, TrainParams, fit
+from deepsky.training.batches import TrainBatches
+from deepsky.training.examples import Examples
+from deepsky.training.fit import Phase, fit_phases
 from deepsky.training.population import HeadTrainer
+from deepsky.training.recipe import Recipe
 from deepsky.training.stacked import Shape
-from deepsky.training.trials import EpochScore, Outcome, ScratchTrainer
+from deepsky.training.trials import EpochScore, Fit, MakeBatches, Outcome, SerialTrainer, fit_of_head, head_of
+from deepsky.training.view_batches import ViewBatches
+from deepsky.training.view_features import ViewFeatures
 
 N_FEATURES, N_CLASSES = 24, 3
-HEAD = TrainParams(
-    seed=3, label_smoothing=0.0, optimizer="adam", learning_rate=2e-3, schedule="constant", weight_decay=0.004,
-    momentum=0.9, batch_size=16, epochs=4, patience=None, keep="best", hidden_units=(12, 7), activation="relu",
-    dropout=0.0, batch_norm=False, l2=0.0,
-)  # fmt: skip
+HEAD = Recipe(
+    dataset="blobs", network="mobilenet", seed=3, learning_rate=2e-3, batch_size=16, epochs=4, hidden_units=(12, 7)
+)
 CANDIDATES = {
     "plain": HEAD,
     "wider": replace(HEAD, hidden_units=(40,)),
@@ -31,18 +33,19 @@ CANDIDATES = {
     "cosine": replace(HEAD, schedule="cosine", activation="silu", dropout=0.2, l2=1e-3),
     "one cycle": replace(HEAD, schedule="one_cycle", learning_rate=1e-2),
     "patient": replace(HEAD, learning_rate=0.05, patience=1),
+    "balanced": replace(HEAD, class_weights="balanced", batch_norm=True, optimizer="sgd", learning_rate=0.02),
 }
-WILD = replace(HEAD, optimizer="sgd", learning_rate=1e30)
+WILD = replace(HEAD, optimizer="sgd", learning_rate=1e3, l2=1e3)
 
 
 def examples(n_rows: int = 250) -> Examples:
     """Classes that a head learns to tell, in part; 170 train rows, so that the last step of an epoch is short."""
     rng = np.random.default_rng(0)
-    label = rng.integers(0, N_CLASSES, n_rows)
+    label = np.minimum(rng.integers(0, N_CLASSES + 2, n_rows), N_CLASSES - 1)  # the last one is three times as frequent
     inputs = rng.normal(size=(n_rows, N_FEATURES)).astype(np.float32)
     inputs[:, :3] += 1.5 * np.eye(3, dtype=np.float32)[label]
     split = np.array(["train"] * 170 + ["val"] * 50 + ["test"] * (n_rows - 220))
-    return Examples(inputs, np.arange(n_rows), label, split, N_CLASSES)
+    return Examples(inputs, np.arange(n_rows), np.eye(N_CLASSES, dtype=np.float32)[label], split)
 
 
 def go_on(number: int, score: EpochScore) -> bool:
@@ -56,18 +59,42 @@ def together() -> dict[str, Outcome]:
     return dict(zip(candidates, outcomes, strict=True))
 
 
-@pytest.mark.parametrize("name", CANDIDATES)
-def test_a_head_of_a_population_is_the_head_trained_alone(together, name):
-    params = CANDIDATES[name]
-    head = build_head(
-        N_FEATURES, softmax_answer(N_CLASSES), params.hidden_units, params.activation, dropout=params.dropout,
-        batch_norm=params.batch_norm, l2=params.l2, seed=params.seed,
-    )  # fmt: skip
-    history = fit(head, examples(), params)
-    scores = together[name].scores
+def check_alone(recipe: Recipe, outcome: Outcome, make_batches: MakeBatches = TrainBatches) -> None:
+    """Compare an outcome with that of the head fitted by itself, as a run is."""
+    data, head = examples(), head_of(recipe, N_FEATURES, N_CLASSES)
+    history = fit_phases(head, head, data, [Phase(recipe)], lambda one, first: make_batches(data, one, first))
+    scores = outcome.scores
     assert [score.epoch for score in scores] == list(history["epoch"])
     np.testing.assert_allclose([score.val_loss for score in scores], history["val_loss"], rtol=1e-4)
     np.testing.assert_allclose([score.val_accuracy for score in scores], history["val_accuracy"], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CANDIDATES)
+def test_a_head_of_a_population_is_the_head_trained_alone(together, name):
+    check_alone(CANDIDATES[name], together[name])
+
+
+def test_balanced_classes_weigh_in_the_loss(together):
+    plain = HeadTrainer().train([replace(CANDIDATES["balanced"], class_weights="none")], examples(), go_on)[0]
+    assert abs(plain.scores[0].val_loss - together["balanced"].scores[0].val_loss) > 1e-3
+
+
+def test_heads_on_random_views_are_those_trained_alone():
+    rng, n_images = np.random.default_rng(5), len(examples().inputs)
+    seen = rng.normal(size=(2, n_images, N_FEATURES)).astype(np.float32)
+    views = ViewFeatures(examples().inputs[None], seen, rng.random((2, n_images)) < 0.5, np.arange(n_images))
+
+    def make_batches(data: Examples, recipe: Recipe, first_epoch: int) -> ViewBatches:
+        return ViewBatches(data, recipe, views, [1, 0, 2], first_epoch)  # a mirror image swaps the first two
+
+    base = replace(HEAD, n_views=2)
+    candidates = [base, replace(base, class_weights="balanced", dropout=0.3), replace(base, optimizer="adamw")]
+    outcomes = HeadTrainer(make_batches).train(candidates, examples(), lambda n, score: n < 2 or score.epoch < 2)
+    assert [outcome.ended for outcome in outcomes] == ["finished", "finished", "pruned"]
+    for recipe, outcome in zip(candidates[:2], outcomes[:2], strict=True):
+        check_alone(recipe, outcome, make_batches)
+    (plain,) = HeadTrainer().train([base], examples(), go_on)
+    assert plain.scores != outcomes[0].scores
 
 
 def test_it_learns(together):
@@ -136,18 +163,22 @@ def test_programs_that_were_used_longest_ago_make_room(monkeypatch):
     assert list(trainer._programs) == [a, c]
 
 
-def test_networks_that_have_no_population_are_fitted_in_turn(together):
-    params = ScratchParams(
-        seed=HEAD.seed, label_smoothing=0.0, optimizer="adam", learning_rate=2e-3, schedule="constant",
-        weight_decay=0.0, momentum=0.9, batch_size=16, epochs=4, patience=None, keep="best", input_size_px=8,
-    )  # fmt: skip
-
-    def build_tail(shape, answer):
-        return build_head(*shape, answer, HEAD.hidden_units, HEAD.activation, seed=HEAD.seed)
-
-    candidates = [params, replace(params, optimizer="sgd", learning_rate=1e30), replace(params, epochs=2)]
-    outcomes = ScratchTrainer(build_tail).train(candidates, examples(), lambda number, score: number != 2)
+def test_one_after_the_other_has_the_same_outcome(together):
+    candidates = [HEAD, replace(HEAD, optimizer="sgd", learning_rate=1e3, l2=1e3), replace(HEAD, epochs=2)]
+    trainer = SerialTrainer(lambda recipe, data: fit_of_head(recipe, data, TrainBatches))
+    outcomes = trainer.train(candidates, examples(), lambda number, score: number != 2)
     assert [outcome.ended for outcome in outcomes] == ["finished", "diverged", "pruned"]
     assert [len(outcome.scores) for outcome in outcomes] == [4, 0, 1]
     expected = [score.val_loss for score in together["plain"].scores]
     np.testing.assert_allclose([score.val_loss for score in outcomes[0].scores], expected, rtol=1e-4)
+
+
+def test_epochs_before_the_last_phase_are_not_scored():
+    def prepare(recipe: Recipe, data: Examples) -> Fit:
+        made = fit_of_head(recipe, data, TrainBatches)
+        return Fit(made.model, made.tail, [Phase(replace(recipe, epochs=3)), *made.phases], made.make_batches)
+
+    (outcome,) = SerialTrainer(prepare).train([replace(HEAD, epochs=2)], examples(), go_on)
+    (alone,) = SerialTrainer(lambda *one: fit_of_head(*one, TrainBatches)).train([HEAD], examples(), go_on)
+    assert [score.epoch for score in outcome.scores] == [1, 2]
+    assert outcome.scores[0].val_loss < alone.scores[0].val_loss

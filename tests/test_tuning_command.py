@@ -15,7 +15,7 @@ from deepsky.commands import tune
 from deepsky.errors import ConfigError, DataError, StudyError
 from deepsky.tuning.database import open_database
 from deepsky.tuning.study import is_done, load_study
-from tests.tuning_project import DATASET, NETWORK, ROOT, make_project, write_lock, write_params
+from tests.tuning_project import DATASET, ROOT, RUN, SIZE_PX, make_project, write_features, write_lock, write_params
 
 STORAGE = "sqlite:///tuning.db"
 ENV = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
@@ -28,8 +28,8 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-def search(*, dataset=None, network=None, trials=None, study=None, storage=None, workers=1):
-    tune.run(dataset, network, trials=trials, study=study, storage=storage, workers=workers)
+def search(dataset=None, network=None, **options):
+    tune.run(dataset, network, **options)
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,11 @@ def search(*, dataset=None, network=None, trials=None, study=None, storage=None,
     [
         ({"trials": 0}, "--trials 0: is below 1"),
         ({"workers": 0}, "--workers 0: is out of range"),
-        ({"dataset": "m31"}, "dataset m31: is not in params.yaml; choose one of: blobs"),
-        ({"network": "alexnet"}, "network alexnet: is not in params.yaml; choose one of: mobilenet, .*cnn_small"),
+        ({"dataset": "m31", "network": "mobilenet"}, "run m31-mobilenet: is not in params.yaml; choose one of: blobs-"),
+        ({"dataset": "blobs", "network": "lexnet"}, "run blobs-lexnet: is not in params.yaml"),
+        ({"dataset": "blobs"}, "blobs: needs a dataset and a network; give DATASET NETWORK, or --run RUN"),
+        ({"name": "mine"}, "run mine: is not in params.yaml"),
+        ({"name": "mine", "dataset": "blobs"}, "--run mine: names a run already; leave DATASET and NETWORK out"),
     ],
 )
 def test_wrong_arguments(project, options, message):
@@ -47,37 +50,36 @@ def test_wrong_arguments(project, options, message):
     assert not (project / "tuning.db").exists()
 
 
-def test_features_must_be_the_ones_in_dvc_lock(project):
-    path = project / "data" / "features" / DATASET / f"{NETWORK}.npy"
-    features = np.load(path)
-    np.save(path, features + 1)
-    with pytest.raises(DataError, match=r"mobilenet.npy: is stale: .*; run dvc repro features@blobs-mobilenet"):
+def test_inputs_must_be_the_ones_in_dvc_lock(project):
+    features = project / "data" / "features" / DATASET
+    features.rename(project / "away")
+    with pytest.raises(DataError, match=r"data/features/blobs: does not exist; run make repro"):
         search()
-    path.unlink()
-    with pytest.raises(DataError, match=r"mobilenet.npy: does not exist; run dvc repro features@blobs-mobilenet"):
+    (project / "away").rename(features)
+    (features / "mobilenet" / f"{SIZE_PX}px" / "sides.npy").unlink()
+    with pytest.raises(DataError, match=r"mobilenet/32px: holds no features of views"):
         search()
-    np.save(path, features)
     (project / "data" / "splits" / f"{DATASET}.csv").write_text("id,split,group\n")
-    with pytest.raises(DataError, match=r"data/splits/blobs.csv: is stale: .*; run dvc repro split@blobs"):
+    with pytest.raises(DataError, match=r"data/splits/blobs.csv: is stale: .*; run make repro"):
         search()
     (project / "dvc.lock").unlink()
-    with pytest.raises(DataError, match=r"is not in dvc.lock; run dvc repro split@blobs"):
+    with pytest.raises(DataError, match=r"is not in dvc.lock; run make repro"):
         search()
     assert not (project / "tuning.db").exists()
 
 
 def test_two_objectives_need_a_head(project):
     write_params(project, objectives=["f1_macro", "parameters"], pruner="none")
-    with pytest.raises(ConfigError, match="network cnn_small: parameters is the same for every candidate"):
-        search(network="cnn_small")
+    with pytest.raises(ConfigError, match="parameters is the same for every candidate of blobs-cnn_small"):
+        search(DATASET, "cnn_small")
 
 
 def test_heads_and_networks_are_searched_by_grouped_folds(project, capsys, monkeypatch):
     monkeypatch.setattr("deepsky.tuning.search.draw_study", lambda *arguments: None)
     write_params(project, folds=2, epochs=2, population="auto", pruner="none")
     search(trials=3)
-    search(network="cnn_small", trials=1, study="small")
-    heads, small = load_study(f"{DATASET}-{NETWORK}", STORAGE), load_study("small", STORAGE)
+    search(DATASET, "cnn_small", trials=1, study="small")
+    heads, small = load_study(RUN, STORAGE), load_study("small", STORAGE)
     assert [sum(map(is_done, study.trials)) for study in (heads, small)] == [3, 1]
     assert [len(trial.user_attrs["curve"]) for trial in small.trials] == [4]  # 2 folds x 2 epochs
     assert heads.user_attrs["population"] in (1, 4)
@@ -88,10 +90,10 @@ def test_heads_and_networks_are_searched_by_grouped_folds(project, capsys, monke
     write_params(project, folds=3, epochs=2, population="auto", pruner="none")
     with pytest.raises(StudyError, match="began with folds 2, now it is 3"):
         search(trials=3)
-    np.save(project / "data" / "features" / DATASET / f"{NETWORK}.npy", np.ones((120, 8), np.float32))
+    write_features(project, np.ones((120, 8), np.float32))
     write_lock(project)
     write_params(project, folds=2, epochs=2, population="auto", pruner="none")
-    with pytest.raises(StudyError, match=r"began with .*mobilenet.npy .*; run dvc pull or dvc repro"):
+    with pytest.raises(StudyError, match=r"began with data/features/blobs .*; run dvc pull or dvc repro"):
         search(trials=5)
 
 
@@ -126,11 +128,11 @@ def test_workers_side_by_side_end_together_on_ctrl_c(project):
 
 
 def test_a_worker_that_fails_is_named(project):
-    write_params(project, backend="abacus")
+    (project / "data" / "splits" / f"{DATASET}.csv").unlink()
     failed = start(project, "run", "--workers", "2")
     output, _ = failed.communicate()
     assert failed.returncode == 1
-    assert re.search(r"^\[1\] error: params.yaml: tune.backend: 'abacus' is unknown", output, re.MULTILINE)
+    assert re.search(r"^\[1\] error: data/splits/blobs.csv: does not exist; run make repro", output, re.MULTILINE)
     assert "[2]" not in output
     assert output.splitlines()[-1].startswith("error: worker 1: failed; its own line above says why")
 

@@ -8,9 +8,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from deepsky.tuning import figures, findings
+from deepsky.tuning import analysis, figures
+from deepsky.tuning.analysis import importance_of, results_of
 from deepsky.tuning.figures import draw_study
-from deepsky.tuning.findings import find, importance_of
 
 PICTURES = {"history.png", "importances.png", "parallel.png", "slices.png"}
 TABLES = {"trials.csv", "importances.csv"}
@@ -116,8 +116,8 @@ def test_a_conditional_parameter_that_decides_is_found(tmp_path):
         trial = study.ask()
         _suggest(trial)
         study.tell(trial, math.log(trial.params.get("units_1", 128)) + 0.01 * number)
-    found = find(study, ["f1_macro"])
-    importance = importance_of(found.objectives[0], found)
+    results = results_of(study, ["f1_macro"])
+    importance = importance_of(results.objectives[0], results)
     assert max(importance.shares, key=importance.shares.__getitem__) == "units_1"
     assert importance.explained > 0.6
 
@@ -128,8 +128,8 @@ def test_noise_explains_nothing(tmp_path):
         trial = study.ask()
         _suggest(trial)
         study.tell(trial, rng.normal())
-    found = find(study, ["f1_macro"])
-    assert importance_of(found.objectives[0], found).explained < 0.1
+    results = results_of(study, ["f1_macro"])
+    assert importance_of(results.objectives[0], results).explained < 0.1
 
 
 def test_equal_values_have_no_importances(tmp_path):
@@ -149,7 +149,7 @@ def test_two_objectives_have_a_front(tmp_path):
     rows = _rows(tmp_path / "importances.csv")
     most = max(rows, key=lambda row: float(row["parameters"]))["parameter"]
     assert most.startswith(("layers", "units"))
-    front = figures._pareto(find(study, ["f1_macro", "parameters"])).axes[0].lines[1].get_xydata()
+    front = figures._pareto(results_of(study, ["f1_macro", "parameters"])).axes[0].lines[1].get_xydata()
     assert sorted(map(tuple, front)) == sorted({(trial.values[1], trial.values[0]) for trial in study.best_trials})
 
 
@@ -180,24 +180,24 @@ def test_the_note_goes_when_there_are_enough(tmp_path):
 
 def test_a_line_falls_to_the_bottom_where_the_trial_has_no_such_parameter(mixed):
     study, _ = mixed
-    found = find(study, ["f1_macro"])
-    (lines,) = figures._parallel(found).axes[0].collections
+    results = results_of(study, ["f1_macro"])
+    (lines,) = figures._parallel(results).axes[0].collections
     heights = np.array([segment[:, 1] for segment in lines.get_segments()])
-    names = ["f1_macro", *(parameter.name for parameter in found.parameters)]
+    names = ["f1_macro", *(parameter.name for parameter in results.parameters)]
     units_3 = heights[:, names.index("units_3")]
-    assert (units_3 < 0).sum() == len(found.numbers) - found.parameters[names.index("units_3") - 1].used > 0
+    assert (units_3 < 0).sum() == len(results.numbers) - results.parameters[names.index("units_3") - 1].used > 0
     assert (heights[:, names.index("learning_rate")] >= 0).all()
 
 
 def test_many_trials_are_thinned_and_the_title_says_so(tmp_path, monkeypatch):
     study = _study(tmp_path, 60)
-    monkeypatch.setattr(findings, "MOST_TRIALS", 30)
+    monkeypatch.setattr(analysis, "MOST_TRIALS", 30)
     monkeypatch.setattr(figures, "MOST_TRIALS", 30)
     monkeypatch.setattr(figures, "_LINES", 20)
-    found = find(study, ["f1_macro"])
-    bars = figures._importance_bars(found, {"f1_macro": importance_of(found.objectives[0], found)})
+    results = results_of(study, ["f1_macro"])
+    bars = figures._importance_bars(results, {"f1_macro": importance_of(results.objectives[0], results)})
     assert "30 of 60 complete trials" in bars.get_suptitle()
-    parallel = figures._parallel(found)
+    parallel = figures._parallel(results)
     assert "20 of 60 complete trials" in parallel.get_suptitle()
     drawn = [segment[0, 1] for segment in parallel.axes[0].collections[0].get_segments()]
     assert (len(drawn), min(drawn), max(drawn)) == (20, 0, 1)  # the worst and the best among them

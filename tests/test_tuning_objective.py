@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from deepsky.networks.heads import build_head, softmax_answer
-from deepsky.training.fit import Examples
+from deepsky.training.examples import Examples
 from deepsky.tuning.objective import Objective
 from tests.tuning_project import HEAD, TUNE_PARAMS, FormulaTrainer
 
@@ -15,7 +15,8 @@ ONE = replace(HEAD, epochs=3, hidden_units=(5,))
 
 def fold(n_features: int = 4) -> Examples:
     split = np.array(["train", "val", "test"] * 2)
-    return Examples(np.zeros((6, n_features), np.float32), np.arange(6), np.arange(6) % 2, split, 2)
+    targets = np.eye(2, dtype=np.float32)[np.arange(6) % 2]
+    return Examples(np.zeros((6, n_features), np.float32), np.arange(6), targets, split)
 
 
 def judge(params, trainer, candidates, folds=1, on_step=lambda index, step, value: True):
@@ -40,7 +41,7 @@ def test_a_value_is_the_mean_of_folds_and_repeats_each_with_its_seed():
     assert [one.seed for one in trainer.fitted] == [1, 1, 2, 2, 3, 3]
     assert result.values == (pytest.approx(np.mean([f1(3, seed) for seed in (1, 1, 2, 2, 3, 3)])),)
     assert steps == [step for step, _ in result.curve] == list(range(1, 19))
-    assert set(result.curve[0][1]) == {"val_loss", "val_accuracy", "val_f1_macro"}
+    assert set(result.curve[0][1]) == {"val_loss", "val_accuracy", "val_f1_macro", "val_rmse"}
 
 
 def test_the_pruner_sees_the_mean_so_far():
@@ -68,7 +69,9 @@ def test_one_candidates_end_is_not_the_others():
     assert [one.learning_rate for one in trainer.fitted] == [1e-2, 10.0, 1e-3, 1e-3]
 
 
-@pytest.mark.parametrize(("name", "value"), [("accuracy", f1(3) / 2), ("cross_entropy", 1 - f1(3))])
+@pytest.mark.parametrize(
+    ("name", "value"), [("accuracy", f1(3) / 2), ("cross_entropy", 1 - f1(3)), ("rmse", (1 - f1(3)) / 4)]
+)
 def test_other_objectives(name, value):
     assert judge(replace(TUNE, objectives=(name,)), FormulaTrainer(), [ONE])[0].values == (pytest.approx(value),)
 

@@ -6,7 +6,7 @@ from optuna.pruners import HyperbandPruner
 from optuna.trial import TrialState
 
 from deepsky.errors import ConfigError
-from deepsky.training.fit import TrainParams
+from deepsky.training.recipe import Recipe
 from deepsky.tuning.database import WorkerStorage, open_database, quiet
 from deepsky.tuning.params import TuneParams
 from deepsky.tuning.sampling import SEEN, decision_steps, grid, make_pruner, make_sampler, turn
@@ -21,7 +21,7 @@ LISTS = {
 GRID = replace(TUNE_PARAMS, sampler="grid", heads=replace(TUNE_PARAMS.heads, **LISTS))
 
 
-def value_of(candidate: TrainParams) -> float:
+def value_of(candidate: Recipe) -> float:
     return -abs(candidate.learning_rate - 1e-2) - len(candidate.hidden_units) - candidate.label_smoothing
 
 

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from deepsky.errors import StudyError
 from deepsky.tracking.studies import open_study_run
-from deepsky.training.fit import Examples
+from deepsky.training.examples import Examples
 from deepsky.tuning.database import quiet
 from deepsky.tuning.figures import draw_study
 from deepsky.tuning.objective import Objective
@@ -19,7 +19,7 @@ from deepsky.tuning.search import Worker
 from deepsky.tuning.space import suggest
 from deepsky.tuning.study import is_done, meaning_of, open_study
 from tests.trained_folders import _empty_store
-from tests.tuning_project import HEAD, TUNE_PARAMS, FormulaTrainer
+from tests.tuning_project import HEAD, RUN, TUNE_PARAMS, FormulaTrainer
 
 TUNE = replace(TUNE_PARAMS, epochs=4)
 DRAW = "deepsky.tuning.search.draw_study"
@@ -44,9 +44,9 @@ def project(tmp_path, monkeypatch, store):
 
 
 def new_worker(experiment, trainer=None, params=TUNE, population=4, name="s"):
-    study = open_study(name, params, HEAD, meaning_of("blobs", "mobilenet", params, HEAD, {}))
+    study = open_study(name, params, HEAD, meaning_of(RUN, params, HEAD, {}))
     split = np.array(["train", "val"])
-    examples = Examples(np.zeros((2, 4), np.float32), np.arange(2), np.arange(2), split, 2)
+    examples = Examples(np.zeros((2, 4), np.float32), np.arange(2), np.eye(2, dtype=np.float32), split)
     run = open_study_run(experiment, name, {"epochs": params.epochs}, {})
     objective = Objective(params, trainer or FormulaTrainer(), [examples])
     return Worker(study, params, HEAD, objective, run, population=population)

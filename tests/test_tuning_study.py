@@ -18,7 +18,7 @@ from deepsky.tuning.database import open_database, quiet
 from deepsky.tuning.params import FloatRange
 from deepsky.tuning.space import suggest
 from deepsky.tuning.study import best_trial, is_done, load_study, meaning_of, open_study, summaries
-from tests.tuning_project import HEAD, TUNE_PARAMS
+from tests.tuning_project import HEAD, RUN, TUNE_PARAMS
 
 DATA = {"data/splits/blobs.csv": "1" * 32}
 
@@ -32,11 +32,11 @@ def params(tmp_path, monkeypatch):
     return TUNE_PARAMS
 
 
-def opened(params, name="s", reference=HEAD, data=DATA):
-    return open_study(name, params, reference, meaning_of("blobs", "mobilenet", params, reference, data))
+def opened(params, name="s", base=HEAD, data=DATA, run=RUN):
+    return open_study(name, params, base, meaning_of(run, params, base, data))
 
 
-def test_a_study_is_created_once_with_the_reference_first(params, tmp_path):
+def test_a_study_is_created_once_with_the_run_first(params, tmp_path):
     study = opened(params)
     again = opened(params)
     assert (tmp_path / "studies.db").is_file()
@@ -67,13 +67,15 @@ def test_other_settings_are_refused(params, change, message):
         opened(replace(params, **change))
 
 
-def test_another_space_reference_or_data_is_refused_and_nothing_lost(params):
+def test_another_space_run_or_data_is_refused_and_nothing_lost(params):
     study = opened(params)
     heads = replace(params.heads, dropout=FloatRange(0.0, 0.3))
     with pytest.raises(StudyError, match=r'began with dropout {"low": 0.0, "high": 0.6.*now it is .*"high": 0.3'):
         opened(replace(params, heads=heads))
-    with pytest.raises(StudyError, match=r'began with reference.keep "best", now it is "last"'):
-        opened(params, reference=replace(HEAD, keep="last"))
+    with pytest.raises(StudyError, match=r'began with recipe.keep "best", now it is "last"'):
+        opened(params, base=replace(HEAD, keep="last"))
+    with pytest.raises(StudyError, match=r'began with run "blobs-mobilenet", now it is "other"'):
+        opened(params, run="other")
     with pytest.raises(StudyError, match=r"blobs.csv .* now it is .*; run dvc pull or dvc repro"):
         opened(params, data={"data/splits/blobs.csv": "2" * 32})
     assert len(study.trials) == 1
@@ -82,7 +84,7 @@ def test_another_space_reference_or_data_is_refused_and_nothing_lost(params):
 def test_what_may_change_may_change(params):
     begun = opened(params)
     more = opened(replace(params, trials=7, population=3, heartbeat_s=2, backend="tensorflow"))
-    other = opened(params, reference=replace(HEAD, learning_rate=0.5))  # which is searched
+    other = opened(params, base=replace(HEAD, learning_rate=0.5, mixup=0.2))  # searched; without effect on a head
     assert begun.user_attrs == more.user_attrs == other.user_attrs
     assert len(other.trials) == 1
 
@@ -93,6 +95,14 @@ def test_a_study_of_someone_else_is_refused(params):
     study.add_trial(optuna.create_trial(value=1.0))
     with pytest.raises(StudyError, match="study theirs: has no settings: deepsky did not make it"):
         opened(params, "theirs")
+
+
+def test_a_study_of_an_older_deepsky_is_refused(params):
+    study = optuna.create_study(study_name="old", storage=open_database(params.storage, create=True))
+    study.set_user_attr("settings", {"dataset": "blobs", "network": "mobilenet", "objectives": ["f1_macro"]})
+    study.add_trial(optuna.create_trial(value=1.0))
+    with pytest.raises(StudyError, match=r"study old: was made by an older deepsky.*; give --study another name"):
+        opened(params, "old")
 
 
 def test_names(params):

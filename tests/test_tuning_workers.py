@@ -27,9 +27,9 @@ from deepsky.cli import main
 from deepsky.commands import tune
 from deepsky.tuning.study import is_done, load_study
 from deepsky.tuning.worker import Stop
-from tests.tuning_project import DATASET, NETWORK, ROOT, make_project, write_params
+from tests.tuning_project import DATASET, ROOT, RUN, make_project, write_params
 
-STUDY = f"{DATASET}-{NETWORK}"
+STUDY = RUN
 TRIALS = 12
 PASSWORD, ENCODED = "p@ss:w/rd", "p%40ss%3Aw%2Frd"  # as it is, and as a URL has it
 STOPPED = "stopped; nothing half-written was left behind"
@@ -266,7 +266,7 @@ def searched(new_project) -> Path:
     environment = mock.patch.dict(os.environ, KERAS_BACKEND=keras.backend.backend())
     with chdir(root), environment, mock.patch("deepsky.tuning.search.draw_study"):
         os.environ.pop("MLFLOW_TRACKING_URI", None)
-        tune.run(None, None, trials=4, study=None, storage=None)
+        tune.run(trials=4)
     return root
 
 
@@ -297,38 +297,22 @@ def params(searched, study_of) -> Iterator[Path]:
     assert len(done(study_of(searched))) == len(trials_of(study_of(searched))) == 4
 
 
+def words_of(root: Path) -> list[str | Path]:
+    return ["make", "-f", ROOT / "Makefile", "-C", root, "--no-print-directory", "-o", ".venv/.ready"]
+
+
 def test_make_tune_hands_its_variables_on(searched) -> None:
-    words = ["make", "-f", ROOT / "Makefile", "-C", searched, "--no-print-directory", "-o", ".venv/.ready"]
-    ended = subprocess.run([*words, "tune", "TRIALS=0"], env=ENV, capture_output=True, text=True)
+    ended = subprocess.run([*words_of(searched), "tune", "TRIALS=0"], env=ENV, capture_output=True, text=True)
     assert ended.returncode != 0
     assert "error: --trials 0: is below 1; give the number of trials in total" in ended.stderr.splitlines()
-    dry = [
-        *words,
-        "-n",
-        "tune-workers",
-        "N=3",
-        "DATASET=a",
-        "NETWORK=b",
-        "TRIALS=5",
-        "STUDY=s",
-        "STORAGE=sqlite:///x.db",
-    ]
-    shown = subprocess.run(dry, env=ENV, capture_output=True, text=True, check=True).stdout.split()
-    assert shown == [
-        "deepsky",
-        "tune",
-        "run",
-        "a",
-        "b",
-        "--trials",
-        "5",
-        "--study",
-        "s",
-        "--storage",
-        "sqlite:///x.db",
-        "--workers",
-        "3",
-    ]
+    common = ["TRIALS=5", "STUDY=s", "STORAGE=sqlite:///x.db"]
+    for chosen, words in ((["DATASET=a", "NETWORK=b"], "a b"), (["RUN=mine"], "--run mine")):
+        made = [*words_of(searched), "-n", "tune-workers", "N=3", *chosen, *common]
+        shown = subprocess.run(made, env=ENV, capture_output=True, text=True, check=True).stdout
+        assert (
+            " ".join(shown.split())
+            == f"deepsky tune run {words} --trials 5 --study s --storage sqlite:///x.db --workers 3"
+        )
 
 
 @pytest.mark.parametrize(
@@ -337,11 +321,12 @@ def test_make_tune_hands_its_variables_on(searched) -> None:
         (["--trials", "0"], "--trials 0: is below 1; give the number of trials in total"),
         (["--trials", "-3"], "--trials -3: is below 1"),
         (["--workers", "0"], "--workers 0: is out of range; give 1 to 64"),
-        (["galaxies"], "dataset galaxies: is not in params.yaml; choose one of: blobs"),
-        (["blobs", "alexnet"], "network alexnet: is not in params.yaml; choose one of: mobilenet, "),
+        (["galaxies"], "galaxies: needs a dataset and a network; give DATASET NETWORK, or --run RUN"),
+        (["galaxies", "alexnet"], "run galaxies-alexnet: is not in params.yaml; choose one of: blobs-mobilenet"),
+        (["--run", "mine"], "run mine: is not in params.yaml; choose one of: blobs-mobilenet"),
         (
             ["blobs", "resnet50"],
-            "data/features/blobs/resnet50.npy: does not exist; run dvc repro features@blobs-resnet50",
+            "data/features/blobs/resnet50/32px: does not exist; enter blobs-resnet50 in params.yaml, below compare or",
         ),
         (["--study", "a b"], "study 'a b': is no name of a study; use letters"),
     ],
@@ -374,19 +359,7 @@ def test_bad_params(params, change, message) -> None:
     assert re.search(message, refused(params))
 
 
-def test_features_that_are_missing_or_not_those_of_dvc_lock(params) -> None:
-    path = params / "data" / "features" / DATASET / f"{NETWORK}.npy"
-    whole, remedy = path.read_bytes(), f"run dvc repro features@{STUDY}"
-    try:
-        path.write_bytes(whole[:-1] + b"\x00")
-        assert refused(params).endswith(f"{NETWORK}.npy: is stale: its hash is not the one in dvc.lock; {remedy}")
-        path.unlink()
-        assert refused(params).endswith(f"{NETWORK}.npy: does not exist; {remedy}")
-    finally:
-        path.write_bytes(whole)
-
-
-def test_another_machines_features_are_refused(params) -> None:
+def test_another_machines_split_is_refused(params) -> None:
     lock = params / "dvc.lock"
     before = lock.read_text()
     path = params / "data" / "splits" / f"{DATASET}.csv"

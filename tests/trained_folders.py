@@ -98,7 +98,9 @@ def _write_rest(
     pd.DataFrame({**columns, "val_loss": 1.2 / epoch}).to_csv(folder / "history.csv", index=False)
     (folder / "model.h5").write_bytes(b"network")
     split = predictions["split"]
-    counts = {s: {c: int(((split == s) & (predictions["label"] == c)).sum()) for c in classes} for s in set(split)}
+    counts = {
+        s: {c: int(((split == s) & (predictions["label"] == c)).sum()) for c in classes} for s in sorted(set(split))
+    }
     described = {
         "run": f"{facts.get('dataset', folder.parent.name)}-{folder.name}",
         "dataset": folder.parent.name,

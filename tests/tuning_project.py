@@ -13,25 +13,25 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from deepsky.datasets.packed import DatasetCard, create_images, write_rows
-from deepsky.training.fit import Examples, TrainParams
+from deepsky.training.examples import Examples
+from deepsky.training.recipe import Recipe
 from deepsky.training.trials import EpochScore, OnEpoch, Outcome
-from deepsky.tuning.params import FitSpace, FloatRange, HeadSpace, IntRange, TuneParams
+from deepsky.tuning.params import FloatRange, HeadSpace, ImageSpace, IntRange, TuneParams
 from tests.trained_folders import _empty_store
 
 ROOT = Path(__file__).resolve().parents[1]
 DATASET, NETWORK = "blobs", "mobilenet"
+RUN, SIZE_PX = f"{DATASET}-{NETWORK}", 32
 CLASSES = ("GALAXY", "QSO", "STAR")
-TUNE: dict[str, Any] = {
-    "dataset": DATASET, "trials": 8, "epochs": 3, "population": 4, "heartbeat_s": 1,
-}  # fmt: skip
+TUNE: dict[str, Any] = {"run": RUN, "trials": 8, "epochs": 3, "population": 4, "heartbeat_s": 1}
 SMALL_HEADS: dict[str, Any] = {
     "layers": {"low": 0, "high": 1}, "units": [8, 16], "activation": ["relu"], "batch_norm": [False],
     "batch_size": [32],
 }  # fmt: skip
 
-# For tests of a part: every dimension is searched, and the reference lies in the space.
+# For tests of a part: every dimension is searched, and the run lies in the space.
 TUNE_PARAMS = TuneParams(
-    dataset=DATASET, network=NETWORK, trials=100, epochs=10, patience=None, seed=1, sampler="tpe", pruner="hyperband",
+    run=RUN, trials=100, epochs=10, patience=None, seed=1, sampler="tpe", pruner="hyperband",
     objectives=("f1_macro",), folds=1, repeats=1, population=16, backend="jax",
     storage="sqlite:///studies.db", heartbeat_s=1,
     heads=HeadSpace(
@@ -41,17 +41,14 @@ TUNE_PARAMS = TuneParams(
         learning_rate=FloatRange(1e-5, 1e-1, log=True), schedule=("constant", "cosine"),
         weight_decay=FloatRange(1e-4, 1e-1, log=True), momentum=FloatRange(0.5, 0.99), batch_size=(32, 64, 128),
     ),
-    scratch=FitSpace(
+    images=ImageSpace(
         label_smoothing=FloatRange(0.0, 0.2), optimizer=("adam", "adamw", "adamax", "sgd"),
         learning_rate=FloatRange(1e-5, 1e-1, log=True), schedule=("constant", "cosine"),
         weight_decay=FloatRange(1e-4, 1e-1, log=True), momentum=FloatRange(0.5, 0.99), batch_size=(16, 32),
+        augment_strength=FloatRange(0.0, 2.0), learn=(1, 2, "all"),
     ),
 )  # fmt: skip
-HEAD = TrainParams(
-    seed=1, label_smoothing=0.0, optimizer="adam", learning_rate=1e-3, schedule="constant", weight_decay=0.004,
-    momentum=0.9, batch_size=32, epochs=10, patience=None, keep="best", hidden_units=(64, 32), activation="relu",
-    dropout=0.0, batch_norm=False, l2=1e-5,
-)  # fmt: skip
+HEAD = Recipe(dataset=DATASET, network=NETWORK, hidden_units=(64, 32), l2=1e-5)
 
 
 def make_project(root: Path, *, n_rows: int = 120, n_features: int = 8, **tune: Any) -> Path:
@@ -83,36 +80,51 @@ def make_project(root: Path, *, n_rows: int = 120, n_features: int = 8, **tune: 
     table.to_csv(root / "data" / "splits" / f"{DATASET}.csv", index=False)
     features = rng.normal(size=(n_rows, n_features)).astype(np.float32)
     features[:, :3] += 1.5 * np.eye(3, dtype=np.float32)[labels]
-    path = root / "data" / "features" / DATASET / f"{NETWORK}.npy"
-    path.parent.mkdir(parents=True)
-    np.save(path, features)
+    write_features(root, features)
     write_lock(root)
     return root
 
 
+def write_features(root: Path, plain: np.ndarray, network: str = NETWORK) -> None:
+    """Write features of the plain images as stage features does, where there are no random views."""
+    folder = root / "data" / "features" / DATASET / network / f"{SIZE_PX}px"
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "sides.npy", plain[None])
+    np.save(folder / "views.npy", np.empty((0, 0, plain.shape[1]), np.float32))
+    np.save(folder / "mirrored.npy", np.empty((0, 0), bool))
+    np.save(folder / "viewed.npy", np.empty(0, np.int64))
+
+
 def write_params(root: Path, **tune: Any) -> None:
-    """Write the project's params.yaml with a small search; heads__KEY and scratch__KEY reach into the spaces."""
+    """Write the project's params.yaml with a small search; heads__KEY and images__KEY reach into the spaces."""
     yaml = YAML(typ="safe")
-    params = yaml.load(ROOT / "params.yaml")
-    params["datasets"] = {DATASET: {"group_by": "group"}}
-    params["train"] |= {"hidden_units": [8], "l2": 1e-5}
-    params["scratch"]["cnn_small"] |= {"input_size_px": 8}
-    params["tune"] |= TUNE
-    params["tune"]["heads"] |= SMALL_HEADS
+    section = yaml.load(ROOT / "params.yaml")["tune"] | TUNE
+    section["heads"] |= SMALL_HEADS
     for key, value in tune.items():
         *parents, last = key.split("__")
-        section = params["tune"]
+        place = section
         for parent in parents:
-            section = section[parent]
-        section[last] = value
+            place = place[parent]
+        place[last] = value
+    pictures = {"format": "images", "source": "data/raw/blobs", "id_column": "id", "label_column": "class",
+                "classes": list(CLASSES), "size_px": 8, "group_by": "image"}  # fmt: skip
+    params = {
+        "datasets": {"pictures": {DATASET: pictures}},
+        "train": {"input_size_px": SIZE_PX, "hidden_units": [8], "l2": 1e-5},
+        "networks": {"cnn_small": {"input_size_px": 8}},
+        "compare": {"datasets": {DATASET: None}, "networks": {NETWORK: None}},
+        "tune": section,
+    }
     yaml.dump(params, root / "params.yaml")
 
 
 def write_lock(root: Path) -> None:
     """Write dvc.lock as DVC would after the stages that wrote the files."""
-    files = [f"data/splits/{DATASET}.csv", f"data/features/{DATASET}/{NETWORK}.npy"]
-    outs = [{"path": file, "md5": hashlib.md5((root / file).read_bytes()).hexdigest()} for file in files]
-    outs.append({"path": f"data/packed/{DATASET}", "md5": "0123456789abcdef0123456789abcdef.dir"})
+    split = f"data/splits/{DATASET}.csv"
+    outs = [{"path": split, "md5": hashlib.md5((root / split).read_bytes()).hexdigest()}]
+    for folder in (f"data/packed/{DATASET}", f"data/features/{DATASET}", "models/pretrained"):
+        content = b"".join(path.read_bytes() for path in sorted((root / folder).rglob("*")) if path.is_file())
+        outs.append({"path": folder, "md5": f"{hashlib.md5(content).hexdigest()}.dir"})
     YAML(typ="safe").dump({"schema": "2.0", "stages": {"all": {"cmd": "true", "outs": outs}}}, root / "dvc.lock")
 
 
@@ -141,7 +153,7 @@ class FormulaTrainer:
             if self.n_scores == self.interrupt_at:
                 os.kill(os.getpid(), self.signal)
             f1 = 1 / (1 + abs(math.log10(candidate.learning_rate) + 3)) - 0.1 / epoch + 0.01 * candidate.seed
-            scores.append(EpochScore(epoch, 1 - f1, f1 / 2, f1))
+            scores.append(EpochScore(epoch, 1 - f1, f1 / 2, f1, (1 - f1) / 4))
             if not on_epoch(index, scores[-1]):
                 return Outcome(tuple(scores), "pruned")
         return Outcome(tuple(scores), "finished")

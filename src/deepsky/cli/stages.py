@@ -178,24 +178,13 @@ def train(run: str, **paths: Path) -> None:
 @path_option("plots", "folder of the plots' tables to write")
 def evaluate(**paths: Path) -> None:
     """Stage evaluate: test figures and pictures of every run, into files and into MLflow."""
-    from deepsky.evaluation.planned import PlannedRun
+    from deepsky.commands.planned import planned_runs
     from deepsky.experiment.plan import read_plan
     from deepsky.stages import evaluate as stage
 
     plan = read_plan()
     settings = plan.settings("evaluate")
-    runs = [
-        PlannedRun(
-            name=name,
-            dataset=one["dataset"],
-            label=one["label"],
-            is_cell=one["is_cell"],
-            reference=one["reference"],
-            settings={key: value for key, value in plan.settings("train", name).items() if key != "code"},
-        )
-        for name, one in settings["runs"].items()
-    ]
-    stage.run(runs, settings["experiment"], code=settings["code"], **paths)
+    stage.run(planned_runs(plan), settings["experiment"], code=settings["code"], **paths)
 
 
 @cli.command()

@@ -151,7 +151,7 @@ def ui(port: int) -> None:
 
 @cli.group()
 def tune() -> None:
-    """Search hyperparameters: heads on cached features, or the fit of a network trained from the images."""
+    """Search hyperparameters of a run: its head on cached features, or how its network learns from the images."""
 
 
 _storage_option = click.option("--storage", help="URL of the studies' database (default: tune.storage)")
@@ -160,12 +160,13 @@ _storage_option = click.option("--storage", help="URL of the studies' database (
 @tune.command("run")
 @click.argument("dataset", required=False)
 @click.argument("network", required=False)
+@click.option("--run", "name", help="a run of params.yaml (default: tune.run)")
 @click.option("--trials", type=int, help="in total, over all workers and restarts (default: tune.trials)")
-@click.option("--study", help="its name (default: DATASET-NETWORK)")
+@click.option("--study", help="its name (default: the run's)")
 @_storage_option
 @click.option("--workers", default=1, show_default=True, help="processes on this machine")
 def tune_run(dataset: str | None, network: str | None, **options: Any) -> None:
-    """Search for DATASET and NETWORK (defaults under tune in params.yaml); a study begun before goes on."""
+    """Search a run, or the run DATASET-NETWORK; a study begun before goes on."""
     from deepsky.commands import tune as command
 
     command.run(dataset, network, **options)
@@ -176,7 +177,7 @@ def tune_run(dataset: str | None, network: str | None, **options: Any) -> None:
 @click.option("--trial", type=int, help="number of a complete trial (default: the best one)")
 @_storage_option
 def tune_adopt(study: str, trial: int | None, storage: str | None) -> None:
-    """Write what STUDY found into params.yaml; the next dvc repro trains it beside the reference."""
+    """Write the best trial of STUDY into params.yaml as a run; the next dvc repro trains it."""
     from deepsky.commands import adopt as command
 
     command.run(study, trial, storage)

@@ -1,22 +1,21 @@
-"""Write what a search found into params.yaml, where `dvc repro` trains it beside the reference."""
+"""Write what a search found into params.yaml as a run, which `dvc repro` trains beside the run that was searched."""
 
 import json
-from dataclasses import asdict
+from typing import Any
 
 import click
 
-from deepsky.config import PARAMS, read_section
-from deepsky.files import whole_file
-from deepsky.training.fit import TrainParams
-from deepsky.tuning.adopt import adopt, diff
+from deepsky.config import PARAMS
+from deepsky.errors import ConfigError
+from deepsky.experiment import edit
+from deepsky.experiment.experiment import read_experiment
 from deepsky.tuning.database import study_errors
-from deepsky.tuning.params import TuneParams
+from deepsky.tuning.selection import entry_of, select_trial, tuned_name
 from deepsky.tuning.study import load_study
-from deepsky.tuning.winner import winner_of
 
 
 def run(study: str, trial: int | None, storage: str | None) -> None:
-    """Enter a trial into section ``tuned`` of params.yaml, and print what changed and what to run next.
+    """Enter a trial below ``runs`` in params.yaml, and print what changed and what to run next.
 
     Args:
         study: its name.
@@ -25,24 +24,26 @@ def run(study: str, trial: int | None, storage: str | None) -> None:
 
     Raises:
         StudyError: the database cannot be used, or has no such study or complete trial.
-        ConfigError: the study's dataset or network is no longer in params.yaml, or no entry fits into section tuned.
+        ConfigError: the run that was searched is no longer in params.yaml, or the name of the new one is taken.
     """
-    tune = read_section("tune", TuneParams)
-    url = storage or tune.storage
+    experiment = read_experiment()
+    url = storage or experiment.tune.storage
     opened = load_study(study, url)
     with study_errors(url):
-        winner = winner_of(opened, trial, tune)
-    part, section = ("heads", "train") if isinstance(winner.fit, TrainParams) else ("scratch", "scratch")
-    adopted = winner.adopted
-    entry = json.loads(json.dumps(asdict(adopted) | {section: asdict(winner.fit)}))
-    before = PARAMS.read_bytes().decode()  # as it is, whatever its line ends
-    after = adopt(before, part, adopted.key, entry)
-    values = ", ".join(f"{name} {value:.4g}" for name, value in winner.values.items())
-    click.echo(f"study {study}, trial {adopted.trial}: {values}")
-    if after == before:
+        selected = select_trial(opened, trial)
+    origin, document = selected.origin, edit.load()
+    runs: dict[str, Any] = json.loads(json.dumps(document.get("runs") or {}))
+    entry = entry_of(selected, experiment.run(origin.run), runs.get(origin.run, {}), experiment.tune)
+    name = tuned_name(origin.run)
+    if name in runs and "origin" not in runs[name]:
+        raise ConfigError(f"{PARAMS}: runs.{name}", "stands there already, and no search wrote it", "rename it")
+    values = ", ".join(f"{name} {value:.4g}" for name, value in selected.values.items())
+    click.echo(f"study {study}, trial {origin.trial}: {values}")
+    if runs.get(name) == entry:
         click.echo(f"{PARAMS} has it already")
         return
-    with whole_file(PARAMS) as path:
-        path.write_bytes(after.encode())
-    click.echo(diff(before, after))
-    click.echo(f"make repro trains it as {adopted.label} on {adopted.dataset}, beside {adopted.network}")
+    before = edit.text_of(document)
+    edit.set_entry(document, ("runs", name), entry)
+    edit.save(document)
+    click.echo(edit.diff(before, edit.text_of(document)))
+    click.echo(f"make repro trains it as {name}, beside {origin.run}")

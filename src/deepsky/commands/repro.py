@@ -43,10 +43,12 @@ def run(jobs: int, targets: Sequence[str] = (), only: Sequence[str] = ()) -> Non
             if jobs > 1:
                 bring_up_to_date(jobs, targets=targets)
             _dvc_repro(targets)
-    from deepsky.tracking.runs import close_dead_runs  # slow to import
+    from deepsky.commands.planned import log_pulled_runs  # slow to import
+    from deepsky.tracking.runs import close_dead_runs
 
     # A killed training whose outputs then came from DVC's cache has no successor to close its run.
     close_dead_runs(experiment.tracking.experiment)
+    log_pulled_runs()
 
 
 def stages_of(experiment: Experiment, names: Sequence[str]) -> list[str]:

@@ -11,35 +11,38 @@ from pathlib import Path
 
 import click
 
-from deepsky.config import PARAMS, read_choice, read_entries, read_section, read_yaml
 from deepsky.errors import ConfigError, DeepSkyError
+from deepsky.experiment.experiment import Experiment, read_experiment
+from deepsky.tuning.params import check_objectives
 
 MAX_WORKERS = 64
 _READY = "study "  # how a worker's first line begins
 
 
 def run(
-    dataset: str | None,
-    network: str | None,
+    dataset: str | None = None,
+    network: str | None = None,
     *,
-    trials: int | None,
-    study: str | None,
-    storage: str | None,
+    name: str | None = None,
+    trials: int | None = None,
+    study: str | None = None,
+    storage: str | None = None,
     workers: int = 1,
 ) -> None:
     """Search until the study has its trials; a study that has some already goes on.
 
     Args:
-        dataset: None takes tune.dataset.
-        network: None takes tune.network.
+        dataset: with ``network``: searches the run DATASET-NETWORK.
+        network: with ``dataset``.
+        name: of the run; None takes tune.run, where no dataset and network are given.
         trials: in total; None takes tune.trials.
-        study: its name; None: DATASET-NETWORK.
+        study: its name; None: the run's.
         storage: URL of the database; None takes tune.storage.
         workers: processes on this machine, each with its share of the cores.
 
     Raises:
         ConfigError: an argument or a key of params.yaml is wrong.
-        DataError: the features or the split are missing or stale.
+        DataError: what the candidates learn from is missing or stale.
         StudyError: the database cannot be used, the study's trials mean something else, or all diverged.
         TrackingError: the MLflow store cannot be used.
         DeepSkyError: one of several workers failed.
@@ -48,14 +51,15 @@ def run(
         raise ConfigError(f"--workers {workers}", "is out of range", f"give 1 to {MAX_WORKERS}")
     if trials is not None and trials < 1:
         raise ConfigError(f"--trials {trials}", "is below 1", "give the number of trials in total")
-    dataset = _chosen("dataset", dataset, ("datasets",))
-    network = _chosen("network", network, ("backbones", "scratch"))
+    experiment = read_experiment()
+    chosen = _chosen(experiment, dataset, network, name)
+    check_objectives(experiment.tune.objectives, experiment.run(chosen), chosen)
     if workers > 1:
-        named = {"--trials": trials, "--study": study, "--storage": storage}
-        options = [word for name, value in named.items() if value is not None for word in (name, str(value))]
-        _run_side_by_side([sys.executable, "-m", "deepsky", "tune", "run", dataset, network, *options], workers)
+        named = {"--run": chosen, "--trials": trials, "--study": study, "--storage": storage}
+        options = [word for option, value in named.items() if value is not None for word in (option, str(value))]
+        _run_side_by_side([sys.executable, "-m", "deepsky", "tune", "run", *options], workers)
     else:
-        _work(dataset, network, trials=trials, name=study or f"{dataset}-{network}", storage=storage)
+        _work(experiment, chosen, trials=trials, study=study or chosen, storage=storage)
 
 
 def dashboard(storage: str | None, port: int) -> None:
@@ -66,7 +70,7 @@ def dashboard(storage: str | None, port: int) -> None:
     """
     from deepsky.tuning.study import serve_dashboard
 
-    serve_dashboard(storage or _storage(), "127.0.0.1", port)
+    serve_dashboard(storage or read_experiment().tune.storage, "127.0.0.1", port)
 
 
 def list_studies(storage: str | None) -> None:
@@ -78,7 +82,7 @@ def list_studies(storage: str | None) -> None:
     from deepsky.tuning.study import summaries
 
     lines = [("study", "done", "best")]
-    for one in summaries(storage or _storage()):
+    for one in summaries(storage or read_experiment().tune.storage):
         best = "none complete yet" if one.best is None else f"{one.objective} {one.best:.4f} (trial {one.best_trial})"
         lines.append((one.name, str(one.n_done), best))
     width = max(len(name) for name, _, _ in lines)
@@ -86,22 +90,21 @@ def list_studies(storage: str | None) -> None:
         click.echo(f"{name:<{width}}  {done:>6}  {best}")
 
 
-def _chosen(what: str, name: str | None, sections: tuple[str, ...]) -> str:
-    name = name or str(read_yaml(f"tune.{what}"))
-    known = [known for section in sections for known in read_entries(section)]
-    if name not in known:
-        raise ConfigError(f"{what} {name}", f"is not in {PARAMS}", f"choose one of: {', '.join(known)}")
-    return name
+def _chosen(experiment: Experiment, dataset: str | None, network: str | None, name: str | None) -> str:
+    """Return the name of the run to search."""
+    if name and (dataset or network):
+        raise ConfigError(f"--run {name}", "names a run already", "leave DATASET and NETWORK out")
+    if bool(dataset) != bool(network):
+        raise ConfigError(
+            f"{dataset or network}", "needs a dataset and a network", "give DATASET NETWORK, or --run RUN"
+        )
+    return f"{dataset}-{network}" if dataset else name or experiment.tune.run
 
 
-def _storage() -> str:
-    return str(read_yaml("tune.storage"))
-
-
-def _work(dataset: str, network: str, *, trials: int | None, name: str, storage: str | None) -> None:
+def _work(experiment: Experiment, name: str, *, trials: int | None, study: str, storage: str | None) -> None:
     """Be one worker."""
-    if network in read_entries("backbones"):
-        os.environ.setdefault("KERAS_BACKEND", read_choice("tune.backend", ("jax", "tensorflow")))
+    if experiment.run(name).of_head:
+        os.environ.setdefault("KERAS_BACKEND", experiment.tune.backend)
         # What one worker has compiled, the others and the next search find; by host, because processors differ.
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(".jax_cache", socket.gethostname()).absolute()))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
@@ -110,49 +113,38 @@ def _work(dataset: str, network: str, *, trials: int | None, name: str, storage:
     stop = Stop()
     with stop.watched(), stop.held():  # JAX swallows an interruption that comes while it is imported
         import deepsky.tuning.search  # noqa: F401
-    _search(dataset, network, trials=trials, name=name, storage=storage)
+    _search(experiment, name, trials=trials, study=study, storage=storage)
 
 
-def _search(dataset: str, network: str, *, trials: int | None, name: str, storage: str | None) -> None:
-    from deepsky.networks import BACKBONES
-    from deepsky.tracking.store import TrackingParams
+def _search(experiment: Experiment, name: str, *, trials: int | None, study: str, storage: str | None) -> None:
     from deepsky.tracking.studies import open_study_run
-    from deepsky.training.fit import ScratchParams, TrainParams
-    from deepsky.tuning.inputs import read_material
-    from deepsky.tuning.measure import population_of
+    from deepsky.tuning.inputs import read_search_data
     from deepsky.tuning.objective import Objective
-    from deepsky.tuning.params import TuneParams
     from deepsky.tuning.search import Worker
     from deepsky.tuning.study import meaning_of, open_study
+    from deepsky.tuning.throughput import population_of
 
-    params = read_section("tune", TuneParams)
+    base, params = experiment.run(name), experiment.tune
     params = replace(params, trials=trials or params.trials, storage=storage or params.storage)
-    of_head = network in BACKBONES
-    if not of_head and len(params.objectives) > 1:
-        where, problem = f"network {network}", f"{params.objectives[1]} is the same for every candidate"
-        raise ConfigError(where, problem, "leave one objective under tune.objectives in params.yaml")
-    reference = read_section("train", TrainParams) if of_head else read_section(f"scratch.{network}", ScratchParams)
-    material = read_material(
-        dataset,
-        network,
+    data = read_search_data(
+        name,
+        base,
         params,
-        reference,
-        packed=Path("data/packed") / dataset,
-        split=Path("data/splits") / f"{dataset}.csv",
-        features=Path("data/features") / dataset / f"{network}.npy",
+        packed=Path("data/packed") / base.dataset,
+        split=Path("data/splits") / f"{base.dataset}.csv",
+        features=Path("data/features") / base.dataset,
+        weights=Path("models/pretrained"),
     )
-    meaning = meaning_of(dataset, network, params, reference, material.data)
-    study = open_study(name, params, reference, meaning)
-    # Networks trained from the images are trained one after the other anyway.
-    population = population_of(study, params, reference, material.trainer, material.folds[0]) if of_head else 1
-    experiment = f"{read_section('tracking', TrackingParams).experiment}-tuning"
+    meaning = meaning_of(name, params, base, data.hashes)
+    opened = open_study(study, params, base, meaning)
+    population = population_of(opened, params, base, data.trainer, data.folds[0]) if data.together else 1
+    tags = {"run": name, "dataset": base.dataset, "network": base.network, "population": str(population)}
+    tags |= {f"deepsky.data.{path}": md5 for path, md5 in data.hashes.items()}
     stays = {**meaning.settings, "space": meaning.space}
-    tags = {"dataset": dataset, "network": network, "population": str(population)}
-    tags |= {f"deepsky.data.{path}": md5 for path, md5 in material.data.items()}
-    tracked = open_study_run(experiment, name, stays, tags)
-    print(f"{_READY}{name}: {params.trials} trials, {population} at a time", flush=True)
-    objective = Objective(params, material.trainer, material.folds)
-    Worker(study, params, reference, objective, tracked, population=population).run(params.trials)
+    tracked = open_study_run(f"{experiment.tracking.experiment}-tuning", study, stays, tags)
+    print(f"{_READY}{study}: {params.trials} trials, {population} at a time", flush=True)
+    objective = Objective(params, data.trainer, data.folds)
+    Worker(opened, params, base, objective, tracked, population=population).run(params.trials)
 
 
 def _run_side_by_side(command: list[str], workers: int) -> None:

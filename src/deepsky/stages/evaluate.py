@@ -61,7 +61,7 @@ def run(
         TrackingError: the MLflow store cannot be used.
     """
     there, left_out = trained_runs(runs, trained)
-    if not there:
+    if left_out and not there:
         problem = f"holds none of the {len(left_out)} runs of params.yaml as they are planned"
         raise DataError(trained, problem, "run dvc repro to train them")
     store.close_dead_runs(experiment)
@@ -74,6 +74,25 @@ def run(
     content = {"runs": summary, "left_out": [asdict(one) for one in left_out]}
     write_json(out / SUMMARY, content, sort_keys=True)
     print(in_words(len(there), left_out))
+
+
+def log_evaluated(runs: Sequence[PlannedRun], experiment: str, *, trained: Path, out: Path, code: str) -> None:
+    """Make the MLflow runs of what was trained and evaluated elsewhere, and came here by ``dvc pull``.
+
+    Args:
+        runs: every run of the plan.
+        experiment: MLflow experiment.
+        trained: folder of the trained networks.
+        out: folder of the evaluations.
+        code: fingerprint of the code that evaluates.
+
+    Raises:
+        TrackingError: the MLflow store cannot be used.
+    """
+    there, _ = trained_runs(runs, trained)
+    work = _Work({one.name: one for one in there}, experiment, Path(), trained, out, code)
+    for one in there:
+        work.log(one)
 
 
 @dataclass(frozen=True)
@@ -89,14 +108,26 @@ class _Work:
 
     def evaluated(self, one: PlannedRun) -> dict[str, Any]:
         """Bring the folder and the MLflow run of one run up to date; returns its entry of the summary."""
-        # A reference that was not trained as planned is named among the runs left out: nothing to compare with.
-        reference = self.runs.get(one.reference or "")
-        against = reference.folder(self.trained) if reference else None
+        reference, against, key = self._compared(one)
         folder = one.folder(self.out)
-        key = evaluation_key(one.folder(self.trained), against, pictures=not one.is_cell, code=self.code)
         scores = kept_scores(folder, key) or self._anew(one, reference, folder, key)
         self._track(one, against, scores["tracked"], folder)
         return dict(scores["summary"]) | ({"reference": one.reference} if one.reference else {})
+
+    def log(self, one: PlannedRun) -> None:
+        """Bring the MLflow run of one run up to date, if its evaluation is there."""
+        _, against, key = self._compared(one)
+        scores = kept_scores(one.folder(self.out), key)
+        if scores:
+            self._track(one, against, scores["tracked"], one.folder(self.out))
+
+    def _compared(self, one: PlannedRun) -> tuple[PlannedRun | None, Path | None, str]:
+        """Return the run that one is compared with, its folder, and a hash of all that the scores follow from."""
+        # A reference that was not trained as planned is named among the runs left out: nothing to compare with.
+        reference = self.runs.get(one.reference or "")
+        against = reference.folder(self.trained) if reference else None
+        key = evaluation_key(one.folder(self.trained), against, pictures=not one.is_cell, code=self.code)
+        return reference, against, key
 
     def _anew(self, one: PlannedRun, reference: PlannedRun | None, folder: Path, key: str) -> dict[str, Any]:
         """Write the evaluation of one run."""

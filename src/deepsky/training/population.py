@@ -12,10 +12,13 @@ import numpy.typing as npt
 from keras import ops
 
 from deepsky.networks.heads import first_kernel
-from deepsky.training.fit import Batches, Examples, TrainParams, on_cpu
+from deepsky.training.batches import TrainBatches
+from deepsky.training.examples import Examples
+from deepsky.training.fit import on_cpu
+from deepsky.training.recipe import Recipe
 from deepsky.training.scores import score_heads
 from deepsky.training.stacked import Heads, HeadsOptimizer, Shape
-from deepsky.training.trials import EpochScore, OnEpoch, Outcome
+from deepsky.training.trials import EpochScore, MakeBatches, OnEpoch, Outcome
 
 Array = npt.NDArray[np.float32]
 _ROWS_PER_PREDICTION = 256
@@ -31,7 +34,7 @@ class Head:
 
     Attributes:
         number: index in the caller's list.
-        params: how it is built and fitted.
+        recipe: how it is built and fitted.
         state: every array of the program that is this head's own, by name, without padding.
         scores: of the epochs so far.
         ended: how it ended; empty while it is trained.
@@ -39,7 +42,7 @@ class Head:
     """
 
     number: int
-    params: TrainParams
+    recipe: Recipe
     state: dict[str, Array]
     scores: list[EpochScore]
     ended: Literal["", "finished", "patience", "pruned", "diverged"] = ""
@@ -47,28 +50,30 @@ class Head:
 
 
 class HeadTrainer:
-    """Trains heads in programs of many; keeps the programs, so that a later call need not compile again."""
+    """Trains heads of classes in programs of many; keeps the programs, so that a later call need not compile again."""
 
-    def __init__(self, max_padding: float | None = None) -> None:
+    def __init__(self, make_batches: MakeBatches = TrainBatches, max_padding: float | None = None) -> None:
         """Start without programs.
 
         Args:
+            make_batches: gives the train rows.
             max_padding: how many times its own weights a group of heads may fill; None: by the device.
         """
+        self._make_batches = make_batches
         self._max_padding = max_padding or (_MAX_PADDING_CPU if on_cpu() else math.inf)
         self._programs: dict[Shape, Program] = {}
 
-    def train(self, candidates: Sequence[TrainParams], examples: Examples, on_epoch: OnEpoch) -> list[Outcome]:
+    def train(self, candidates: Sequence[Recipe], examples: Examples, on_epoch: OnEpoch) -> list[Outcome]:
         """Fit each candidate; see ``deepsky.training.trials.Trainer``."""
-        n_features = examples.inputs.shape[1]
+        n_features, n_classes = examples.inputs.shape[1], examples.targets.shape[1]
         heads = [
-            Head(number, params, first_state(params, n_features, examples.n_classes), [])
-            for number, params in enumerate(candidates)
+            Head(number, recipe, first_state(recipe, n_features, n_classes), [])
+            for number, recipe in enumerate(candidates)
         ]
         waiting = {0: heads}
         while waiting:
             epoch = min(waiting)
-            for shape, group in self._groups(waiting.pop(epoch), n_features, examples.n_classes):
+            for shape, group in self._groups(waiting.pop(epoch), n_features, n_classes):
                 reached = self._program(shape).train(group, examples, on_epoch, epoch)
                 if left := [head for head in group if not head.ended]:
                     waiting.setdefault(reached, []).extend(left)
@@ -76,7 +81,9 @@ class HeadTrainer:
 
     def _program(self, shape: Shape) -> "Program":
         """Return the program of a shape; those that were used longest ago go when all fill too much memory."""
-        self._programs[shape] = self._programs.pop(shape) if shape in self._programs else Program(shape)
+        self._programs[shape] = (
+            self._programs.pop(shape) if shape in self._programs else Program(shape, self._make_batches)
+        )
         while len(self._programs) > 1 and sum(one.n_bytes for one in self._programs) > _MAX_BYTES:
             self._programs.pop(next(iter(self._programs)))
         return self._programs[shape]
@@ -84,7 +91,7 @@ class HeadTrainer:
     def _groups(self, heads: Sequence[Head], n_features: int, n_classes: int) -> list[tuple[Shape, list[Head]]]:
         """Cut the heads into groups that one program takes, as large as padding allows; sizes are powers of two."""
         groups = []
-        for alike in _by(heads, lambda h: (h.params.seed, h.params.batch_size, h.params.epochs, _depth(h) == 0)):
+        for alike in _by(heads, _program_key):
             left = sorted(alike, key=lambda head: (-_own_weights(head), head.number))
             while left:
                 size = 1 << (len(left).bit_length() - 1)
@@ -107,8 +114,14 @@ def _by(heads: Sequence[Head], key: Callable[[Head], Any]) -> list[list[Head]]:
     return list(found.values())
 
 
+def _program_key(head: Head) -> tuple[Any, ...]:
+    """Return what the heads of a program have in common: the batches, and whether there are hidden layers."""
+    recipe = head.recipe
+    return recipe.seed, recipe.batch_size, recipe.epochs, recipe.class_weights, _depth(head) == 0
+
+
 def _depth(head: Head) -> int:
-    return len(head.params.hidden_units)
+    return len(head.recipe.hidden_units)
 
 
 def _own_weights(head: Head) -> int:
@@ -117,7 +130,7 @@ def _own_weights(head: Head) -> int:
 
 def _shape(group: Sequence[Head], n_features: int, n_classes: int) -> Shape:
     """Round width and depth up: few programs then serve all heads."""
-    width = max((units for head in group for units in head.params.hidden_units), default=0)
+    width = max((units for head in group for units in head.recipe.hidden_units), default=0)
     depth = max(_depth(head) for head in group)
     return Shape(len(group), n_features, _rounded(width, _WIDTHS), _rounded(depth, _DEPTHS), n_classes)
 
@@ -126,16 +139,16 @@ def _rounded(value: int, steps: Sequence[int]) -> int:
     return next((step for step in steps if step >= value), value)
 
 
-def first_state(params: TrainParams, n_features: int, n_classes: int) -> dict[str, Array]:
+def first_state(recipe: Recipe, n_features: int, n_classes: int) -> dict[str, Array]:
     """Return the initial weights of a head, those of ``networks.heads.build_head``; a name ends in the layer.
 
     Layer 0 is the softmax layer.
     """
-    sides = [n_features, *params.hidden_units, n_classes]
+    sides = [n_features, *recipe.hidden_units, n_classes]
     state: dict[str, Array] = {}
     for number, (n_in, n_out) in enumerate(pairwise(sides), start=1):
         layer = 0 if number == len(sides) - 1 else number
-        state[f"kernel_{layer}"] = first_kernel(params.seed, layer, n_in, n_out)
+        state[f"kernel_{layer}"] = first_kernel(recipe.seed, layer, n_in, n_out)
         state[f"bias_{layer}"] = np.zeros(n_out, np.float32)
         if layer:
             state |= {f"{name}_{layer}": np.zeros(n_out, np.float32) for name in ("beta", "mean")}
@@ -146,14 +159,14 @@ def first_state(params: TrainParams, n_features: int, n_classes: int) -> dict[st
 class Program:
     """One shape's network, optimizer and compiled steps."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, make_batches: MakeBatches) -> None:
         """Build; Keras compiles at the first step."""
-        self._shape = shape
+        self._shape, self._make_batches = shape, make_batches
         self._heads = Heads(shape, name="heads")
         features = keras.Input((shape.n_features,), name="features")
         targets = keras.Input((shape.n_classes,), name="targets")
-        present = keras.Input((), name="present")
-        self._fitted = keras.Model([features, targets, present], self._heads(features, targets, present))
+        weights = keras.Input((), name="weights")
+        self._fitted = keras.Model([features, targets, weights], self._heads(features, targets, weights))
         self._scored = keras.Model(features, self._heads(features))
         self._optimizer = HeadsOptimizer(shape.n_heads)
         # XLA under TensorFlow on a CPU: a step takes 0.7 times as long, but compiling as long as hundreds of them, and
@@ -169,12 +182,12 @@ class Program:
         Returns:
             The epoch reached; heads that have not ended go on from there.
         """
-        params = heads[0].params
-        batches = FullBatches(examples, params.batch_size, params.seed, first_epoch)
-        self._load(heads, n_steps=params.epochs * len(batches), first_step=first_epoch * len(batches))
+        recipe = heads[0].recipe
+        batches = FullBatches(self._make_batches(examples, recipe, first_epoch), recipe.batch_size)
+        self._load(heads, n_steps=recipe.epochs * len(batches), first_step=first_epoch * len(batches))
         watch = _Watch(self, heads, examples, on_epoch)
         self._fitted.fit(
-            batches, initial_epoch=first_epoch, epochs=params.epochs, shuffle=False, callbacks=[watch], verbose=0
+            batches, initial_epoch=first_epoch, epochs=recipe.epochs, shuffle=False, callbacks=[watch], verbose=0
         )
         if any(not head.ended for head in heads):
             self._save(heads)
@@ -197,9 +210,9 @@ class Program:
         self._fitted.stop_training = stop
 
     def _load(self, heads: Sequence[Head], n_steps: int, first_step: int) -> None:
-        params = [head.params for head in heads]
-        self._heads.configure(params, first_step)
-        self._optimizer.configure(params, n_steps, first_step)
+        recipes = [head.recipe for head in heads]
+        self._heads.configure(recipes, first_step)
+        self._optimizer.configure(recipes, n_steps, first_step)
         for prefix, variables in self._variables().items():
             for kind, variable in variables.items():
                 layout = self._shape.layout[kind]
@@ -233,19 +246,32 @@ def _padded(own: Array | None, shape: tuple[int, ...]) -> Array:
     return padded
 
 
-class FullBatches(Batches):
-    """The same steps, filled up with rows that are not present: compiled code takes one number of rows.
+class FullBatches(keras.utils.PyDataset):
+    """The same steps, filled up with rows of weight 0: compiled code takes one number of rows.
 
     The targets stand among the inputs, because the loss needs each head's own label smoothing.
     """
 
-    def __getitem__(self, step: int) -> tuple[Any]:  # type: ignore[override]
-        """Return features, targets and, for each row, whether it is present, 1 or 0."""
-        inputs, targets = super().__getitem__(step)
-        n_missing = self.batch_size - len(inputs)
-        present = np.repeat(np.array([1, 0], np.float32), [len(inputs), n_missing])
+    def __init__(self, batches: TrainBatches, batch_size: int) -> None:
+        """Wrap batches of which the last is short."""
+        super().__init__()
+        self._batches, self._batch_size = batches, batch_size
+
+    def __len__(self) -> int:
+        """Return the steps of an epoch."""
+        return len(self._batches)
+
+    def __getitem__(self, step: int) -> tuple[Any]:
+        """Return features, targets and the weight of each row in the loss."""
+        inputs, targets, *weighted = self._batches[step]
+        n_missing = self._batch_size - len(inputs)
+        weights = weighted[0] if weighted else np.ones(len(inputs), np.float32)
         rows = ((0, n_missing), (0, 0))
-        return ((np.pad(inputs, rows), np.pad(targets, rows), present),)
+        return ((np.pad(inputs, rows), np.pad(targets, rows), np.pad(weights, (0, n_missing))),)
+
+    def on_epoch_end(self) -> None:
+        """Go on to the next epoch's order."""
+        self._batches.on_epoch_end()
 
 
 class _Watch(keras.callbacks.Callback):
@@ -254,7 +280,7 @@ class _Watch(keras.callbacks.Callback):
     def __init__(self, program: Program, heads: Sequence[Head], examples: Examples, on_epoch: OnEpoch) -> None:
         super().__init__()
         rows = examples.rows("val")
-        self._inputs, self._labels = examples.inputs_of(rows), examples.label[rows]
+        self._inputs, self._labels = examples.inputs_of(rows), examples.labels[rows]
         self._program, self._heads, self._on_epoch = program, heads, on_epoch
         self.epochs_done = 0
 
@@ -274,19 +300,19 @@ class _Watch(keras.callbacks.Callback):
             head.scores.append(score)
             if not self._on_epoch(head.number, score):
                 head.ended = "pruned"
-            elif epoch + 1 == head.params.epochs:
+            elif epoch + 1 == head.recipe.epochs:
                 head.ended = "finished"
             elif _out_of_patience(head):
                 head.ended = "patience"
         left = [not head.ended for head in self._heads]
         if sum(left) < len(running):
-            few = 2 * sum(left) <= len(left) and epoch + 2 < self._heads[0].params.epochs
+            few = 2 * sum(left) <= len(left) and epoch + 2 < self._heads[0].recipe.epochs
             self._program.end(np.array(left), stop=few or not any(left))
 
 
 def _out_of_patience(head: Head) -> bool:
     """Tell whether the best val_loss is ``patience`` epochs old, as Keras' EarlyStopping counts."""
-    if head.params.patience is None:
+    if head.recipe.patience is None:
         return False
     best = min(head.scores, key=lambda one: one.val_loss)
-    return head.scores[-1].epoch - best.epoch >= head.params.patience
+    return head.scores[-1].epoch - best.epoch >= head.recipe.patience

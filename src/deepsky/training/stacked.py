@@ -15,7 +15,8 @@ from keras import ops
 
 from deepsky.networks.dropout import uniform_noise
 from deepsky.networks.heads import NORM_MOMENTUM, layer_seed
-from deepsky.training.fit import FIRST_RATE, WARM_UP, TrainParams
+from deepsky.training.fit import FIRST_RATE, WARM_UP
+from deepsky.training.recipe import Recipe
 
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "relu": ops.relu,
@@ -98,21 +99,29 @@ class Heads(keras.layers.Layer):
         self._settings = {name: add(name, n_heads) for name in settings}
         self._step, self._seeds = add("step", dtype="int"), add("seeds", depth + 1, dtype="int")
 
-    def configure(self, params: Sequence[TrainParams], first_step: int) -> None:
+    def configure(self, recipes: Sequence[Recipe], first_step: int) -> None:
         """Set what each head is, and the step to go on from."""
         names = list(ACTIVATIONS)
         values = {
-            "depth": [len(one.hidden_units) for one in params],
-            "activation": [names.index(one.activation) for one in params],
-            **{name: [getattr(one, name) for one in params] for name in ("dropout", "batch_norm", "label_smoothing")},
+            "depth": [len(one.hidden_units) for one in recipes],
+            "activation": [names.index(one.activation) for one in recipes],
+            **{name: [getattr(one, name) for one in recipes] for name in ("dropout", "batch_norm", "label_smoothing")},
         }
         for name, variable in self._settings.items():
             variable.assign(np.array(values[name], np.float32))
         self._step.assign(first_step)
-        self._seeds.assign([layer_seed(params[0].seed, layer) for layer in range(self._shape.depth + 1)])
+        self._seeds.assign([layer_seed(recipes[0].seed, layer) for layer in range(self._shape.depth + 1)])
 
-    def call(self, features: Any, targets: Any = None, present: Any = None, training: bool = False) -> Any:
-        """Compute all heads; with targets, also add the sum of their losses over the rows that are present."""
+    def call(self, features: Any, targets: Any = None, weights: Any = None, training: bool = False) -> Any:
+        """Compute all heads; with targets, also add the sum of their losses.
+
+        Args:
+            features: (row, feature).
+            targets: (row, class).
+            weights: of each row in the loss, (row,); a row of weight 0 is not there.
+            training: whether the heads learn.
+        """
+        present = None if weights is None else ops.cast(weights > 0, "float32")
         named = {name: array for kind in self.own for name, array in self._split(kind).items()}
         hidden, moved = features[None], {name: named[name] for name in self._shape.layout["moving"]}
         for layer in range(1, self._shape.depth + 1):
@@ -126,9 +135,9 @@ class Heads(keras.layers.Layer):
                 self.own["moving"].assign(ops.concatenate(parts, axis=1))
         if targets is not None:
             smoothing = self._of("label_smoothing")
-            wanted = targets[None] * (1 - smoothing) + smoothing / self._shape.n_classes
-            losses = -ops.sum(wanted * ops.log_softmax(logits, axis=-1), axis=-1)
-            self.add_loss(ops.sum(losses * present[None]) / ops.sum(present))
+            smoothed = targets[None] * (1 - smoothing) + smoothing / self._shape.n_classes
+            losses = -ops.sum(smoothed * ops.log_softmax(logits, axis=-1), axis=-1)
+            self.add_loss(ops.sum(losses * weights[None]) / ops.sum(present))
         # 0 times a weight is 0 only if it is finite.
         trace = sum(ops.sum(ops.convert_to_tensor(value) * 0, axis=1) for value in self.own.values())
         return ops.softmax(logits, axis=-1), ops.equal(trace, 0)
@@ -200,17 +209,17 @@ class HeadsOptimizer(keras.optimizers.Optimizer):
             "second/": dict(zip(names, second, strict=True)),
         }
 
-    def configure(self, params: Sequence[TrainParams], n_steps: int, first_step: int) -> None:
+    def configure(self, recipes: Sequence[Recipe], n_steps: int, first_step: int) -> None:
         """Set each head's rule and numbers, and the step to go on from."""
         values: Mapping[str, list[float]] = {
-            "rule": [OPTIMIZERS.index(one.optimizer) for one in params],
-            "learning_rate": [one.learning_rate for one in params],
-            "falls": [one.schedule != "constant" for one in params],
-            "n_rising": [int(WARM_UP * n_steps) if one.schedule == "one_cycle" else 0 for one in params],
-            "weight_decay": [one.weight_decay if one.optimizer == "adamw" else 0.0 for one in params],
-            "momentum": [one.momentum for one in params],
-            "l2": [one.l2 for one in params],
-            "alive": [1.0] * len(params),
+            "rule": [OPTIMIZERS.index(one.optimizer) for one in recipes],
+            "learning_rate": [one.learning_rate for one in recipes],
+            "falls": [one.schedule != "constant" for one in recipes],
+            "n_rising": [int(WARM_UP * n_steps) if one.schedule == "one_cycle" else 0 for one in recipes],
+            "weight_decay": [one.weight_decay if one.optimizer == "adamw" else 0.0 for one in recipes],
+            "momentum": [one.momentum for one in recipes],
+            "l2": [one.l2 for one in recipes],
+            "alive": [1.0] * len(recipes),
         }
         for name, variable in self.settings.items():
             variable.assign(np.array(values[name], np.float32))

@@ -1,4 +1,4 @@
-"""What a study found, as pictures.
+"""What came of a study, as pictures.
 
 Drawn here and not by ``optuna.visualization``: its matplotlib figures put sixteen slices into one row, let the axes of
 a space of sixteen parameters run into each other, and change the style of every later plot.
@@ -17,17 +17,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from optuna.trial import TrialState
 
-from deepsky.tuning.findings import (
+from deepsky.tuning.analysis import (
     MOST_TRIALS,
     Floats,
-    Found,
     Importance,
     Objective,
     Parameter,
+    Results,
     by_importance,
     evenly,
-    find,
     importance_of,
+    results_of,
     write_importances,
     write_trials,
 )
@@ -55,19 +55,19 @@ def draw_study(study: optuna.Study, folder: Path, objectives: Sequence[str]) -> 
         objectives: names of the study's values, in its order.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    found = find(study, objectives)
-    write_trials(found, folder / "trials.csv")
-    n, figures = len(found.numbers), dict[str, Figure]()
+    results = results_of(study, objectives)
+    write_trials(results, folder / "trials.csv")
+    n, figures = len(results.numbers), dict[str, Figure]()
     if n >= 2:
-        figures |= {"history": _history(found), "parallel": _parallel(found)}
+        figures |= {"history": _history(results), "parallel": _parallel(results)}
         slices = ["slices", *(f"slices_{name}" for name in objectives[1:])]
-        figures |= {name: _slices(found, one) for name, one in zip(slices, found.objectives, strict=True)}
+        figures |= {name: _slices(results, one) for name, one in zip(slices, results.objectives, strict=True)}
     if n >= 2 and len(objectives) == 2:
-        figures["pareto"] = _pareto(found)
+        figures["pareto"] = _pareto(results)
     if n >= _LEAST_TRIALS:
-        importances = {objective.name: importance_of(objective, found) for objective in found.objectives}
-        write_importances(found, importances, folder / "importances.csv")
-        figures["importances"] = _importance_bars(found, importances)
+        importances = {objective.name: importance_of(objective, results) for objective in results.objectives}
+        write_importances(results, importances, folder / "importances.csv")
+        figures["importances"] = _importance_bars(results, importances)
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png")
     (folder / "figures.txt").unlink(missing_ok=True)  # of an earlier state of the study
@@ -76,15 +76,15 @@ def draw_study(study: optuna.Study, folder: Path, objectives: Sequence[str]) -> 
         (folder / "figures.txt").write_text(f"{needs}\n")
 
 
-def _history(found: Found) -> Figure:
-    n = len(found.objectives)
-    figure = _figure(9.0, 0.6 + 3.2 * n, f"{found.name}: history", "")
-    for axes, objective in zip(_panels(figure, n, 1), found.objectives, strict=True):
+def _history(results: Results) -> Figure:
+    n = len(results.objectives)
+    figure = _figure(9.0, 0.6 + 3.2 * n, f"{results.name}: history", "")
+    for axes, objective in zip(_panels(figure, n, 1), results.objectives, strict=True):
         best = np.minimum.accumulate(objective.loss) * (1 if objective.less else -1)
-        axes.plot(found.numbers, objective.values, "o", ms=4, color=_TRIAL, alpha=0.7, mew=0, label="complete")
-        axes.step(found.numbers, best, where="post", color=_BEST, lw=1.8, label="best so far")
+        axes.plot(results.numbers, objective.values, "o", ms=4, color=_TRIAL, alpha=0.7, mew=0, label="complete")
+        axes.step(results.numbers, best, where="post", color=_BEST, lw=1.8, label="best so far")
         if n == 1:
-            _ended_early(axes, found)
+            _ended_early(axes, results)
         _scale_objective(axes, objective)
         axes.set_xlabel("trial")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
@@ -92,14 +92,14 @@ def _history(found: Found) -> Figure:
     return figure
 
 
-def _ended_early(axes: Axes, found: Found) -> None:
+def _ended_early(axes: Axes, results: Results) -> None:
     """Mark the trials without a value: the pruned at their last report, the failed below."""
     pruned = [
         (trial.number, trial.intermediate_values[max(trial.intermediate_values)])
-        for trial in found.trials
+        for trial in results.trials
         if trial.state == TrialState.PRUNED and trial.intermediate_values
     ]
-    failed = [trial.number for trial in found.trials if trial.state == TrialState.FAIL]
+    failed = [trial.number for trial in results.trials if trial.state == TrialState.FAIL]
     if pruned:
         axes.plot(*zip(*pruned, strict=True), "x", ms=4, color=_ENDED, label="pruned, last report", zorder=1)
     if failed:
@@ -108,12 +108,12 @@ def _ended_early(axes: Axes, found: Found) -> None:
         )
 
 
-def _importance_bars(found: Found, importances: Mapping[str, Importance]) -> Figure:
-    parameters, n = by_importance(found, importances), len(found.numbers)
+def _importance_bars(results: Results, importances: Mapping[str, Importance]) -> Figure:
+    parameters, n = by_importance(results, importances), len(results.numbers)
     some = f"{n} complete trials" if n <= MOST_TRIALS else f"{MOST_TRIALS} of {n} complete trials"
     explained = ", ".join(f"{value.explained:.0%} of {name}" for name, value in importances.items())
     note = f"{some}; all parameters together explain {explained}\n(n of {n}): trials with that parameter"
-    figure = _figure(9.0, 1.5 + 0.3 * len(parameters), f"{found.name}: what mattered", note)
+    figure = _figure(9.0, 1.5 + 0.3 * len(parameters), f"{results.name}: what mattered", note)
     (axes,) = _panels(figure, 1, 1)
     height = 0.8 / len(importances)
     for index, (name, importance) in enumerate(importances.items()):
@@ -130,16 +130,16 @@ def _importance_bars(found: Found, importances: Mapping[str, Importance]) -> Fig
     return figure
 
 
-def _parallel(found: Found) -> Figure:
-    first, n = found.objectives[0], len(found.numbers)
+def _parallel(results: Results) -> Figure:
+    first, n = results.objectives[0], len(results.numbers)
     order = np.argsort(-first.loss, kind="stable")  # the best are drawn last, on top
     drawn = order[evenly(n, _LINES)]
     some = f"{len(drawn)} of {n} complete trials, evenly by rank" if len(drawn) < n else f"{n} complete trials"
-    ends = [(float(objective.values.min()), float(objective.values.max())) for objective in found.objectives]
-    columns = [Parameter(o.name, o.values, *end, log=o.log) for o, end in zip(found.objectives, ends, strict=True)]
-    columns += found.parameters
+    ends = [(float(objective.values.min()), float(objective.values.max())) for objective in results.objectives]
+    columns = [Parameter(o.name, o.values, *end, log=o.log) for o, end in zip(results.objectives, ends, strict=True)]
+    columns += results.parameters
     note = f"{some}; at the very bottom: the trial has no such parameter"
-    figure = _figure(2.0 + 1.05 * len(columns), 5.6, f"{found.name}: parallel coordinates", note)
+    figure = _figure(2.0 + 1.05 * len(columns), 5.6, f"{results.name}: parallel coordinates", note)
     (axes,) = _panels(figure, 1, 1)
     heights = np.column_stack([_height(column, column.values[drawn]) for column in columns])
     lines = LineCollection(
@@ -165,18 +165,18 @@ def _parallel(found: Found) -> Figure:
     return figure
 
 
-def _slices(found: Found, objective: Objective) -> Figure:
-    n = len(found.parameters)
+def _slices(results: Results, objective: Objective) -> Figure:
+    n = len(results.parameters)
     rows = -(-n // _SLICE_COLUMNS)
-    note = f"darker: later trials; (n of {len(found.numbers)}): trials with that parameter"
-    figure = _figure(12.0, 0.8 + 2.4 * rows, f"{found.name}: slices of {objective.name}", note)
+    note = f"darker: later trials; (n of {len(results.numbers)}): trials with that parameter"
+    figure = _figure(12.0, 0.8 + 2.4 * rows, f"{results.name}: slices of {objective.name}", note)
     panels = _panels(figure, rows, _SLICE_COLUMNS)
-    size = 14 if len(found.numbers) < 1000 else 4
-    shades = Normalize(-0.5 * found.numbers.max(), found.numbers.max())  # the first ones too can be seen
-    for axes, parameter in zip(panels, found.parameters, strict=False):
-        shift = np.random.default_rng(0).uniform(-0.25, 0.25, len(found.numbers)) if parameter.choices else 0.0
+    size = 14 if len(results.numbers) < 1000 else 4
+    shades = Normalize(-0.5 * results.numbers.max(), results.numbers.max())  # the first ones too can be seen
+    for axes, parameter in zip(panels, results.parameters, strict=False):
+        shift = np.random.default_rng(0).uniform(-0.25, 0.25, len(results.numbers)) if parameter.choices else 0.0
         x = parameter.values + shift
-        axes.scatter(x, objective.values, size, found.numbers, cmap="Blues", norm=shades, alpha=0.8, linewidths=0)
+        axes.scatter(x, objective.values, size, results.numbers, cmap="Blues", norm=shades, alpha=0.8, linewidths=0)
         axes.set_xlabel(parameter.heading)
         if parameter.choices:
             axes.set_xticks(range(len(parameter.choices)), parameter.choices)
@@ -194,13 +194,13 @@ def _slices(found: Found, objective: Objective) -> Figure:
     return figure
 
 
-def _pareto(found: Found) -> Figure:
-    first, second = found.objectives
+def _pareto(results: Results) -> Figure:
+    first, second = results.objectives
     order = np.lexsort((second.loss, first.loss))
     best_before = np.minimum.accumulate(np.concatenate([[np.inf], second.loss[order][:-1]]))
     front = order[second.loss[order] < best_before]
-    note = f"{len(front)} of {len(found.numbers)} complete trials: no other is better in both; numbers are trials"
-    figure = _figure(8.0, 5.2, f"{found.name}: Pareto front", note)
+    note = f"{len(front)} of {len(results.numbers)} complete trials: no other is better in both; numbers are trials"
+    figure = _figure(8.0, 5.2, f"{results.name}: Pareto front", note)
     (axes,) = _panels(figure, 1, 1)
     axes.plot(second.values, first.values, "o", ms=4, color=_ENDED, alpha=0.6, mew=0)
     axes.plot(second.values[front], first.values[front], "o-", ms=6, lw=1.2, color=_BEST)
@@ -213,7 +213,7 @@ def _pareto(found: Found) -> Figure:
     for index, place in zip(front, places, strict=True):
         if all((np.abs(place - other) > (35, 12)).any() for other in labelled):  # pixels that a number takes
             labelled.append(place)
-            at, text = (second.values[index], first.values[index]), f"{found.numbers[index]:.0f}"
+            at, text = (second.values[index], first.values[index]), f"{results.numbers[index]:.0f}"
             axes.annotate(text, at, (4, -10), textcoords="offset points", fontsize=7, color=_INK)
     return figure
 

@@ -2,24 +2,20 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean, median
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
-from deepsky.networks.heads import build_head, softmax_answer
-from deepsky.training.fit import Examples, FitParams, TrainParams
-from deepsky.training.trials import EpochScore, Outcome, Trainer
+from deepsky.training.examples import Examples
+from deepsky.training.recipe import Recipe
+from deepsky.training.trials import EpochScore, Outcome, Trainer, head_of
 from deepsky.tuning.params import TuneParams
 
-P = TypeVar("P", bound=FitParams)
-METRICS: Mapping[str, Callable[[EpochScore], float]] = {
-    "f1_macro": lambda score: score.val_f1_macro,
-    "accuracy": lambda score: score.val_accuracy,
-    "cross_entropy": lambda score: score.val_loss,
-}
+# Name of an objective -> figure of an epoch.
+FIGURES = {"f1_macro": "val_f1_macro", "accuracy": "val_accuracy", "cross_entropy": "val_loss", "rmse": "val_rmse"}
 _TIMED_ROWS, _TIMED_CALLS = 256, 15
 OnStep = Callable[[int, int, float], bool]  # candidate, epochs spent over all rounds, value -> go on?
 OnEnd = Callable[[int, "Result"], None]
@@ -43,19 +39,19 @@ class Result:
 
 
 @dataclass
-class _Progress(Generic[P]):
+class _Progress:
     """A candidate on its way through the rounds."""
 
-    candidate: P
+    candidate: Recipe
     kept: list[float] = field(default_factory=list)  # of each finished round
     curve: list[tuple[int, Mapping[str, float]]] = field(default_factory=list)
     state: Literal["", "PRUNED", "FAIL"] = ""
 
 
-class Objective(Generic[P]):
+class Objective:
     """Judges candidates that are trained together."""
 
-    def __init__(self, params: TuneParams, trainer: Trainer[P], folds: Sequence[Examples]) -> None:
+    def __init__(self, params: TuneParams, trainer: Trainer, folds: Sequence[Examples]) -> None:
         """Set up the rounds: every fold with every seed.
 
         Args:
@@ -65,7 +61,7 @@ class Objective(Generic[P]):
         """
         self._params, self._trainer, self._folds = params, trainer, folds
 
-    def judge(self, candidates: Sequence[P], on_step: OnStep, on_end: OnEnd) -> None:
+    def judge(self, candidates: Sequence[Recipe], on_step: OnStep, on_end: OnEnd) -> None:
         """Train candidates in every round.
 
         Args:
@@ -88,23 +84,22 @@ class Objective(Generic[P]):
 
     def _round(
         self,
-        progress: Mapping[int, _Progress[P]],
+        progress: Mapping[int, _Progress],
         examples: Examples,
         place: tuple[int, int],
         on_step: OnStep,
         on_end: OnEnd,
     ) -> None:
         done, repeat = place
-        numbers, metric = list(progress), METRICS[self._params.objectives[0]]
+        numbers, figure = list(progress), FIGURES[self._params.objectives[0]]
         seen: dict[int, list[EpochScore]] = {number: [] for number in numbers}
 
         def on_epoch(index: int, score: EpochScore) -> bool:
             one, scores = progress[numbers[index]], seen[numbers[index]]
             scores.append(score)
             step = done * self._params.epochs + score.epoch
-            figures = {name: value for name, value in asdict(score).items() if name != "epoch"}
-            one.curve.append((step, figures))
-            now = metric(Outcome(tuple(scores), "finished").kept(one.candidate.keep))
+            one.curve.append((step, score.figures))
+            now = Outcome(tuple(scores), "finished").kept(one.candidate.keep).figures[figure]
             if on_step(numbers[index], step, fmean([*one.kept, now])):
                 return True
             one.state = "PRUNED"
@@ -119,24 +114,17 @@ class Objective(Generic[P]):
                 one.state = "FAIL"
                 on_end(number, Result("FAIL", (), tuple(one.curve), outcome.reason))
             elif outcome.ended != "pruned":
-                one.kept.append(metric(outcome.kept(one.candidate.keep)))
+                one.kept.append(outcome.kept(one.candidate.keep).figures[figure])
 
-    def _complete(self, one: _Progress[P]) -> Result:
+    def _complete(self, one: _Progress) -> Result:
         costs = [self._cost(name, one.candidate) for name in self._params.objectives[1:]]
         return Result("COMPLETE", (fmean(one.kept), *costs), tuple(one.curve))
 
-    def _cost(self, name: str, candidate: Any) -> float:
-        assert isinstance(candidate, TrainParams)  # the command refuses other networks
-        features = self._folds[0].inputs
-        head = build_head(
-            features.shape[1],
-            softmax_answer(self._folds[0].n_classes),
-            candidate.hidden_units,
-            candidate.activation,
-            dropout=candidate.dropout,
-            batch_norm=candidate.batch_norm,
-        )
-        return float(head.count_params()) if name == "parameters" else _inference_ms(head, features)
+    def _cost(self, name: str, candidate: Recipe) -> float:
+        assert candidate.of_head  # the command refuses other networks
+        examples = self._folds[0]
+        head = head_of(candidate, examples.inputs.shape[1], examples.targets.shape[1])
+        return float(head.count_params()) if name == "parameters" else _inference_ms(head, examples.inputs)
 
 
 def _inference_ms(head: keras.Model, features: Any) -> float:

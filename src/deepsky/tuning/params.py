@@ -1,4 +1,4 @@
-"""Section ``tune`` of params.yaml: what is searched, how, and where the search is kept."""
+"""Section ``tune`` of params.yaml: what is searched, how, and where the search is kept. It needs no Keras."""
 
 import math
 from dataclasses import dataclass, field, fields
@@ -12,8 +12,10 @@ Activation = Literal["relu", "elu", "gelu", "selu", "silu", "tanh"]
 Optimizer = Literal["adam", "adamw", "adamax", "sgd"]
 Schedule = Literal["constant", "cosine", "one_cycle"]
 ObjectiveName = Literal["f1_macro", "accuracy", "cross_entropy", "rmse", "parameters", "inference_ms"]
+OF_CLASSES = ("f1_macro", "accuracy", "cross_entropy")
+OF_FRACTIONS = ("rmse",)
 COSTS = ("parameters", "inference_ms")
-MAX_LAYERS = 8
+MAX_LAYERS, MAX_STRENGTH, MAX_BLOCKS = 8, 10.0, 1000
 
 
 def _check_range(low: float, high: float, log: bool) -> None:
@@ -59,7 +61,8 @@ class FloatRange:
 
 Ints = IntRange | tuple[int, ...]
 Floats = FloatRange | tuple[float, ...]
-Dimension = IntRange | FloatRange | tuple[int, ...] | tuple[float, ...] | tuple[bool, ...] | tuple[str, ...]
+Depths = tuple[int | Literal["all"], ...]
+Dimension = IntRange | FloatRange | tuple[int, ...] | tuple[float, ...] | tuple[bool, ...] | tuple[str, ...] | Depths
 
 
 def _check_bounds(
@@ -77,7 +80,7 @@ def _check_bounds(
 class FitSpace:
     """How a network may be fitted; see Recipe.
 
-    ``weight_decay`` is searched with adamw only, ``momentum`` with sgd only.
+    ``weight_decay`` is searched with adamw only, ``momentum`` with sgd only, ``label_smoothing`` for classes only.
     """
 
     label_smoothing: Floats = FloatRange(0.0, 0.2)
@@ -133,18 +136,18 @@ class ImageSpace(FitSpace):
     """Section ``tune.images``: networks that learn from the images; see Recipe.
 
     Attributes:
-        augment_strength: times what the run's own ``augment`` strays; searched where the run augments.
-        learn: what of a pretrained network learns: its last N blocks, or ``all``.
+        augment_strength: times what the run's own ``augment`` strays; searched where that changes anything.
+        learn: what of a pretrained network learns: its last N blocks, or ``all``; searched where the run is one.
     """
 
     augment_strength: Floats = FloatRange(0.0, 1.5)
-    learn: tuple[int | Literal["all"], ...] = (1, 3, "all")
+    learn: Depths = (1, 3, "all")
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built, and a choice of nothing."""
         super().__post_init__()
-        _check_bounds("augment_strength", self.augment_strength, 0, most=10)
-        if any(depth != "all" and not 1 <= depth <= 1000 for depth in self.learn):
+        _check_bounds("augment_strength", self.augment_strength, 0, most=MAX_STRENGTH)
+        if any(depth != "all" and not 1 <= depth <= MAX_BLOCKS for depth in self.learn):
             raise ValueError(f"learn {list(self.learn)} must be all, or how many of the last blocks learn (1 or more)")
 
 
@@ -153,17 +156,19 @@ class TuneParams:
     """Section ``tune``.
 
     Attributes:
-        run: searched where the command names none.
+        run: searched where the command names none: a run of ``runs``, or DATASET-NETWORK.
         trials: in total, over all workers and restarts.
         epochs: of each trial, at most.
         patience: stop a trial after so many epochs without a better val_loss; None: never.
-        seed: of the draws, of the folds, and the first one of the fits.
+        seed: of the draws, of the folds, and the first one of the fits; heads on random views are fitted with the seed
+            that drew these.
         sampler: what draws the next trials.
         pruner: what ends trials early.
-        objectives: what is optimised on the val rows, ``rmse`` of vote fractions; the second, if any, is one of COSTS.
+        objectives: what is optimised on the val rows: one of OF_CLASSES, or for vote fractions of OF_FRACTIONS; the
+            second, if any, is one of COSTS.
         folds: 1 takes the split's own train and val rows; more are grouped folds of both.
         repeats: fits of each candidate per fold, each with a seed of its own.
-        population: trials trained together; ``auto`` measures.
+        population: trials trained together; ``auto`` times several numbers and takes the fastest.
         backend: of Keras while heads are searched, unless KERAS_BACKEND says otherwise; a head learns the same under
             both. Networks that learn from the images start from other weights under each, so they keep Keras' own.
         storage: URL of the database; a relative SQLite path counts from the project's root.
@@ -196,8 +201,8 @@ class TuneParams:
             value = getattr(self, name)
             if value != "auto" and not 1 <= value <= MAX_EPOCHS:
                 raise ValueError(f"{name} must lie between 1 and {MAX_EPOCHS}, not {value}")
-        if self.patience is not None and self.patience < 1:
-            raise ValueError(f"patience {self.patience} is below 1; null means never")
+        if self.patience is not None and not 1 <= self.patience <= MAX_EPOCHS:
+            raise ValueError(f"patience {self.patience} does not lie between 1 and {MAX_EPOCHS}; null means never")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"seed must lie between 0 and {2**31 - 1}, not {self.seed}")
         costs = [name for name in self.objectives if name in COSTS]
@@ -211,18 +216,49 @@ class TuneParams:
         if costs and self.sampler == "cmaes":
             raise ValueError("sampler cmaes cannot optimise two objectives: choose tpe or random")
 
-    def space_of(self, recipe: Recipe) -> HeadSpace | ImageSpace:
-        """Return the space in which the candidates of a run's kind lie.
+    def space_of(self, base: Recipe) -> HeadSpace | ImageSpace:
+        """Return the space in which the candidates of a run lie.
+
+        Args:
+            base: the run's recipe.
 
         Raises:
             ConfigError: sampler grid over a range.
         """
-        section = "heads" if recipe.of_head else "images"
+        section = "heads" if base.of_head else "images"
         space: HeadSpace | ImageSpace = getattr(self, section)
-        for one in fields(space):
-            if self.sampler == "grid" and not isinstance(getattr(space, one.name), tuple):
-                where = f"{PARAMS}: tune.{section}.{one.name}"
+        for name in searched_keys(space, base):
+            if self.sampler == "grid" and not isinstance(getattr(space, name), tuple):
+                where = f"{PARAMS}: tune.{section}.{name}"
                 raise ConfigError(
                     where, "is a range, of which sampler grid cannot try all", "write it as a list [a, b]"
                 )
         return space
+
+
+def searched_keys(space: FitSpace, base: Recipe) -> list[str]:
+    """Return the keys of a space that may have an effect on a run, in the space's order."""
+    idle = set()
+    if base.answer != "softmax":
+        idle.add("label_smoothing")
+    if base.augment.times(0.5) == base.augment:
+        idle.add("augment_strength")
+    if base.start != "pretrained":
+        idle.add("learn")
+    return [one.name for one in fields(space) if one.name not in idle]
+
+
+def check_objectives(objectives: tuple[ObjectiveName, ...], base: Recipe, run: str) -> None:
+    """Refuse objectives that say nothing of a run.
+
+    Raises:
+        ConfigError: names the objective and what to write instead.
+    """
+    first, where = objectives[0], f"{PARAMS}: tune.objectives"
+    fitting = OF_CLASSES if base.answer == "softmax" else OF_FRACTIONS
+    if first not in fitting:
+        of, learned = ("classes", "vote fractions") if first in OF_CLASSES else ("vote fractions", "classes")
+        problem = f"{first} is for {of}, and {run} learns {learned}"
+        raise ConfigError(where, problem, f"write {' or '.join(fitting)}")
+    if len(objectives) > 1 and not base.of_head:
+        raise ConfigError(where, f"{objectives[1]} is the same for every candidate of {run}", "leave one objective")

@@ -16,7 +16,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from deepsky.errors import ConfigError
-from deepsky.training.fit import FitParams
+from deepsky.training.recipe import Recipe
 from deepsky.tuning.database import WorkerStorage, quiet
 from deepsky.tuning.params import TuneParams
 from deepsky.tuning.space import all_choices
@@ -31,14 +31,14 @@ _MANY = 20  # whole numbers
 _KEPT_ATTRIBUTES = "cma:"  # what CMA-ES knows stands in its trials
 
 
-def make_sampler(params: TuneParams, reference: FitParams) -> BaseSampler:
+def make_sampler(params: TuneParams, base: Recipe) -> BaseSampler:
     """Return the sampler; each trial it draws follows from params.seed, the trial's turn and the trials before.
 
     Raises:
         ConfigError: a grid of ranges, or of too many combinations.
     """
     if params.sampler == "grid":
-        return GridSampler(params.seed, grid(params, reference))
+        return GridSampler(params.seed, grid(params, base))
     make: Mapping[str, Callable[[int], BaseSampler]] = {
         "tpe": lambda seed: TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True),
         "random": lambda seed: RandomSampler(seed=seed),
@@ -72,14 +72,14 @@ def decision_steps(params: TuneParams) -> frozenset[int]:
     return frozenset(_REDUCTION**rung for rung in range(len(steps)) if _REDUCTION**rung in steps)
 
 
-def grid(params: TuneParams, reference: FitParams) -> list[dict[str, Any]]:
+def grid(params: TuneParams, base: Recipe) -> list[dict[str, Any]]:
     """Return every combination of a space of lists.
 
     Raises:
         ConfigError: a dimension is a range, or there are too many combinations.
     """
     found = []
-    for choice in all_choices(params, reference):
+    for choice in all_choices(params, base):
         found.append(choice)
         if len(found) > _MAX_GRID:
             problem = f"spans more than {_MAX_GRID} combinations"

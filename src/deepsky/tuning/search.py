@@ -4,9 +4,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from optuna import Study, Trial
 from optuna.exceptions import OptunaError, UpdateFinishedTrialError
@@ -15,8 +14,9 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from deepsky.errors import StudyError, TrackingError
+from deepsky.networks.registry import SCRATCH
 from deepsky.tracking.studies import StudyRun, TrialRecord
-from deepsky.training.fit import FitParams
+from deepsky.training.recipe import Recipe
 from deepsky.tuning.database import WorkerStorage, quiet, study_errors
 from deepsky.tuning.figures import draw_study
 from deepsky.tuning.objective import Objective, Result
@@ -26,28 +26,27 @@ from deepsky.tuning.space import candidate_of, suggest
 from deepsky.tuning.study import REASON, best_trial, is_done
 from deepsky.tuning.worker import Heart, Stop
 
-P = TypeVar("P", bound=FitParams)
 CURVE = "curve"  # user attribute of a trial: the figures of every epoch
 _WAIT_S = 1.0
 
 
-class Worker(Generic[P]):
+class Worker:
     """A worker of a study; any number of them may work on one study at once."""
 
     def __init__(
-        self, study: Study, params: TuneParams, reference: P, objective: Objective[P], run: StudyRun, *, population: int
+        self, study: Study, params: TuneParams, base: Recipe, objective: Objective, run: StudyRun, *, population: int
     ) -> None:
         """Begin nothing yet.
 
         Args:
             study: opened by ``deepsky.tuning.study.open_study``.
             params: section ``tune``.
-            reference: what is not searched comes from it.
+            base: recipe of the run that is searched; what is not searched comes from it.
             objective: judges the candidates.
             run: the study's MLflow run.
             population: trials trained together.
         """
-        self._study, self._params, self._reference = study, params, reference
+        self._study, self._params, self._base = study, params, base
         self._objective, self._run, self._population = objective, run, population
         assert isinstance(study._storage, WorkerStorage)
         self._storage = study._storage
@@ -112,10 +111,10 @@ class Worker(Generic[P]):
             time.sleep(_WAIT_S)
             waited_s += _WAIT_S
 
-    def _claim(self, n_wanted: int) -> list[Trial]:
+    def _claim(self, n_trials: int) -> list[Trial]:
         """Begin trials, and give back those for which other workers were faster."""
         with self._stop.held(), quiet():
-            for _ in range(n_wanted):
+            for _ in range(n_trials):
                 trial = self._study.ask()
                 self._own[trial.number] = trial
                 self._heart.keep(trial._trial_id)
@@ -137,7 +136,7 @@ class Worker(Generic[P]):
     # ---- training ----
 
     def _train(self, trials: Sequence[Trial]) -> None:
-        candidates = [suggest(trial, self._params, self._reference) for trial in trials]
+        candidates = [suggest(trial, self._params, self._base) for trial in trials]
         self._storage.write_params()
         known = [set(self._storage.get_trial(trial._trial_id).intermediate_values) for trial in trials]
 
@@ -218,7 +217,7 @@ class Worker(Generic[P]):
             trial.state.name,
             int(trial.datetime_start.timestamp() * 1000),
             int(trial.datetime_complete.timestamp() * 1000),
-            asdict(candidate_of(trial.params, self._params, self._reference)),
+            candidate_of(trial.params, self._params, self._base).settings(own_head=self._base.network in SCRATCH),
             [(epoch, figures) for epoch, figures in trial.user_attrs.get(CURVE, [])],
             dict(zip(self._params.objectives, values, strict=False)),
             trial.user_attrs.get(REASON, ""),

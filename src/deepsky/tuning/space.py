@@ -1,44 +1,42 @@
-"""The search space: the parameters of a trial <-> those of a fit."""
+"""The search space: the parameters of a trial <-> a recipe."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from optuna.trial import BaseTrial
 
-from deepsky.training.fit import FitParams, TrainParams
-from deepsky.tuning.params import Dimension, FloatRange, HeadSpace, IntRange, TuneParams
+from deepsky.training.recipe import Recipe
+from deepsky.tuning.params import Dimension, FloatRange, HeadSpace, ImageSpace, IntRange, TuneParams, searched_keys
 
-P = TypeVar("P", bound=FitParams)
 Choose = Callable[[str, Dimension], Any]  # name and dimension of a parameter -> its value
 
 
-def suggest(trial: BaseTrial, params: TuneParams, reference: P) -> P:
+def suggest(trial: BaseTrial, params: TuneParams, base: Recipe) -> Recipe:
     """Let a trial choose a candidate.
 
     Args:
         trial: chooses.
         params: space, epochs, patience and seed.
-        reference: of the candidate's kind; what is not searched comes from it.
+        base: recipe of the run that is searched; what is not searched comes from it.
     """
-    return _candidate(lambda name, dimension: _suggested(trial, name, dimension), params, reference)
+    return _candidate(lambda name, dimension: _suggested(trial, name, dimension), params, base)
 
 
-def candidate_of(trial_params: Mapping[str, Any], params: TuneParams, reference: P) -> P:
+def candidate_of(trial_params: Mapping[str, Any], params: TuneParams, base: Recipe) -> Recipe:
     """Return the candidate that the parameters of a trial stand for."""
-    return _candidate(lambda name, _: trial_params[name], params, reference)
+    return _candidate(lambda name, _: trial_params[name], params, base)
 
 
-def params_of(candidate: FitParams, params: TuneParams) -> dict[str, Any] | None:
-    """Return the parameters of the trial that comes nearest to a candidate: numbers outside a range go to its end.
+def params_of(base: Recipe, params: TuneParams) -> dict[str, Any] | None:
+    """Return the parameters of the trial that comes nearest to a run: numbers outside a range go to its end.
 
     None where one of its choices is not in the space, or its number of layers.
     """
-    known, found = asdict(candidate), dict[str, Any]()
-    if isinstance(candidate, TrainParams):
-        known["layers"] = len(candidate.hidden_units)
-        known |= {_units(number): units for number, units in enumerate(candidate.hidden_units, start=1)}
+    known, found = asdict(base) | {"augment_strength": 1.0}, dict[str, Any]()
+    known["layers"] = len(base.hidden_units)
+    known |= {_units(number): units for number, units in enumerate(base.hidden_units, start=1)}
 
     def choose(name: str, dimension: Dimension) -> Any:
         value = known[name]
@@ -49,11 +47,28 @@ def params_of(candidate: FitParams, params: TuneParams) -> dict[str, Any] | None
             found[name] = nearest if name != "layers" or nearest == value else None
         return value
 
-    _candidate(choose, params, candidate)
+    _candidate(choose, params, base)
     return None if None in found.values() else found
 
 
-def all_choices(params: TuneParams, reference: FitParams) -> Iterator[dict[str, Any]]:
+def replaced_keys(params: TuneParams, base: Recipe) -> set[str]:
+    """Return the keys of a recipe that some candidate may have from the search and not from the run."""
+    names = {
+        "epochs",
+        "patience",
+        *([] if _keeps_seed(base) else ["seed"]),
+        *(["hidden_units"] if base.of_head else []),
+    }
+    return names | set(searched_keys(params.space_of(base), base))  # the strength only multiplies the run's own augment
+
+
+def changed_keys(trial_params: Mapping[str, Any]) -> set[str]:
+    """Return the keys of a recipe that a trial has chosen."""
+    keys = {"hidden_units" if name == "layers" or name.startswith(_units("")) else name for name in trial_params}
+    return {"augment" if name == "augment_strength" else name for name in keys}
+
+
+def all_choices(params: TuneParams, base: Recipe) -> Iterator[dict[str, Any]]:
     """Yield the parameters of every candidate of a space of lists, each once, always in the same order."""
     waiting: list[dict[str, Any]] = [{}]  # first choices; the rest is yet to choose
     while waiting:
@@ -68,34 +83,45 @@ def all_choices(params: TuneParams, reference: FitParams) -> Iterator[dict[str, 
             found[name] = given.get(name, dimension[0])
             return found[name]
 
-        _candidate(choose, params, reference)
+        _candidate(choose, params, base)
         yield found
 
 
-def describe_space(params: TuneParams, reference: FitParams) -> dict[str, Any]:
+def describe_space(params: TuneParams, base: Recipe) -> dict[str, Any]:
     """Return the searched space as JSON holds it."""
-    described: dict[str, Any] = json.loads(json.dumps(asdict(params.space_of(reference))))
-    return described
+    space = params.space_of(base)
+    described, searched = json.loads(json.dumps(asdict(space))), searched_keys(space, base)
+    return {name: described[name] for name in searched}
 
 
-def _candidate(choose: Choose, params: TuneParams, reference: P) -> P:
+def _candidate(choose: Choose, params: TuneParams, base: Recipe) -> Recipe:
     """Return a candidate, choosing only what has an effect: no width of a layer that is not there."""
-    space, chosen = params.space_of(reference), dict[str, Any]()
+    space, chosen = params.space_of(base), dict[str, Any]()
+    searched = searched_keys(space, base)
     if isinstance(space, HeadSpace):
         n_layers = choose("layers", space.layers)
         chosen["hidden_units"] = tuple(choose(_units(number), space.units) for number in range(1, n_layers + 1))
         for name in ("activation", "dropout", "batch_norm") if n_layers else ():
             chosen[name] = choose(name, getattr(space, name))
         chosen["l2"] = choose("l2", space.l2)
-    for name in ("label_smoothing", "optimizer", "learning_rate", "schedule", "batch_size"):
-        chosen[name] = choose(name, getattr(space, name))
+    for name in ("label_smoothing", "optimizer", "learning_rate", "schedule", "batch_size", "learn"):
+        if name in searched:
+            chosen[name] = choose(name, getattr(space, name))
     for name, optimizer in (("weight_decay", "adamw"), ("momentum", "sgd")):
         if chosen["optimizer"] == optimizer:
             chosen[name] = choose(name, getattr(space, name))
-    return replace(reference, **chosen, epochs=params.epochs, patience=params.patience, seed=params.seed)
+    if isinstance(space, ImageSpace) and "augment_strength" in searched:
+        chosen["augment"] = base.augment.times(choose("augment_strength", space.augment_strength))
+    seed = base.seed if _keeps_seed(base) else params.seed
+    return replace(base, **chosen, epochs=params.epochs, patience=params.patience, seed=seed, origin=None)
 
 
-def _units(number: int) -> str:
+def _keeps_seed(base: Recipe) -> bool:
+    """Tell whether the candidates are fitted with the run's seed: the one that drew the views they learn from."""
+    return base.of_head and base.n_views > 0
+
+
+def _units(number: int | str) -> str:
     return f"units_{number}"
 
 

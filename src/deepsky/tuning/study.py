@@ -15,18 +15,20 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from deepsky.errors import StudyError
+from deepsky.networks.registry import SCRATCH
 from deepsky.tracking.store import shown_uri
-from deepsky.training.fit import FitParams
+from deepsky.training.recipe import Recipe
 from deepsky.tuning.database import WorkerStorage, open_database, study_errors
 from deepsky.tuning.params import TuneParams
 from deepsky.tuning.sampling import make_pruner, make_sampler
-from deepsky.tuning.space import describe_space, params_of
+from deepsky.tuning.space import describe_space, params_of, replaced_keys
 
 MAXIMIZED = ("f1_macro", "accuracy")
+RECIPE = "recipe."  # begins the settings that come from the run's recipe
 REASON = "reason"  # user attribute of a failed trial
 _ATTRIBUTES = ("settings", "space", "data")
 # What may change from one call to the next without changing what a trial means.
-_FREE = ("dataset", "network", "trials", "population", "backend", "storage", "heartbeat_s", "heads", "scratch")
+_FREE = ("run", "trials", "population", "backend", "storage", "heartbeat_s", "heads", "images")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Meaning:
     """What the trials of a study mean; as JSON holds it.
 
     Attributes:
-        settings: dataset, network, and all of section ``tune`` and of the reference that shapes a trial's result.
+        settings: the run, and all of section ``tune`` and of the run's recipe that shapes a trial's result.
         space: what is searched.
         data: md5 of each input by its path.
     """
@@ -44,24 +46,30 @@ class Meaning:
     data: Mapping[str, str]
 
 
-def meaning_of(
-    dataset: str, network: str, params: TuneParams, reference: FitParams, data: Mapping[str, str]
-) -> Meaning:
-    """Return what the trials of a search mean."""
+def meaning_of(run: str, params: TuneParams, base: Recipe, data: Mapping[str, str]) -> Meaning:
+    """Return what the trials of a search mean.
+
+    Args:
+        run: that is searched.
+        params: section ``tune``.
+        base: the run's recipe.
+        data: md5 of each input by its path.
+    """
     fixed = {key: value for key, value in asdict(params).items() if key not in _FREE}
     fixed["objectives"] = list(params.objectives)
-    searched = {*describe_space(params, reference), "hidden_units", "epochs", "patience", "seed"}
-    kept = {f"reference.{key}": value for key, value in asdict(reference).items() if key not in searched}
-    return Meaning({"dataset": dataset, "network": network, **fixed, **kept}, describe_space(params, reference), data)
+    chosen = replaced_keys(params, base) | {"origin"}
+    settings = base.settings(own_head=base.network in SCRATCH)
+    kept = {f"{RECIPE}{key}": value for key, value in settings.items() if key not in chosen}
+    return Meaning({"run": run, **fixed, **kept}, describe_space(params, base), data)
 
 
-def open_study(name: str, params: TuneParams, reference: FitParams, meaning: Meaning) -> Study:
+def open_study(name: str, params: TuneParams, base: Recipe, meaning: Meaning) -> Study:
     """Open a study to go on with it, or create it; any number of workers may at once.
 
     Args:
         name: of the study.
         params: section ``tune``.
-        reference: becomes the first trial, as near as the space comes to it.
+        base: the run's recipe; becomes the first trial, as near as the space comes to it.
         meaning: what the trials would mean.
 
     Raises:
@@ -70,11 +78,11 @@ def open_study(name: str, params: TuneParams, reference: FitParams, meaning: Mea
     """
     if not re.fullmatch(r"[\w.-]+", name):
         raise StudyError(f"study {name!r}", "is no name of a study", "use letters, digits, _, . and -")
-    sampler = make_sampler(params, reference)
+    sampler = make_sampler(params, base)
     storage = open_database(params.storage, heartbeat_s=params.heartbeat_s, create=True)
     with study_errors(params.storage):
         with suppress(DuplicatedStudyError):
-            _create(storage, name, params, reference)
+            _create(storage, name, params, base)
         study = optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=make_pruner(params))
         if not any(trial.state != TrialState.WAITING for trial in study.get_trials(deepcopy=False)):
             # Whoever comes first; workers that begin together write the same.
@@ -116,6 +124,24 @@ def best_trial(study: Study) -> FrozenTrial | None:
     complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]
     sign = -1 if study.directions[0] == StudyDirection.MAXIMIZE else 1
     return min(complete, key=lambda trial: (sign * trial.values[0], trial.number), default=None)
+
+
+def settings_of(study: Study, remedy: str) -> dict[str, Any]:
+    """Return the settings that a study remembers.
+
+    Args:
+        study: of the database.
+        remedy: what to do about one that cannot be used.
+
+    Raises:
+        StudyError: deepsky did not make it, or one that knew no runs.
+    """
+    settings: dict[str, Any] | None = study.user_attrs.get("settings")
+    if settings is None:
+        raise StudyError(f"study {study.study_name}", "has no settings: deepsky did not make it", remedy)
+    if "run" not in settings:
+        raise StudyError(f"study {study.study_name}", "was made by an older deepsky, which knew no runs", remedy)
+    return settings
 
 
 @dataclass(frozen=True)
@@ -167,20 +193,21 @@ def serve_dashboard(storage: str, host: str, port: int) -> None:
     run_server(database._backend, host=host, port=port)  # which always reads what is there now
 
 
-def _create(storage: WorkerStorage, name: str, params: TuneParams, reference: FitParams) -> None:
+def _create(storage: WorkerStorage, name: str, params: TuneParams, base: Recipe) -> None:
     directions = ["maximize" if objective in MAXIMIZED else "minimize" for objective in params.objectives]
     study = optuna.create_study(study_name=name, storage=storage, directions=directions)
-    first = params_of(reference, params)
+    first = params_of(base, params)
     if first is not None and params.sampler != "grid":  # the grid holds it anyway
         study.enqueue_trial(first)
 
 
 def _compare(study: Study, meaning: Meaning) -> None:
-    where, stored = f"study {study.study_name}", study.user_attrs
+    where, remedy = f"study {study.study_name}", "give --study another name"
+    settings_of(study, remedy)
     for attribute in _ATTRIBUTES:
-        then, now = stored.get(attribute), getattr(meaning, attribute)
+        then, now = study.user_attrs.get(attribute), getattr(meaning, attribute)
         if then is None:
-            raise StudyError(where, f"has no {attribute}: deepsky did not make it", "give --study another name")
+            raise StudyError(where, f"has no {attribute}: deepsky did not make it", remedy)
         key = next((key for key in [*then, *now] if then.get(key) != now.get(key)), None)
         if key is None:
             continue

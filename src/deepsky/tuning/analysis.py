@@ -1,4 +1,4 @@
-"""What a study found: its values and parameters as columns, what mattered, and both as tables."""
+"""A study's values and parameters as columns, how much each parameter mattered, and both as tables."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -66,8 +66,8 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a study found.
+class Results:
+    """What came of a study.
 
     Attributes:
         name: of the study.
@@ -92,8 +92,8 @@ class Importance:
     explained: float
 
 
-def find(study: optuna.Study, objectives: Sequence[str]) -> Found:
-    """Collect what a study found.
+def results_of(study: optuna.Study, objectives: Sequence[str]) -> Results:
+    """Collect what came of a study.
 
     Args:
         study: in any state.
@@ -102,7 +102,7 @@ def find(study: optuna.Study, objectives: Sequence[str]) -> Found:
     trials = study.get_trials(deepcopy=False)
     complete = [trial for trial in trials if _is_finite(trial)]
     values = np.array([trial.values for trial in complete], dtype=np.float64).reshape(len(complete), len(objectives))
-    return Found(
+    return Results(
         study.study_name,
         np.array([trial.number for trial in complete], dtype=np.float64),
         tuple(
@@ -114,7 +114,7 @@ def find(study: optuna.Study, objectives: Sequence[str]) -> Found:
     )
 
 
-def importance_of(objective: Objective, found: Found) -> Importance:
+def importance_of(objective: Objective, results: Results) -> Importance:
     """Return how much worse a random forest ranks trials that it was not fitted to when one parameter is shuffled.
 
     Optuna's own evaluators leave conditional parameters out (fANOVA), or give noise the first place among 60 trials of
@@ -123,8 +123,8 @@ def importance_of(objective: Objective, found: Found) -> Importance:
     Source:
         Breiman 2001, Machine Learning 45, 5 (permutation importance).
     """
-    some, rng = evenly(len(found.numbers), MOST_TRIALS), np.random.default_rng(0)
-    inputs = np.column_stack([_filled(parameter.values[some], rng) for parameter in found.parameters])
+    some, rng = evenly(len(results.numbers), MOST_TRIALS), np.random.default_rng(0)
+    inputs = np.column_stack([_filled(parameter.values[some], rng) for parameter in results.parameters])
     ranks = rankdata(objective.values[some]) / len(some)
     worse, errors = np.zeros(inputs.shape[1]), np.zeros(len(some))
     for fitted, left_out in KFold(5, shuffle=True, random_state=0).split(inputs):
@@ -138,17 +138,17 @@ def importance_of(objective: Objective, found: Found) -> Importance:
     worse, variance = worse.clip(0), ranks.var()
     explained = max(1 - errors.mean() / variance, 0.0) if variance else 0.0
     shares = worse / worse.sum() if worse.any() else worse
-    names = [parameter.name for parameter in found.parameters]
+    names = [parameter.name for parameter in results.parameters]
     return Importance(dict(zip(names, shares.tolist(), strict=True)), float(explained))
 
 
-def write_trials(found: Found, path: Path) -> None:
+def write_trials(results: Results, path: Path) -> None:
     """Write one CSV row per trial, whatever became of it."""
-    names, objectives = _names(found.trials), [objective.name for objective in found.objectives]
+    names, objectives = _names(results.trials), [objective.name for objective in results.objectives]
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["number", "state", *objectives, *names, "seconds", "reason"])
-        for trial in found.trials:
+        for trial in results.trials:
             table.writerow([
                 trial.number,
                 trial.state.name,
@@ -159,12 +159,12 @@ def write_trials(found: Found, path: Path) -> None:
             ])  # fmt: skip
 
 
-def write_importances(found: Found, importances: Mapping[str, Importance], path: Path) -> None:
+def write_importances(results: Results, importances: Mapping[str, Importance], path: Path) -> None:
     """Write one CSV row per parameter, what mattered most to the first objective first."""
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["parameter", "trials", *importances])
-        for parameter in by_importance(found, importances):
+        for parameter in by_importance(results, importances):
             shares = [f"{importance.shares[parameter.name]:.4f}" for importance in importances.values()]
             table.writerow([parameter.name, parameter.used, *shares])
 
@@ -174,10 +174,10 @@ def evenly(n: int, most: int) -> npt.NDArray[np.int64]:
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
 
 
-def by_importance(found: Found, importances: Mapping[str, Importance]) -> list[Parameter]:
+def by_importance(results: Results, importances: Mapping[str, Importance]) -> list[Parameter]:
     """Return the parameters, what mattered most to the first objective first."""
-    shares = importances[found.objectives[0].name].shares
-    return sorted(found.parameters, key=lambda parameter: -shares[parameter.name])
+    shares = importances[results.objectives[0].name].shares
+    return sorted(results.parameters, key=lambda parameter: -shares[parameter.name])
 
 
 def _filled(values: Floats, rng: np.random.Generator) -> Floats:

@@ -1,50 +1,49 @@
-"""How many trials are best trained together: try it."""
+"""How many trials are best trained together: time it."""
 
 import time
 from dataclasses import replace
-from typing import TypeVar
 
 import optuna
 from optuna import Study
 from optuna.samplers import RandomSampler
 
-from deepsky.training.fit import Examples, FitParams
+from deepsky.training.examples import Examples
+from deepsky.training.recipe import Recipe
 from deepsky.training.trials import Trainer
 from deepsky.tuning.params import TuneParams
 from deepsky.tuning.space import suggest
 
-P = TypeVar("P", bound=FitParams)
 SIZES = (1, 4, 16, 64, 256)
 _EPOCHS = 2
 _WORSE = 0.8  # of the best rate: larger ones will not be better
 _ATTRIBUTE = "population"
 
 
-def population_of(study: Study, params: TuneParams, reference: P, trainer: Trainer[P], examples: Examples) -> int:
+def population_of(study: Study, params: TuneParams, base: Recipe, trainer: Trainer, examples: Examples) -> int:
     """Return the population of a study: the one it began with, so that its trials stay what they would have been.
 
     Args:
         study: keeps it.
-        params: the number, or ``auto`` to measure.
-        reference: of the candidates' kind.
+        params: the number, or ``auto``.
+        base: recipe of the run that is searched.
         trainer: trains.
         examples: of one fold.
     """
     if _ATTRIBUTE not in study.user_attrs:
-        measured = measure_population(params, reference, trainer, examples) if params.population == "auto" else None
-        if _ATTRIBUTE not in study.user_attrs:  # another worker may have measured meanwhile
-            study.set_user_attr(_ATTRIBUTE, measured or params.population)
+        fastest = fastest_population(params, base, trainer, examples) if params.population == "auto" else None
+        if _ATTRIBUTE not in study.user_attrs:  # another worker may have set it meanwhile
+            study.set_user_attr(_ATTRIBUTE, fastest or params.population)
     return int(study.user_attrs[_ATTRIBUTE])
 
 
-def measure_population(params: TuneParams, reference: P, trainer: Trainer[P], examples: Examples) -> int:
+def fastest_population(params: TuneParams, base: Recipe, trainer: Trainer, examples: Examples) -> int:
     """Return the size at which the most trials a second are trained, compiling not counted."""
     drawing = optuna.create_study(sampler=RandomSampler(seed=params.seed))
-    candidates: list[P] = []
+    candidates: list[Recipe] = []
     rates: dict[int, float] = {}
     for size in (size for size in SIZES if size == 1 or size <= params.trials):
         while len(candidates) < size:
-            drawn = suggest(drawing.ask(), params, reference)
+            drawn = suggest(drawing.ask(), params, base)
             candidates.append(replace(drawn, epochs=min(_EPOCHS, params.epochs)))
         trainer.train(candidates[:size], examples, lambda index, score: True)
         started = time.perf_counter()

@@ -1,0 +1,37 @@
+"""The runs of the plan, as evaluate knows them, and those of them that MLflow does not know yet."""
+
+from pathlib import Path
+
+from deepsky.evaluation.planned import PlannedRun
+from deepsky.experiment.plan import PLAN, Plan, read_plan
+
+TRAINED, EVALUATED = Path("models/trained"), Path("evaluation/runs")
+
+
+def planned_runs(plan: Plan) -> list[PlannedRun]:
+    """Return every run of the plan."""
+    return [
+        PlannedRun(
+            name=name,
+            dataset=one["dataset"],
+            label=one["label"],
+            is_cell=one["is_cell"],
+            reference=one["reference"],
+            settings={key: value for key, value in plan.settings("train", name).items() if key != "code"},
+        )
+        for name, one in plan.settings("evaluate")["runs"].items()
+    ]
+
+
+def log_pulled_runs() -> None:
+    """Give MLflow the runs that came by ``dvc pull``: DVC runs no stage for them, so nothing else would.
+
+    Raises:
+        TrackingError: the store cannot be used.
+    """
+    from deepsky.stages.evaluate import log_evaluated  # slow to import
+
+    if PLAN.exists() and (EVALUATED / "summary.json").exists():
+        plan = read_plan()
+        settings = plan.settings("evaluate")
+        log_evaluated(planned_runs(plan), settings["experiment"], trained=TRAINED, out=EVALUATED, code=settings["code"])
