@@ -146,7 +146,7 @@ def test_a_signal_leaves_no_run_running_and_finished_folds(project: Path, monkey
         while "2" not in statuses() and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        assert process.wait() == 1
+        assert process.wait() == 128 + signal.SIGINT
     assert statuses() == {"parent": "KILLED", "2": "KILLED"}
     assert list(crossval._finished(in_second_fold).index) == [1]
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from deepsky.datasets.packed import Packed, open_packed
-from deepsky.errors import ConfigError, DataError
+from deepsky.errors import ConfigError, DataError, WeightsError
 from deepsky.networks.params import AugmentParams
 from deepsky.stages import features as stage
 from deepsky.stages.features import NetworkFeatures
@@ -302,7 +302,7 @@ def test_what_does_not_fit_is_one_line(tmp_path: Path) -> None:
     oblong = replace(packed, images=packed.images[:, :-2])
     with pytest.raises(DataError, match="test_views: images are 18 x 20 px; pack square cutouts"):
         views_of(replace(PLAIN, test_views=4), tmp_path / "oblong", oblong)
-    with pytest.raises(ConfigError, match="network cnn_small: has no pretrained weights"):
+    with pytest.raises(WeightsError, match=r"cnn_small: holds no weights .*; run dvc repro weights"):
         run_stage(tmp_path / "scratch", cnn_small=network_features(PLAIN))
 
 

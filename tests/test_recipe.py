@@ -77,10 +77,10 @@ def test_a_recipe_that_cannot_be_is_refused(change: dict[str, Any], message: str
         ({"norm": "none"}, "norm: 'none' is unknown"),
         ({"learn": "top"}, "learn: 'top' does not fit"),
         ({"learn": True}, "learn: True does not fit"),
-        ({"epochs": True}, "epochs: True is not of type int"),
-        ({"learning_rate": "1e-3"}, "learning_rate: '1e-3' is not of type float"),
+        ({"epochs": True}, "epochs: True is not a whole number"),
+        ({"learning_rate": "1e-3"}, "learning_rate: '1e-3' is not a number"),
         ({"augment": {"rotation_deg": 200}}, "augment: rotation_deg must lie between 0 and 180"),
-        ({"learning_rate": INF}, "learning_rate must lie above 0"),
+        ({"learning_rate": INF}, "learning_rate: inf is not finite"),
         ({"colour": 1}, "'colour' is unknown"),
     ],
 )
