@@ -37,7 +37,8 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def make_study(name="night", run=CELL, values=(0.5, 0.75, 0.25, None), **changes) -> list[Recipe]:
     """A study with the given values of its trials, None for a failed one; returns the candidates."""
     experiment = read_experiment()
-    tune, base = replace(experiment.tune, pruner="none", **changes), experiment.run(run)
+    base = experiment.run(run)
+    tune = replace(experiment.tune.of_run(base), pruner="none", **changes)
     candidates = []
     with quiet():
         study = open_study(name, tune, base, meaning_of(run, tune, base, {}))
@@ -224,7 +225,7 @@ def test_every_number_is_read_back_as_it_was(params, rate):
     params.write_text(REAL)
     experiment = read_experiment()
     base = experiment.run(CELL)
-    meaning = meaning_of(CELL, experiment.tune, base, {})
+    meaning = meaning_of(CELL, experiment.tune.of_run(base), base, {})
     drawn = {"layers": 0, "l2": 1e-5, "label_smoothing": 0.0, "optimizer": "adam", "learning_rate": rate,
              "schedule": "constant", "batch_size": 32}  # fmt: skip
     origin = Origin(study="night", trial=0, run=CELL)

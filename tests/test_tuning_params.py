@@ -60,8 +60,8 @@ def test_a_number_is_a_range_or_a_list_and_the_population_a_number_or_auto(tmp_p
         ({"seed": -1}, "seed must lie between 0 and"),
         ({"sampler": "tpee"}, "tune.sampler: 'tpee' is unknown; choose one of: tpe, random, cmaes, grid"),
         ({"pruner": "asha"}, "tune.pruner: 'asha' is unknown"),
-        ({"objectives": []}, r"objectives \[\] must be f1_macro, accuracy, cross_entropy or rmse"),
-        ({"objectives": ["parameters"]}, "must be f1_macro"),
+        ({"objectives": []}, r"objectives \[\] must be score, f1_macro, accuracy, cross_entropy or rmse"),
+        ({"objectives": ["parameters"]}, "must be score, f1_macro"),
         ({"objectives": ["f1_macro", "accuracy"]}, "after it at most one of parameters, inference_ms"),
         ({"objectives": ["f1_macro", "parameters"]}, "pruner hyperband cannot compare .* set pruner: none"),
         ({"objectives": ["f1_macro", "parameters"], "pruner": "none", "sampler": "cmaes"}, "cmaes cannot optimise two"),
@@ -124,6 +124,12 @@ RUNS = {
     "flipped": replace(NET, augment=AugmentParams(flip=True)),
     "fine_tuned": replace(NET, network="mobilenet", start="pretrained"),
 }
+
+
+def test_the_score_of_a_run_is_that_of_what_it_learns():
+    assert TuneParams().of_run(HEAD).objectives == ("f1_macro",)
+    assert TuneParams().of_run(VOTES).objectives == ("rmse",)
+    assert TuneParams(objectives=("accuracy",)).of_run(HEAD).objectives == ("accuracy",)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from deepsky.training.build import make_job
 from deepsky.training.examples import examples_of, read_split
 from deepsky.training.recipe import Recipe
 from deepsky.training.trials import SerialTrainer, fit_of_job
-from deepsky.training.view_features import read_views, write_views
+from deepsky.training.view_features import KEY, read_views, write_views
 from deepsky.tuning import inputs
 from deepsky.tuning.params import TuneParams
 from deepsky.tuning.study import load_study
@@ -53,6 +53,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                 trained = np.unique(packed.rows["image"].to_numpy()[split == "train"])
                 out, weights = features_of(recipe), Path("models/pretrained/tiny/weights.h5")
                 write_views("tiny", recipe.views, packed, weights, trained, out, batch_size=32)
+                (out / KEY).write_text(out.name)
         write_lock(root)
         yield root
 
@@ -157,7 +158,7 @@ def paths_of(dataset: str) -> dict[str, Path]:
 
 
 def test_folds_of_images_and_fractions() -> None:
-    (trial,) = search("votes_net", "folds", objectives=["rmse"], folds=2, trials=1, epochs=1)
+    (trial,) = search("votes_net", "folds", folds=2, trials=1, epochs=1)
     assert [step for step, _ in trial.user_attrs["curve"]] == [1, 2]
 
 
@@ -167,7 +168,7 @@ def test_folds_of_images_and_fractions() -> None:
         ("fine", {"images": {"learn": [3]}}, "tune.images.learn: 3, but tiny has 2 blocks; write numbers from 1 to 2"),
         ("heads", {"folds": 2}, "tune.folds: 2, but random views are cached of the train rows of heads alone"),
         ("net", {"objectives": ["rmse"]}, "tune.objectives: rmse is for vote fractions, and net learns classes"),
-        ("votes_net", {}, "tune.objectives: f1_macro is for classes, and votes_net learns vote fractions; write rmse"),
+        ("votes_net", {"objectives": ["f1_macro"]}, "tune.objectives: f1_macro is for classes, and votes_net learns vote fractions; write rmse"),
         ("fine", {"objectives": ["accuracy", "parameters"]}, "parameters is the same for every candidate of fine"),
         ("m31", {}, "run m31: is not in params.yaml"),
     ],
@@ -184,6 +185,6 @@ def test_features_that_nobody_asked_for_are_named(monkeypatch: pytest.MonkeyPatc
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("n_views: 2", "n_views: 3"))
     with pytest.raises(
-        DataError, match=r"does not exist; enter heads in params.yaml, below compare or runs, and run m"
+        DataError, match=r"holds no features; enter heads in params.yaml, below compare or runs, and run m"
     ):
         tune.run(name="heads", study="refused")

@@ -85,12 +85,12 @@ def make_project(root: Path, *, n_rows: int = 120, n_features: int = 8, **tune: 
     return root
 
 
-def write_features(root: Path, plain: np.ndarray, network: str = NETWORK) -> None:
+def write_features(root: Path, plain: np.ndarray, network: str = NETWORK, key: str = "drawn") -> None:
     """Write features of the plain images as stage features does, where there are no random views."""
     folder = root / "data" / "features" / DATASET / network / f"{SIZE_PX}px"
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "sides.npy", plain[None])
-    (folder / "key.txt").write_text("drawn")
+    (folder / "key.txt").write_text(key)
     np.save(folder / "views.npy", np.empty((0, 0, plain.shape[1]), np.float32))
     np.save(folder / "mirrored.npy", np.empty((0, 0), bool))
     np.save(folder / "viewed.npy", np.empty(0, np.int64))
