@@ -53,7 +53,9 @@ def test_wrong_arguments(project, options, message):
 def test_inputs_must_be_the_ones_in_dvc_lock(project):
     features = project / "data" / "features" / DATASET
     features.rename(project / "away")
-    with pytest.raises(DataError, match=r"data/features/blobs/mobilenet/32px: holds no features; enter blobs-mobilenet in params.yaml"):
+    with pytest.raises(
+        DataError, match=r"data/features/blobs/mobilenet/32px: holds no features; enter blobs-mobilenet in params.yaml"
+    ):
         search()
     (project / "away").rename(features)
     (features / "mobilenet" / f"{SIZE_PX}px" / "sides.npy").unlink()
@@ -92,7 +94,9 @@ def test_heads_and_networks_are_searched_by_grouped_folds(project, capsys, monke
         search(trials=3)
     write_features(project, np.ones((120, 8), np.float32), key="others")
     write_params(project, folds=2, epochs=2, population="auto", pruner="none")
-    with pytest.raises(StudyError, match=r"began with data/features/blobs/mobilenet/32px .*; run dvc pull or dvc repro"):
+    with pytest.raises(
+        StudyError, match=r"began with data/features/blobs/mobilenet/32px .*; run dvc pull or dvc repro"
+    ):
         search(trials=5)
 
 

@@ -168,7 +168,11 @@ def test_folds_of_images_and_fractions() -> None:
         ("fine", {"images": {"learn": [3]}}, "tune.images.learn: 3, but tiny has 2 blocks; write numbers from 1 to 2"),
         ("heads", {"folds": 2}, "tune.folds: 2, but random views are cached of the train rows of heads alone"),
         ("net", {"objectives": ["rmse"]}, "tune.objectives: rmse is for vote fractions, and net learns classes"),
-        ("votes_net", {"objectives": ["f1_macro"]}, "tune.objectives: f1_macro is for classes, and votes_net learns vote fractions; write rmse"),
+        (
+            "votes_net",
+            {"objectives": ["f1_macro"]},
+            "tune.objectives: f1_macro is for classes, and votes_net learns vote fractions; write rmse",
+        ),
         ("fine", {"objectives": ["accuracy", "parameters"]}, "parameters is the same for every candidate of fine"),
         ("m31", {}, "run m31: is not in params.yaml"),
     ],

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ T = TypeVar("T")
 PLAN = Path("plan.yaml")
 MANY = ("render", "pack", "split", "features", "train")  # stages with an entry for each item
 _LENGTH = 12
-# What the simulated survey and the simulated collections write; stages catalogue, fetch and simulate are for these.
+# What the simulated survey and stage simulate write; stages catalogue, fetch and simulate are for these.
 _RAW, _SIMULATED, _CATALOGUE = Path("data/raw"), Path("data/raw/simulated"), Path("data/catalogue.csv")
 
 
@@ -105,15 +105,21 @@ def plan_stages(experiment: Experiment, code: Code) -> dict[str, Any]:
     def of(stage: str, *modules: str) -> str:
         return code.fingerprint(f"{PACKAGE}.stages.{stage}", *modules)
 
-    runs, on_bad_file = experiment.runs, experiment.on_bad_file
-    learned_from = {run.recipe.dataset for run in runs.values()}
-    by_dataset = {name: [run for run in runs.values() if run.recipe.dataset == name] for name in experiment.datasets}
-    networks = _networks(runs.values())
-    needed = [module_of(network) for network, is_needed in networks.items() if is_needed]
     return {
         "catalogue": _survey(experiment, _catalogue(experiment), of("catalogue")),
         "fetch": _survey(experiment, _fetch(experiment), of("fetch")),
         "simulate": _simulate(experiment, of("simulate")),
+        **_of_datasets(experiment, of),
+        **_of_runs(experiment, of),
+        "report": {"code": of("report")},
+    }
+
+
+def _of_datasets(experiment: Experiment, of: Callable[..., str]) -> dict[str, Any]:
+    """Return what makes each dataset."""
+    on_bad_file = experiment.on_bad_file
+    learned_from = {run.recipe.dataset for run in experiment.runs.values()}
+    return {
         "render": {
             name: {**_plain(params), "on_bad_file": on_bad_file, "code": of("render")}
             for name, params in experiment.frames.items()
@@ -126,16 +132,26 @@ def plan_stages(experiment: Experiment, code: Code) -> dict[str, Any]:
             name: {**_split(experiment.split, one.group_by if name in learned_from else None), "code": of("split")}
             for name, one in experiment.datasets.items()
         },
-        "weights": {**_plain(experiment.weights), "networks": networks, "code": of("weights", *needed)},
-        "features": {
-            name: {
-                "networks": {
-                    network: {"views": views, "code": of("features", module_of(network)) if views else ""}
-                    for network, views in _views(own).items()
-                }
+    }
+
+
+def _of_runs(experiment: Experiment, of: Callable[..., str]) -> dict[str, Any]:
+    """Return what the runs are trained with, and what must be there before."""
+    runs = experiment.runs
+    networks = _networks(runs.values())
+    pretrained = [module_of(network) for network, is_needed in networks.items() if is_needed]
+    features: dict[str, Any] = {}
+    for name in experiment.datasets:
+        of_dataset = _views(run for run in runs.values() if run.recipe.dataset == name)
+        features[name] = {
+            "networks": {
+                network: {"views": views, "code": of("features", module_of(network)) if views else ""}
+                for network, views in of_dataset.items()
             }
-            for name, own in by_dataset.items()
-        },
+        }
+    return {
+        "weights": {**_plain(experiment.weights), "networks": networks, "code": of("weights", *pretrained)},
+        "features": features,
         "train": {
             name: {**run.settings, "code": of("train", module_of(run.recipe.network))} for name, run in runs.items()
         },
@@ -144,7 +160,6 @@ def plan_stages(experiment: Experiment, code: Code) -> dict[str, Any]:
             "runs": {name: _evaluated(run) for name, run in runs.items()},
             "code": of("evaluate"),
         },
-        "report": {"code": of("report")},
     }
 
 

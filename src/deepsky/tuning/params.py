@@ -164,8 +164,8 @@ class TuneParams:
             that drew these.
         sampler: what draws the next trials.
         pruner: what ends trials early.
-        objectives: what is optimised on the val rows: ``score`` (f1_macro, of vote fractions rmse), one of OF_CLASSES, or for vote fractions of OF_FRACTIONS; the
-            second, if any, is one of COSTS.
+        objectives: what is optimised on the val rows: ``score`` (f1_macro; of vote fractions rmse), one of OF_CLASSES,
+            or for vote fractions of OF_FRACTIONS; the second, if any, is one of COSTS.
         folds: 1 takes the split's own train and val rows; more are grouped folds of both.
         repeats: fits of each candidate per fold, each with a seed of its own.
         population: trials trained together; ``auto`` times several numbers and takes the fastest.
