@@ -15,7 +15,7 @@ from deepsky.commands import tune
 from deepsky.errors import ConfigError, DataError, StudyError
 from deepsky.tuning.database import open_database
 from deepsky.tuning.study import is_done, load_study
-from tests.tuning_project import DATASET, ROOT, RUN, SIZE_PX, make_project, write_features, write_lock, write_params
+from tests.tuning_project import DATASET, ROOT, RUN, SIZE_PX, make_project, write_features, write_params
 
 STORAGE = "sqlite:///tuning.db"
 ENV = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
@@ -53,9 +53,7 @@ def test_wrong_arguments(project, options, message):
 def test_inputs_must_be_the_ones_in_dvc_lock(project):
     features = project / "data" / "features" / DATASET
     features.rename(project / "away")
-    with pytest.raises(
-        DataError, match=r"data/features/blobs/mobilenet/32px: holds no features; enter blobs-mobilenet in params.yaml"
-    ):
+    with pytest.raises(DataError, match=r"blobs/mobilenet/32px: holds no features; enter blobs-mobilenet in"):
         search()
     (project / "away").rename(features)
     (features / "mobilenet" / f"{SIZE_PX}px" / "sides.npy").unlink()
@@ -94,9 +92,7 @@ def test_heads_and_networks_are_searched_by_grouped_folds(project, capsys, monke
         search(trials=3)
     write_features(project, np.ones((120, 8), np.float32), key="others")
     write_params(project, folds=2, epochs=2, population="auto", pruner="none")
-    with pytest.raises(
-        StudyError, match=r"began with data/features/blobs/mobilenet/32px .*; run dvc pull or dvc repro"
-    ):
+    with pytest.raises(StudyError, match=r"began with data/features/blobs/mobilenet/32px .*; run dvc pull"):
         search(trials=5)
 
 
