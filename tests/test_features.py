@@ -125,7 +125,7 @@ def test_the_stage_keeps_what_is_current_and_computes_the_rest(
     folders = {f"tiny/{spec.name}" for spec in (PLAIN, MIRRORED)}
     names = [f"{name}.npy" for name in FILES] + ["key.txt"]
     assert set(first) == {f"{folder}/{name}" for folder in folders for name in names} | {
-        "tiny/features.json", "cnn_small/features.json",
+        "features.json", "tiny/features.json", "cnn_small/features.json",
     }  # fmt: skip
     said = capsys.readouterr().out.splitlines()
     assert said == [

@@ -39,8 +39,11 @@ sys.addaudithook(guard)
 def note_modules():
     ours = sorted(name for name in sys.modules if name.startswith("deepsky"))
     if len(sys.argv) > 1 and sys.argv[0].endswith("deepsky"):
-        with open(os.environ["DEEPSKY_SOCKET_LOG"].replace("sockets", "modules"), "a") as log:
-            log.write(" ".join([sys.argv[1], ",".join(sys.argv[2:3]), *ours]) + "\\n")
+        try:
+            with open(os.environ["DEEPSKY_SOCKET_LOG"].replace("sockets", "modules"), "a") as log:
+                log.write(" ".join([sys.argv[1], ",".join(sys.argv[2:3]), *ours]) + "\\n")
+        except OSError:
+            pass  # a test that lets no file grow
 
 import atexit
 atexit.register(note_modules)

@@ -47,7 +47,7 @@ class Code:
     def closure(self, modules: Iterable[str]) -> frozenset[str]:
         """Return the modules of this package that others import, and these themselves, but for NO_RESULT."""
         found: set[str] = set()
-        waiting = {module for module in modules if not changes_no_result(module)}
+        waiting = {name for module in modules for name in _with_packages(module) if not changes_no_result(name)}
         while waiting:
             module = waiting.pop()
             found.add(module)
@@ -84,10 +84,7 @@ class Code:
     def _imports(self, module: str) -> frozenset[str]:
         """Return the modules of this package that a module imports, with the packages that they stand in."""
         if module not in self._edges:
-            found: set[str] = set()
-            for name in _imported_names(self._tree(module)):
-                parts = name.split(".")
-                found |= {".".join(parts[:n]) for n in range(1, len(parts) + 1)}
+            found = {name for imported in _imported_names(self._tree(module)) for name in _with_packages(imported)}
             self._edges[module] = frozenset(name for name in found if self._file(name) is not None)
         return self._edges[module]
 
@@ -96,6 +93,12 @@ def changes_no_result(module: str) -> bool:
     """Tell whether a module is one of NO_RESULT, or in a package of it."""
     name = module.removeprefix(f"{PACKAGE}.")
     return any(name == one or name.startswith(f"{one}.") for one in NO_RESULT)
+
+
+def _with_packages(module: str) -> list[str]:
+    """Return a module and the packages that it stands in, which are imported before it."""
+    parts = module.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:

@@ -16,7 +16,7 @@ from deepsky.training.examples import read_split
 from deepsky.training.recipe import ViewSpec
 from deepsky.training.view_features import KEY, write_views
 
-CARD = "features.json"  # of a network; so a network of which nothing is cached has a folder too
+CARD = "features.json"  # of the dataset, and of each network: one of which nothing is cached has a folder too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,9 @@ def run(
         ConfigError: there is no such network, or the input size is too small for it.
         WeightsError: the weights cannot be read or do not fit.
     """
-    _remove_others(out, {out / network for network in networks})
+    _remove_others(out, {out / CARD, *(out / network for network in networks)})
+    with whole_file(out / CARD) as file:  # a folder with nothing in it would be none for DVC
+        file.write_text(json.dumps({"networks": list(networks)}) + "\n")
     for network, wanted in networks.items():
         _remove_others(out / network, {out / network / CARD, *(out / network / name for name in wanted.views)})
         if wanted.views:
