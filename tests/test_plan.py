@@ -25,7 +25,8 @@ def flat(versions) -> dict[str, str]:
     return pairs | {f"{stage}.{item}": one for stage in MANY for item, one in versions[stage].items()}
 
 
-BEFORE = flat(versions_of(plan_stages(EXPERIMENT, Code(SOURCE))))
+OWN = Code(SOURCE)  # it keeps what it has read
+BEFORE = flat(versions_of(plan_stages(EXPERIMENT, OWN)))
 
 
 def changed(after) -> set[str]:
@@ -119,7 +120,7 @@ def edited(tmp_path: Path, *changes: tuple[str, object]) -> set[str]:
             section = section[parent]
         section[key] = value
     yaml.dump(params, tmp_path / "params.yaml")
-    stages = plan_stages(read_experiment(tmp_path / "params.yaml"), Code(SOURCE))
+    stages = plan_stages(read_experiment(tmp_path / "params.yaml"), OWN)
     return changed(flat(versions_of(stages)))
 
 
@@ -161,7 +162,7 @@ def test_datasets_that_no_run_learns_from_are_not_split(tmp_path):
     params = yaml.load(PARAMS)
     del params["compare"]["datasets"]["sdss_rgb"]
     yaml.dump(params, tmp_path / "params.yaml")
-    stages = plan_stages(read_experiment(tmp_path / "params.yaml"), Code(SOURCE))
+    stages = plan_stages(read_experiment(tmp_path / "params.yaml"), OWN)
     assert stages["split"]["sdss_rgb"]["group_by"] is None
     assert stages["features"]["sdss_rgb"] == {"networks": {}}
     assert stages["split"]["sdss_cutouts"]["group_by"] == "field"
@@ -175,7 +176,7 @@ def test_without_the_demo_nothing_is_fetched_or_simulated(tmp_path):
         "compare": {"datasets": {"a": None}, "networks": {"cnn_small": None}},
     }
     YAML(typ="safe").dump(params, tmp_path / "params.yaml")
-    stages = plan_stages(read_experiment(tmp_path / "params.yaml"), Code(SOURCE))
+    stages = plan_stages(read_experiment(tmp_path / "params.yaml"), OWN)
     assert [stages[name] for name in ("catalogue", "fetch", "simulate")] == [{"needed": False}] * 3
     assert list(stages["train"]) == ["a-cnn_small"]
     assert stages["weights"]["networks"] == {"cnn_small": False}

@@ -29,8 +29,8 @@ PIPELINE = """
 stages:
   first: {cmd: cat source.txt > first.txt && echo first >> ran, deps: [source.txt], outs: [first.txt]}
   second: {cmd: cat first.txt first.txt > second.txt && echo second >> ran, deps: [first.txt], outs: [second.txt]}
-  left: {cmd: echo left > left.txt && echo left >> ran, params: [train.x], outs: [left.txt]}
-  right: {cmd: echo right > right.txt && echo right >> ran, params: [train.x], outs: [right.txt]}
+  left: {cmd: echo left > left.txt && echo left >> ran, params: [train.seed], outs: [left.txt]}
+  right: {cmd: echo right > right.txt && echo right >> ran, params: [train.seed], outs: [right.txt]}
 """
 
 
@@ -92,7 +92,7 @@ def project(tmp_path, monkeypatch) -> Callable[[str], Path]:
     monkeypatch.chdir(root)
     subprocess.run(["git", "init", "--quiet"], check=True)
     dvc("init", "--quiet")
-    Path("params.yaml").write_text("train: {x: 1}\ntracking: {experiment: tests}\n")
+    Path("params.yaml").write_text("train: {seed: 1}\ntracking: {experiment: tests}\n")
     Path("source.txt").write_text("one\n")
 
     def write(text: str) -> Path:
@@ -178,7 +178,7 @@ stages:
   folder:
     cmd: [mkdir folder, 'echo "{\\"a\\": 1}" > numbers.json', cp first.txt folder/a, echo b > folder/b]
     deps: [first.txt]
-    params: [train.x]
+    params: [train.seed]
     outs: [folder]
     metrics: [{numbers.json: {cache: false}}]
   within: {cmd: cat ../folder/a > out.txt, wdir: sub, deps: [../folder], outs: [out.txt: {cache: false}]}
@@ -188,7 +188,7 @@ stages:
   pair:
     matrix: {x: [1, 2], y: [p, q]}
     cmd: echo ${item.x} ${item.y} > pair_${item.x}_${item.y}.txt
-    params: [train.x]
+    params: [train.seed]
     outs: ["pair_${item.x}_${item.y}.txt"]
 """
     root = project(text)
@@ -333,11 +333,11 @@ def test_groups_of_stages_are_targets(project):
 stages:
   each:
     foreach: [a, b]
-    do: {cmd: 'echo ${item} >> ran; echo > ${item}.txt', params: [train.x], outs: ['${item}.txt']}
+    do: {cmd: 'echo ${item} >> ran; echo > ${item}.txt', params: [train.seed], outs: ['${item}.txt']}
   pair:
     matrix: {x: [c, d]}
     cmd: echo ${item.x} >> ran; echo > ${item.x}.txt
-    params: [train.x]
+    params: [train.seed]
     outs: ["${item.x}.txt"]
 """)
     bring_up_to_date(2, targets=["each", "pair@d"])
@@ -348,10 +348,10 @@ stages:
 
 FAILING = """
 stages:
-  bad: {cmd: 'echo error: bad.txt: is bad; exit 3', params: [train.x], outs: [bad.txt]}
-  missing: {cmd: echo > elsewhere.txt, params: [train.x], outs: [missing.txt]}
+  bad: {cmd: 'echo error: bad.txt: is bad; exit 3', params: [train.seed], outs: [bad.txt]}
+  missing: {cmd: echo > elsewhere.txt, params: [train.seed], outs: [missing.txt]}
   after: {cmd: echo > after.txt, deps: [bad.txt], outs: [after.txt]}
-  slow: {cmd: sleep 3; echo > slow.txt, params: [train.x], outs: [slow.txt]}
+  slow: {cmd: sleep 3; echo > slow.txt, params: [train.seed], outs: [slow.txt]}
   last: {cmd: cat slow.txt > last.txt, deps: [slow.txt], outs: [last.txt]}
 """
 
@@ -397,9 +397,9 @@ def test_a_pipeline_that_cannot_be_read_is_one_line(project):
 
 STUBBORN = """
 stages:
-  polite: {cmd: touch polite; exec sleep 300, params: [train.x], outs: [a]}
-  stubborn: {cmd: "trap '' INT; touch stubborn; sleep 300; sleep 301", params: [train.x], outs: [b]}
-  third: {cmd: touch third, params: [train.x], outs: [third]}
+  polite: {cmd: touch polite; exec sleep 300, params: [train.seed], outs: [a]}
+  stubborn: {cmd: "trap '' INT; touch stubborn; sleep 300; sleep 301", params: [train.seed], outs: [b]}
+  third: {cmd: touch third, params: [train.seed], outs: [third]}
 """
 
 
@@ -422,7 +422,7 @@ def test_a_signal_ends_every_child_and_leaves_no_lock(project, number):
 
 
 def test_a_signal_ends_the_plain_run_as_well(project):
-    project("stages: {slow: {cmd: touch begun; sleep 300, params: [train.x], outs: [a]}}")
+    project("stages: {slow: {cmd: touch begun; sleep 300, params: [train.seed], outs: [a]}}")
     process = start("deepsky", "repro")
     appears("begun")
     process.send_signal(signal.SIGTERM)
@@ -450,7 +450,7 @@ def test_a_signal_while_waiting_for_the_lock_ends_the_wait(project):
 def test_a_second_repro_is_refused(project):
     project(
         "stages: {slow: {cmd: touch begun; until test -e go; do sleep 0.1; done; echo > a,"
-        " params: [train.x], outs: [a]}}"
+        " params: [train.seed], outs: [a]}}"
     )
     first = start("deepsky", "repro", "--jobs", "2")
     appears("begun")
@@ -470,7 +470,7 @@ def test_what_a_stage_prints_stands_below_its_name(project):
 stages:
   talks:
     cmd: [echo to stdout, "echo to stderr >&2", "echo 'E0000 noise of a library'", echo > a]
-    params: [train.x]
+    params: [train.seed]
     outs: [a]
 """)
     returncode, stdout, stderr = repro()
@@ -481,6 +481,6 @@ stages:
 
 
 def test_a_stage_knows_its_name_and_its_project(project):
-    root = project('stages: {who: {cmd: echo "$DVC_STAGE $DVC_ROOT" > a, params: [train.x], outs: [a]}}')
+    root = project('stages: {who: {cmd: echo "$DVC_STAGE $DVC_ROOT" > a, params: [train.seed], outs: [a]}}')
     bring_up_to_date(2)
     assert (root / "a").read_text() == f"who {root}\n"

@@ -2,6 +2,7 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -257,15 +258,10 @@ def test_hashes_of_what_dvc_lock_knows(project, monkeypatch):
     assert recorded_hashes([features, "data/none.npy"]) == {features: "aaa"}
 
 
-def test_lineage_of_a_tuned_stage_names_the_plain_network(project, monkeypatch):
-    deps = (
-        "['data/features/${item.dataset}/${item.network}.npy', 'data/splits/${item.dataset}.csv', src/deepsky/files.py]"
-    )
-    stage = f"stages:\n  train_tuned:\n    foreach: ${{tuned.heads}}\n    do: {{cmd: 'true', deps: {deps}}}\n"
-    (project / "dvc.yaml").write_text(stage)
+def test_lineage_names_the_outputs_that_hold_what_a_stage_reads(project, monkeypatch):
     (project / "dvc.lock").write_text(LOCK)
-    monkeypatch.setenv("DVC_STAGE", "train_tuned@any-key")
-    assert current_lineage("sdss_jpg", "mobilenet").data == {
-        "data/features/sdss_jpg/mobilenet.npy": "aaa",
-        "data/splits/sdss_jpg.csv": "bbb",
-    }
+    monkeypatch.setenv("DVC_STAGE", "train_run@mine")
+    read = [Path("data/features/sdss_jpg/mobilenet.npy"), Path("data/splits/sdss_jpg.csv/inside")]
+    lineage = current_lineage(read)
+    assert lineage.stage == "train_run@mine"
+    assert lineage.data == {"data/features/sdss_jpg/mobilenet.npy": "aaa", "data/splits/sdss_jpg.csv": "bbb"}

@@ -69,6 +69,7 @@ class Workspace:
     def edit_params(self, **changes: Any) -> None:
         """Set keys of params.yaml, dotted with two underscores; comments stay."""
         yaml = YAML()
+        yaml.width = 4096
         yaml.representer.add_representer(
             type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
         )

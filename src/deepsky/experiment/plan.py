@@ -107,7 +107,7 @@ def plan_stages(experiment: Experiment, code: Code) -> dict[str, Any]:
 
     return {
         "catalogue": _survey(experiment, _catalogue(experiment), of("catalogue")),
-        "fetch": _survey(experiment, _fetch(experiment), of("fetch")),
+        "fetch": _survey(experiment, _fetch(experiment), of("fetch", f"{PACKAGE}.archives.checks")),
         "simulate": _simulate(experiment, of("simulate")),
         **_of_datasets(experiment, of),
         **_of_runs(experiment, of),
