@@ -20,7 +20,7 @@ from deepsky.datasets.splits import cross_validation
 from deepsky.errors import ConfigError, DataError
 from deepsky.experiment.experiment import read_experiment
 from deepsky.experiment.fingerprint import Code
-from deepsky.networks.registry import module_of
+from deepsky.networks.registry import place_of
 from deepsky.training.recipe import Origin
 from tests.run_project import know_tiny, write_params, write_project
 
@@ -37,7 +37,7 @@ def _inside(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     know_tiny(monkeypatch)
     # Its module is none of this package, and has no fingerprint.
-    monkeypatch.setattr(crossval, "module_of", lambda name: module_of("mobilenet" if name == "tiny" else name))
+    monkeypatch.setattr(crossval, "place_of", lambda name: place_of("mobilenet" if name == "tiny" else name))
     write_params(project)
 
 

@@ -9,6 +9,8 @@ from ruamel.yaml import YAML
 
 from deepsky.errors import ConfigError, ConfigErrors
 from deepsky.experiment.experiment import read_experiment
+from deepsky.experiment.fingerprint import Code
+from deepsky.experiment.plan import plan_stages
 from deepsky.training.recipe import Origin
 
 PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
@@ -226,6 +228,67 @@ def test_sections_of_older_files_say_what_they_became(tmp_path, section, says):
     (line,) = lines_of(tmp_path, **{section: {}})
     assert line.startswith(f"{section}: is a section of older files; ")
     assert says in line
+
+
+def test_keys_of_older_files_say_what_they_became(tmp_path):
+    old = {"weights": {"networks": ["mobilenet"]}, "tune": {"dataset": "a", "network": "b", "scratch": {}}}
+    found = lines_of(tmp_path, **old)
+    assert [line.partition(": ")[0] for line in found] == [
+        "weights.networks", "tune.dataset", "tune.network", "tune.scratch",
+    ]  # fmt: skip
+    assert all("is a key of older files" in line for line in found)
+
+
+def test_the_default_file_of_the_last_version_is_explained_whole(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(
+        "datasets: {a: {group_by: field}}\nbackbones: {mobilenet: {input_size_px: 8}}\n"
+        "recipes:\n  frozen: {one: {augment: &up {flip: true}}}\n  fine_tune: {two: {augment: *up}}\n"
+    )
+    with pytest.raises(ConfigErrors) as caught:
+        read_experiment(path)
+    text = str(caught.value)
+    assert len(caught.value.errors) == 4
+    for word in (
+        "line 5: alias *up",
+        "backbones: is a section",
+        "recipes: is a section",
+        "'a' is unknown; datasets.fr",
+    ):
+        assert word in text
+
+
+@pytest.mark.parametrize("section", ["runs", "compare", "datasets.frames", "compare.datasets"])
+def test_empty_sections_that_dvc_cannot_read(tmp_path, section):
+    outer, _, inner = section.partition(".")
+    value = {inner: None} if inner else None
+    path = tmp_path / "params.yaml"
+    YAML(typ="safe").dump({outer: value}, path)
+    with pytest.raises(ConfigError, match=f"{section}: is empty, which DVC cannot read; take the line away"):
+        read_experiment(path)
+
+
+def test_a_wrong_dataset_is_told_once(tmp_path):
+    pictures = {"votes": {**PICTURES["votes"], "size_px": 1}}
+    runs = {"one": {"dataset": "votes", "network": "vgg16", "answer": "tree"}}
+    (line,) = lines_of(tmp_path, datasets={"pictures": pictures}, runs=runs)
+    assert "size_px" in line
+
+
+def test_all_values_of_a_place_are_told(tmp_path):
+    wrong = {"learning_rate": 1e300, "epochs": 10**30, "dropout": 2.0, "batch_size": 0}
+    assert len(lines_of(tmp_path, train=wrong)) == 4
+    run = {"dataset": "toy", "network": "mobilenet", "lerning_rate": 1, **wrong}
+    assert len(lines_of(tmp_path, runs={"one": run})) == 5
+
+
+def test_an_origin_that_is_gone_is_no_reference(tmp_path):
+    origin = {"study": "s", "trial": 0, "run": "gone"}
+    experiment = read(tmp_path, runs={"t": {"dataset": "toy", "network": "mobilenet", "origin": origin}})
+    assert plan_stages(experiment, Code())["evaluate"]["runs"]["t"]["reference"] is None
+    origin["trial"] = -1
+    (line,) = lines_of(tmp_path, runs={"t": {"dataset": "toy", "network": "mobilenet", "origin": origin}})
+    assert "trial -1 is below 0" in line
 
 
 def test_old_datasets_section(tmp_path):

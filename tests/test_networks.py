@@ -25,7 +25,7 @@ from deepsky.networks.inputs import (
     image_input,
     stretched_front,
 )
-from deepsky.networks.registry import BACKBONES, SCRATCH, find_backbone, find_scratch, known_networks, module_of
+from deepsky.networks.registry import BACKBONES, SCRATCH, find_backbone, find_scratch, known_networks, place_of
 from deepsky.networks.saving import save_h5
 from deepsky.training.saved import ModelCard, load_network, save_network
 
@@ -214,7 +214,7 @@ def test_pixels_that_no_backbone_can_show_are_refused(spec: ImageSpec, named: st
 
 
 def test_a_network_that_is_unknown_or_has_no_such_weights_and_a_too_small_input_are_refused() -> None:
-    for find in (find_backbone, find_scratch, module_of):
+    for find in (find_backbone, find_scratch, place_of):
         with pytest.raises(ConfigError, match=r"network alexnett: is unknown; choose one of: mobilenet.*, cnn_small, "):
             find("alexnett")
     with pytest.raises(ConfigError, match=r"alexnet: has no pretrained weights; choose one of: mobilenet.*start: scr"):
@@ -228,13 +228,13 @@ def test_every_entry_of_the_registries_is_there(network: str) -> None:
     assert (network in BACKBONES) != (network in SCRATCH)
     found = find_backbone(network) if network in BACKBONES else find_scratch(network)
     assert isinstance(found, Backbone) if network in BACKBONES else callable(found)
-    assert Path(sys.modules[module_of(network)].__file__ or "").parent == Path(alexnet.__file__).parent
+    assert Path(sys.modules[place_of(network).partition(":")[0]].__file__ or "").parent == Path(alexnet.__file__).parent
 
 
 def test_no_network_is_imported_that_no_run_uses() -> None:
     code = (
         "import sys, deepsky.networks.registry as r; r.find_scratch('cnn_small'); "
-        "print(*sorted({r.module_of(name) for name in r.known_networks()} & set(sys.modules)))"
+        "print(*sorted({r.place_of(name).partition(':')[0] for name in r.known_networks()} & set(sys.modules)))"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.split() == ["deepsky.networks.cnn_small"]

@@ -21,8 +21,8 @@ from mlflow.tracking import MlflowClient
 from deepsky.cli import cli, main
 from deepsky.experiment.experiment import read_experiment
 from deepsky.experiment.fingerprint import Code, changes_no_result
-from deepsky.formats.registry import module_of as module_of_format
-from deepsky.networks.registry import module_of
+from deepsky.formats.registry import FORMATS
+from deepsky.networks.registry import place_of
 from tests.workspace import Workspace, make_workspace, shrink
 
 MATRIX = [(d, n) for d in ("sdss_frames", "sdss_cutouts") for n in ("mobilenet", "cnn_small")]
@@ -165,13 +165,13 @@ def test_no_stage_runs_code_that_its_fingerprint_does_not_know(project):
         verbs.add(verb)
         roots = [f"deepsky.stages.{verb}"]
         if verb == "train":
-            roots.append(module_of(experiment.run(item).network))
+            roots.append(place_of(experiment.run(item).network))
         if verb in ("weights", "features"):
-            roots += [module_of(run.recipe.network) for run in experiment.runs.values()]
+            roots += [place_of(run.recipe.network) for run in experiment.runs.values()]
         if verb == "fetch":
             roots.append("deepsky.archives.checks")  # what makes a file whole; the downloader calls it
         if verb == "pack":
-            roots.append(module_of_format(experiment.pictures[item].format))
+            roots.append(FORMATS[experiment.pictures[item].format].module)
         unknown = {name for name in imported if not changes_no_result(name)} - code.closure(roots) - parsing
         assert not unknown, f"{verb} {item}"
     assert verbs == {

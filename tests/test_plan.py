@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from deepsky.experiment import fingerprint
 from deepsky.experiment.experiment import read_experiment
 from deepsky.experiment.fingerprint import NO_RESULT, Code, changes_no_result
 from deepsky.experiment.plan import MANY, plan_stages, read_plan, versions_of, write_plan
@@ -69,6 +70,8 @@ CUTOUTS = {f"features.{name}" for name in ("sdss_frames", "sdss_rgb", "sdss_cuto
         ("report/page.py", {"report"}),
         ("networks/vgg16.py", {"weights"} | CUTOUTS | OF_NETWORK["vgg16"]),
         ("networks/cnn_small.py", OF_NETWORK["cnn_small"]),
+        ("archives/checks.py", {"fetch"}),
+        ("archives/addresses.py", {"fetch"}),
         ("training/fit.py", RUNS),
         ("training/record.py", RUNS),
         ("training/view_features.py", {key for key in BEFORE if key.startswith("features.")} | RUNS),
@@ -101,6 +104,20 @@ def test_new_network_reruns_nothing(copy):
         registry.read_text().replace("SCRATCH = {", 'SCRATCH = {\n    "tiny": "deepsky.networks.tiny:x",')
     )
     assert after_edit(copy) == set()
+
+
+def test_another_network_of_a_name_reruns_its_runs(copy):
+    code = Code(copy)
+    assert code.fingerprint("deepsky.networks.resnet:RESNET50") != code.fingerprint("deepsky.networks.resnet:RESNET101")
+
+
+def test_fields_that_newer_pythons_add_do_not_count():
+    tree = ast.parse("def f(x): return x")
+    older = fingerprint._dumped(tree)
+    tree.body[0].type_params = []
+    assert fingerprint._dumped(tree) == older
+    tree.body[0].name = "g"
+    assert fingerprint._dumped(tree) != older
 
 
 def test_style_sheet_reruns_the_report(copy):

@@ -326,7 +326,7 @@ def test_make_tune_hands_its_variables_on(searched) -> None:
         (["--run", "mine"], "run mine: is not in params.yaml; choose one of: blobs-mobilenet"),
         (
             ["blobs", "resnet50"],
-            "data/features/blobs/resnet50/32px: holds no features; enter blobs-resnet50 in params.yaml, below compare or",
+            "data/features/blobs/resnet50/32px: holds no features; enter blobs-resnet50 in params.yaml, below",
         ),
         (["--study", "a b"], "study 'a b': is no name of a study; use letters"),
     ],

@@ -22,11 +22,10 @@ def read_yaml(path: Path = PARAMS) -> dict[str, Any]:
     """Return a YAML file's mapping as plain dicts, lists and scalars; an empty file is an empty mapping.
 
     Raises:
-        ConfigError: the file cannot be read or parsed, has a key twice, or shares values by an alias.
+        ConfigError: the file cannot be read or parsed, or has a key twice.
     """
     try:
         value = YAML(typ="safe").load(path)
-        aliases = [event for event in YAML().parse(path.read_text(encoding="utf-8")) if isinstance(event, AliasEvent)]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not UTF-8"
         raise ConfigError(path, f"cannot be read ({reason})", "run from the project's root") from error
@@ -38,15 +37,25 @@ def read_yaml(path: Path = PARAMS) -> dict[str, Any]:
         ) from error
     except YAMLError as error:
         raise ConfigError(path, f"is not valid YAML: {error}", "mend that line") from error
-    if aliases:
-        where = f"{path}, line {aliases[0].start_mark.line + 1}"
-        problem = f"alias *{aliases[0].anchor} shares a value, which dvc exp run -S would change in one place only"
-        raise ConfigError(where, problem, "write the value out, or put it under train, from which all runs inherit")
     if value is None:
         return {}
     if not isinstance(value, dict):
         raise ConfigError(path, "is not a mapping", "write it as section: lines")
     return value
+
+
+def refuse_aliases(path: Path) -> None:
+    """Refuse anchors' aliases: ``dvc exp run -S`` would change one of the places that share a value, and say nothing.
+
+    Raises:
+        ConfigError: names the first one's line.
+    """
+    for event in YAML().parse(path.read_text(encoding="utf-8")):
+        if isinstance(event, AliasEvent):
+            where = f"{path}, line {event.start_mark.line + 1}"
+            problem = f"alias *{event.anchor} shares a value, which dvc exp run -S would change in one place only"
+            remedy = "write the value out, or put it under train, from which all runs inherit"
+            raise ConfigError(where, problem, remedy)
 
 
 class Problems:
@@ -194,5 +203,5 @@ def _build_dataclass(value: Any, kind: Any, where: str) -> Any:
     problems.stop()
     try:
         return kind(**built)
-    except ValueError as error:  # a dataclass' own __post_init__ check
-        raise ConfigError(where, str(error), "correct the value") from error
+    except ValueError as error:  # a dataclass' own __post_init__ check; an argument for each thing that is wrong
+        raise ConfigErrors([ConfigError(where, str(one), "correct the value") for one in error.args]) from error

@@ -2,6 +2,8 @@
 
 from typing import Literal, get_args
 
+SDSS_BANDS = ("u", "g", "r", "i", "z")
+PANSTARRS_FILTERS = ("y", "z", "i", "r", "g")  # from red to blue: a colour picture takes first, middle and last
 Release = Literal["dr12", "dr13", "dr14", "dr15", "dr16", "dr17", "dr18"]
 RELEASES: tuple[Release, ...] = get_args(Release)
 

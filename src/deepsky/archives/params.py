@@ -3,10 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from deepsky.archives.addresses import Release
-
-SDSS_BANDS = ("u", "g", "r", "i", "z")
-PANSTARRS_FILTERS = ("y", "z", "i", "r", "g")  # from red to blue: a colour picture takes first, middle and last
+from deepsky.archives.addresses import PANSTARRS_FILTERS, SDSS_BANDS, Release
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Literal
 import pandas as pd
 
 from deepsky.archives.addresses import (
+    PANSTARRS_FILTERS,
     PANSTARRS_LISTS,
     frame_path,
     frame_url,
@@ -17,7 +18,7 @@ from deepsky.archives.addresses import (
     sdss_jpeg_url,
 )
 from deepsky.archives.manifest import Absent
-from deepsky.archives.params import PANSTARRS_FILTERS, ArchiveParams
+from deepsky.archives.params import ArchiveParams
 
 FOLDERS = ("frames", "sdss_jpg", "stsci_jpg", "stsci_fits")
 Kind = Literal["frame", "psfield", "jpeg", "fits_cutout"]

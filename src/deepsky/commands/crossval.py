@@ -23,7 +23,7 @@ from deepsky.experiment.fingerprint import Code
 from deepsky.experiment.runs import Run
 from deepsky.files import whole_file
 from deepsky.metrics import score, score_fractions
-from deepsky.networks.registry import module_of
+from deepsky.networks.registry import place_of
 from deepsky.networks.views import images_at_once
 from deepsky.networks.weights_card import read_weights_card
 from deepsky.tracking.interruption import interruptible, status_of, uninterrupted
@@ -261,7 +261,7 @@ def _write_finished(done: pd.DataFrame, plan: _Plan) -> None:
 def _digest(run: Run, splits: list[npt.NDArray[np.str_]]) -> str:
     """Return a hash of all that the figures follow from: settings, folds, weights, code and data."""
     settings = {key: value for key, value in run.settings.items() if key != "origin"}
-    code = Code().fingerprint(*CODE, module_of(run.recipe.network))
+    code = Code().fingerprint(*CODE, place_of(run.recipe.network))
     digest = hashlib.sha256(json.dumps([settings, code], sort_keys=True).encode())
     for split in splits:
         digest.update("".join(part[:2] for part in split).encode())

@@ -19,6 +19,7 @@ from deepsky.errors import ConfigError, DataError
 from deepsky.experiment import edit
 from deepsky.files import whole_file, whole_folder
 from deepsky.formats.params import datasets_of
+from deepsky.networks.registry import known_networks
 from deepsky.tracking.lineage import recorded_hashes
 
 EXTERNAL = Path("data/external")
@@ -74,9 +75,11 @@ def check_name(name: str, datasets: Sequence[str]) -> None:
     problems.stop()
     if name == "demo":
         raise ConfigError("name 'demo'", "means the datasets that deepsky comes with", "choose another name")
-    known = edit.load().get("datasets") or {}
+    document = edit.load()
+    known = document.get("datasets") or {}
     frames, pictures = known.get("frames") or {}, known.get("pictures") or {}
     taken = {*frames, *pictures, *(dataset for each in frames for dataset in datasets_of(each))}
+    taken |= {*known_networks(), *(document.get("runs") or {})}  # so that deepsky drop NAME means one thing
     for each in (name, *datasets):
         if each in taken:
             raise ConfigError(PARAMS, f"{each!r} exists already", "choose another name, or deepsky drop it first")

@@ -35,6 +35,9 @@ def run(jobs: int, targets: Sequence[str] = (), only: Sequence[str] = ()) -> Non
     if not 1 <= jobs <= MAX_JOBS:
         raise ConfigError(f"--jobs {jobs}", "is out of range", f"give 1 to {MAX_JOBS}")
     experiment = read_experiment()  # our own lines about params.yaml come before DVC's
+    if not experiment.runs and not targets:
+        problem, remedy = "holds no run, so there is nothing to learn", "enter one, or deepsky add images"
+        raise ConfigError(PARAMS, problem, remedy)
     with held_project():
         if only:
             bring_up_to_date(jobs, targets=stages_of(experiment, only))

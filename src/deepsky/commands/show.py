@@ -27,7 +27,7 @@ def run(name: str) -> None:
     for key, value in found.settings.items():
         place = found.places.get(key, DEFAULT)
         if key != "origin":
-            table.add_row("" if place == own else "+", key, _text(value), place)
+            table.add_row("" if place == own or key in ("dataset", "network") else "+", key, _text(value), place)
     console = Console()
     console.print(table)
     origin = found.recipe.origin

@@ -6,6 +6,7 @@ import click
 
 from deepsky.config import PARAMS
 from deepsky.experiment import edit
+from deepsky.experiment.experiment import read_experiment
 
 # What params.yaml has of these keys is set to these values.
 _VALUES: dict[tuple[str, ...], Any] = {
@@ -32,8 +33,9 @@ def run() -> None:
     """Shrink params.yaml and print what changed; ``git checkout params.yaml`` undoes it.
 
     Raises:
-        ConfigError: params.yaml cannot be read.
+        ConfigError: whatever is wrong in params.yaml.
     """
+    read_experiment()  # whatever is wrong in the file is said first
     document = edit.load()
     before = edit.text_of(document)
     for keys, value in _VALUES.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from deepsky.archives.params import ArchiveParams, DownloadParams
-from deepsky.config import PARAMS, Problems, build, check_name, read_yaml
+from deepsky.config import PARAMS, Problems, build, check_name, read_yaml, refuse_aliases
 from deepsky.datasets.params import GroupBy, SplitParams, Target
 from deepsky.errors import ConfigError
 from deepsky.experiment.runs import Inheritance, Run
@@ -40,8 +40,18 @@ _FORMER = {
     "collections": "its entries stand under datasets.pictures",
     "backbones": "name them under compare.networks, and their settings under networks",
     "scratch": "name them under compare.networks, and their settings under networks",
-    "recipes": "its entries stand under runs, whatever their way; unfreeze is called learn there",
+    "recipes": "its entries stand under runs, whatever learns; unfreeze is called learn there",
     "tuned": "its entries stand under runs, with origin; deepsky tune adopt writes them",
+}
+# Where dvc.yaml puts {} in place of what is absent, which null is not.
+_NAMED_IN_DVC_YAML = (
+    "datasets", "datasets.frames", "datasets.pictures", "compare", "compare.datasets", "compare.networks", "runs",
+)  # fmt: skip
+_FORMER_KEYS = {
+    "weights.networks": "take it away: the weights of what runs need are made ready",
+    "tune.dataset": "write tune.run: DATASET-NETWORK, or a run",
+    "tune.network": "write tune.run: DATASET-NETWORK, or a run",
+    "tune.scratch": "it is called tune.images",
 }
 
 
@@ -119,6 +129,30 @@ def read_experiment(path: Path = PARAMS) -> Experiment:
         ConfigError: the file cannot be read, or whatever is wrong in it, a line each.
     """
     raw, problems = read_yaml(path), Problems()
+    with problems.kept():
+        refuse_aliases(path)
+    _note_former(raw, path, problems)
+    plain = {name: _built(raw, name, kind, path, problems) for name, kind in _PLAIN.items()}
+    on_bad_file = _built(raw, "on_bad_file", OnBadFile, path, problems, default="stop")
+    frames, pictures = _datasets(raw, path, problems)
+    targets: dict[str, Target | None] = dict.fromkeys(
+        (name for entry in frames for name in datasets_of(entry)), "class"
+    )
+    for name, one in pictures.items():
+        if name in targets:
+            problems.add(f"{path}: datasets", f"{name!r} stands there twice", "give each a name of its own")
+        if name in known_networks():
+            problems.add(f"{path}: datasets.pictures.{name}", "is the name of a network", "name it otherwise")
+        targets[name] = None if one is None else one.target
+    train, networks = (_mapping(raw, name, path, problems) for name in ("train", "networks"))
+    inheritance = Inheritance(str(path), train, networks, targets).check(problems)
+    runs = _cells(raw, path, inheritance, problems) | _singles(raw, path, inheritance, problems)
+    problems.stop()
+    return Experiment(on_bad_file, **plain, frames=frames, pictures=pictures, runs=runs, inheritance=inheritance)
+
+
+def _note_former(raw: Mapping[str, Any], path: Path, problems: Problems) -> None:
+    """Note unknown sections, what became of sections and keys of older files, and sections that DVC cannot read."""
     for section in raw:
         if section in _FORMER:
             problems.add(f"{path}: {section}", "is a section of older files", _FORMER[section])
@@ -126,19 +160,16 @@ def read_experiment(path: Path = PARAMS) -> Experiment:
             near = difflib.get_close_matches(str(section), SECTIONS, n=1)
             remedy = f"did you mean {near[0]}?" if near else f"known sections: {', '.join(SECTIONS)}"
             problems.add(str(path), f"section {section!r} is unknown", remedy)
-    plain = {name: _built(raw, name, kind, path, problems) for name, kind in _PLAIN.items()}
-    on_bad_file = _built(raw, "on_bad_file", OnBadFile, path, problems, default="stop")
-    frames, pictures = _datasets(raw, path, problems)
-    targets: dict[str, Target] = dict.fromkeys((name for entry in frames for name in datasets_of(entry)), "class")
-    for name, one in pictures.items():
-        if name in targets:
-            problems.add(f"{path}: datasets", f"{name!r} stands there twice", "give each a name of its own")
-        targets[name] = "class" if one is None else one.target
-    train, networks = (_mapping(raw, name, path, problems) for name in ("train", "networks"))
-    inheritance = Inheritance(str(path), train, networks, targets).check(problems)
-    runs = _cells(raw, path, inheritance, problems) | _singles(raw, path, inheritance, problems)
-    problems.stop()
-    return Experiment(on_bad_file, **plain, frames=frames, pictures=pictures, runs=runs, inheritance=inheritance)
+    for dotted, became in _FORMER_KEYS.items():
+        section, _, key = dotted.partition(".")
+        if isinstance(raw.get(section), dict) and key in raw[section]:
+            del raw[section][key]  # that is all there is to say of it
+            problems.add(f"{path}: {dotted}", "is a key of older files", became)
+    for dotted in _NAMED_IN_DVC_YAML:
+        section, _, key = dotted.partition(".")
+        owner = raw.get(section) if key else raw
+        if isinstance(owner, dict) and owner.get(key or section, {}) is None:
+            problems.add(f"{path}: {dotted}", "is empty, which DVC cannot read", "take the line away, or write {}")
 
 
 def _built(raw: Mapping[str, Any], section: str, kind: Any, path: Path, problems: Problems, default: Any = None) -> Any:

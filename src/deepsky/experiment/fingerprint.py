@@ -37,10 +37,11 @@ class Code:
         """Return a hash of all code that the modules run: of their syntax, without comments and docstrings.
 
         Args:
-            modules: full names; what they import, at their top or in a function, counts as well.
+            modules: full names, or MODULE:NAME where only that name is used; what they import, at their top or in a
+                function, counts as well.
         """
-        digest = hashlib.sha256()
-        for module in sorted(self.closure(modules)):
+        digest = hashlib.sha256(" ".join(modules).encode())
+        for module in sorted(self.closure(module.partition(":")[0] for module in modules)):
             digest.update(f"{module} {self._hash_of(module)}\n".encode())
         return digest.hexdigest()[:_LENGTH]
 
@@ -75,7 +76,7 @@ class Code:
         if module not in self._hashes:
             path = self._file(module)
             assert path is not None
-            digest = hashlib.sha256(ast.dump(self._tree(module)).encode())
+            digest = hashlib.sha256(_dumped(self._tree(module)).encode())
             for file in sorted(path.parent.glob("templates/*")):
                 digest.update(file.name.encode() + file.read_bytes())
             self._hashes[module] = digest.hexdigest()
@@ -93,6 +94,14 @@ def changes_no_result(module: str) -> bool:
     """Tell whether a module is one of NO_RESULT, or in a package of it."""
     name = module.removeprefix(f"{PACKAGE}.")
     return any(name == one or name.startswith(f"{one}.") for one in NO_RESULT)
+
+
+def _dumped(node: object) -> str:
+    """Write syntax down, the same under every Python: newer ones have more fields, which are empty in older code."""
+    if isinstance(node, ast.AST):
+        parts = (f"{name}={_dumped(value)}" for name, value in ast.iter_fields(node) if value not in (None, []))
+        return f"{type(node).__name__}({','.join(parts)})"
+    return f"[{','.join(map(_dumped, node))}]" if isinstance(node, list) else repr(node)
 
 
 def _with_packages(module: str) -> list[str]:
@@ -120,7 +129,7 @@ def _imported_names(tree: ast.Module) -> Iterator[str]:
             continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom) and node.module:  # relative imports are refused by ruff
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         waiting += ast.iter_child_nodes(node)

@@ -16,15 +16,16 @@ from deepsky.experiment.experiment import Experiment
 from deepsky.experiment.fingerprint import PACKAGE, Code
 from deepsky.experiment.runs import Run
 from deepsky.files import whole_file
-from deepsky.formats.registry import module_of as module_of_format
-from deepsky.networks.registry import module_of
+from deepsky.formats.registry import FORMATS
+from deepsky.networks.registry import place_of
 
 T = TypeVar("T")
 PLAN = Path("plan.yaml")
 MANY = ("render", "pack", "split", "features", "train")  # stages with an entry for each item
 _LENGTH = 12
-# What the simulated survey and stage simulate write; stages catalogue, fetch and simulate are for these.
-_RAW, _SIMULATED, _CATALOGUE = Path("data/raw"), Path("data/raw/simulated"), Path("data/catalogue.csv")
+# What stages catalogue, fetch and simulate write: they are for datasets that are made from it.
+_FETCHED = tuple(Path("data/raw", name) for name in ("frames", "sdss_jpg", "stsci_jpg", "stsci_fits"))
+_SIMULATED, _CATALOGUE = Path("data/raw/simulated"), Path("data/catalogue.csv")
 
 
 class Plan:
@@ -66,9 +67,11 @@ def read_plan(path: Path = PLAN) -> Plan:
     Raises:
         ConfigError: there is none.
     """
-    if not path.exists():
-        raise ConfigError(path, "is not there", "run dvc repro plan in the project's root")
-    return Plan(read_yaml(path)["stages"], path)
+    stages = read_yaml(path).get("stages") if path.exists() else None
+    if not isinstance(stages, dict):
+        problem = "is not a plan" if path.exists() else "is not there"
+        raise ConfigError(path, problem, "run dvc repro plan in the project's root")
+    return Plan(stages, path)
 
 
 def write_plan(experiment: Experiment, path: Path) -> dict[str, Any]:
@@ -125,7 +128,7 @@ def _of_datasets(experiment: Experiment, of: Callable[..., str]) -> dict[str, An
             for name, params in experiment.frames.items()
         },
         "pack": {
-            name: {**_plain(params), "on_bad_file": on_bad_file, "code": of("pack", module_of_format(params.format))}
+            name: {**_plain(params), "on_bad_file": on_bad_file, "code": of("pack", FORMATS[params.format].module)}
             for name, params in experiment.pictures.items()
         },
         "split": {
@@ -139,13 +142,13 @@ def _of_runs(experiment: Experiment, of: Callable[..., str]) -> dict[str, Any]:
     """Return what the runs are trained with, and what must be there before."""
     runs = experiment.runs
     networks = _networks(runs.values())
-    pretrained = [module_of(network) for network, is_needed in networks.items() if is_needed]
+    pretrained = [place_of(network) for network, is_needed in networks.items() if is_needed]
     features: dict[str, Any] = {}
     for name in experiment.datasets:
         of_dataset = _views(run for run in runs.values() if run.recipe.dataset == name)
         features[name] = {
             "networks": {
-                network: {"views": views, "code": of("features", module_of(network)) if views else ""}
+                network: {"views": views, "code": of("features", place_of(network)) if views else ""}
                 for network, views in of_dataset.items()
             }
         }
@@ -153,11 +156,11 @@ def _of_runs(experiment: Experiment, of: Callable[..., str]) -> dict[str, Any]:
         "weights": {**_plain(experiment.weights), "networks": networks, "code": of("weights", *pretrained)},
         "features": features,
         "train": {
-            name: {**run.settings, "code": of("train", module_of(run.recipe.network))} for name, run in runs.items()
+            name: {**run.settings, "code": of("train", place_of(run.recipe.network))} for name, run in runs.items()
         },
         "evaluate": {
             "experiment": experiment.tracking.experiment,
-            "runs": {name: _evaluated(run) for name, run in runs.items()},
+            "runs": {name: _evaluated(run, runs) for name, run in runs.items()},
             "code": of("evaluate"),
         },
     }
@@ -174,9 +177,11 @@ def _plain(params: Any) -> dict[str, Any]:
 
 
 def _sources(experiment: Experiment) -> list[Path]:
-    """Return every file and folder that a dataset is made from."""
+    """Return every file and folder that a dataset is made from; what lies in the project, from its root."""
     of_frames = [Path(place) for one in experiment.frames.values() for place in (one.folder, one.catalogue)]
-    return of_frames + [Path(one.source) for one in experiment.pictures.values()]
+    sources = of_frames + [Path(one.source) for one in experiment.pictures.values()]
+    root = Path.cwd()
+    return [source.relative_to(root) if source.is_relative_to(root) else source for source in sources]
 
 
 def _is_in(folder: Path, sources: Iterable[Path]) -> bool:
@@ -198,8 +203,7 @@ def _fetch(experiment: Experiment) -> dict[str, Any]:
 def _survey(experiment: Experiment, settings: dict[str, Any], code: str) -> dict[str, Any]:
     """Return the settings of a stage that is for what the survey's archive serves, if a dataset is made from that."""
     sources = _sources(experiment)
-    fetched = [source for source in sources if not _is_in(_SIMULATED, [source])]
-    is_needed = _is_in(_RAW, fetched) or _CATALOGUE in sources
+    is_needed = any(_is_in(place, sources) for place in (*_FETCHED, _CATALOGUE))
     return {"needed": True, **settings, "code": code} if is_needed else {"needed": False}
 
 
@@ -238,12 +242,13 @@ def _views(runs: Iterable[Run]) -> dict[str, dict[str, Any]]:
     return networks
 
 
-def _evaluated(run: Run) -> dict[str, Any]:
+def _evaluated(run: Run, runs: Mapping[str, Run]) -> dict[str, Any]:
     """Return what evaluate must know of a run; a hash stands for its settings, which are the train stage's."""
+    searched = runs.get(run.recipe.origin.run) if run.recipe.origin else None  # which may have been dropped since
     return {
         "dataset": run.recipe.dataset,
         "label": run.label,
         "is_cell": run.is_cell,
-        "reference": run.recipe.origin.run if run.recipe.origin else None,
+        "reference": searched.name if searched and searched.recipe.dataset == run.recipe.dataset else None,
         "settings": _digest(run.settings),
     }

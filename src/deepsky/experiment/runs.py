@@ -55,14 +55,14 @@ class Inheritance:
         path: the file, for errors.
         train: section ``train``.
         networks: section ``networks``.
-        targets: what there is to learn of each dataset, by name.
+        targets: what there is to learn of each dataset, by name; None where its own entry is wrong.
         is_sound: whether ``check`` found nothing wrong; else what runs inherit is not looked at again.
     """
 
     path: str
     train: Mapping[str, Any]
     networks: Mapping[str, Any]
-    targets: Mapping[str, Target]
+    targets: Mapping[str, Target | None]
     is_sound: bool = True
 
     def check(self, problems: Problems) -> "Inheritance":
@@ -105,6 +105,8 @@ class Inheritance:
         if not self._knows(entry, where, problems):
             return None
         dataset, network = entry["dataset"], entry["network"]
+        if self.targets[dataset] is None:  # what is wrong with it was noted
+            return None
         own = self.networks.get(network)
         layers = [
             (place, entry),
@@ -127,6 +129,7 @@ class Inheritance:
         values = {"dataset": dataset, "network": network, "start": start, "learn": learn, "answer": answer}
         values |= {key: first.of(key) for key in names if key not in values and first.has(key)}
         if not self.is_sound or len(problems.errors) > n_before:
+            _check_shared({key: value for key, value in entry.items() if key in names}, where, problems)
             return None
         with problems.kept():
             recipe = build(values, Recipe, where)
@@ -195,7 +198,8 @@ def _check_shared(entry: Mapping[str, Any], where: str, problems: Problems) -> N
     try:
         check_values(defaults | values)
     except ValueError as error:
-        problems.add(where, str(error), "correct the value")
+        for one in error.args:
+            problems.add(where, str(one), "correct the value")
 
 
 def _why(key: str, network: str, start: Start, learn: Learn) -> str:

@@ -165,6 +165,8 @@ class FramesParams:
         unknown = [band for band in used if band not in self.bands]
         if unknown:
             raise ValueError(f"band {unknown[0]!r} is not among bands {', '.join(self.bands)}")
+        if any(not band.replace("_", "a").isalnum() for band in self.bands):
+            raise ValueError(f"bands {list(self.bands)} must be of letters, digits and _: they name folders")
         if len(set(self.bands)) < len(self.bands):
             raise ValueError("bands names a band twice")
         if any("/" in label or label.startswith(".") for label in self.classes):

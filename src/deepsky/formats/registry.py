@@ -57,15 +57,6 @@ FORMATS: dict[str, FormatFacts] = {
 }
 
 
-def module_of(name: str) -> str:
-    """Return the module that holds a format.
-
-    Args:
-        name: a key of FORMATS.
-    """
-    return FORMATS[name].module.partition(":")[0]
-
-
 def find(name: str) -> "Format":
     """Import a format.
 

@@ -42,8 +42,8 @@ def known_networks() -> tuple[str, ...]:
     return (*BACKBONES, *SCRATCH)
 
 
-def module_of(network: str) -> str:
-    """Return the module that holds a network.
+def place_of(network: str) -> str:
+    """Return MODULE:NAME of a network.
 
     Raises:
         ConfigError: there is no such network.
@@ -51,7 +51,7 @@ def module_of(network: str) -> str:
     place = {**BACKBONES, **SCRATCH}.get(network)
     if place is None:
         raise ConfigError(f"network {network}", "is unknown", f"choose one of: {', '.join(known_networks())}")
-    return place.partition(":")[0]
+    return place
 
 
 def find_backbone(network: str) -> "Backbone":
@@ -63,7 +63,7 @@ def find_backbone(network: str) -> "Backbone":
     if network in SCRATCH:
         problem = "has no pretrained weights"
         raise ConfigError(f"network {network}", problem, f"choose one of: {', '.join(BACKBONES)}; or start: scratch")
-    found: Backbone = _load(network, BACKBONES)
+    found: Backbone = _load(network)
     return found
 
 
@@ -73,10 +73,10 @@ def find_scratch(network: str) -> "BuildTail":
     Raises:
         ConfigError: there is no such network.
     """
-    found: BuildTail = _load(network, SCRATCH)
+    found: BuildTail = _load(network)
     return found
 
 
-def _load(network: str, registry: dict[str, str]) -> Any:
-    module = module_of(network)
-    return getattr(import_module(module), registry[network].partition(":")[2])
+def _load(network: str) -> Any:
+    module, _, name = place_of(network).partition(":")
+    return getattr(import_module(module), name)

@@ -11,12 +11,13 @@ from typing import Literal
 import click
 import pandas as pd
 
+from deepsky.archives.addresses import PANSTARRS_FILTERS
 from deepsky.archives.downloader import fetch_all
 from deepsky.archives.http import Client
 from deepsky.archives.journal import only_one
 from deepsky.archives.manifest import LABELS, Absent
 from deepsky.archives.panstarrs import find_stacks
-from deepsky.archives.params import PANSTARRS_FILTERS, ArchiveParams, DownloadParams
+from deepsky.archives.params import ArchiveParams, DownloadParams
 from deepsky.archives.wanted import panstarrs_files, sdss_files
 from deepsky.catalogue.tables import check_numbers, read_objects, read_table
 from deepsky.errors import ConfigError

@@ -12,3 +12,8 @@ class TrackingParams:
     """
 
     experiment: str = "deepsky"
+
+    def __post_init__(self) -> None:
+        """Refuse a name that MLflow could not show."""
+        if not self.experiment.strip() or not self.experiment.isprintable():
+            raise ValueError(f"experiment {self.experiment!r} is no name")

@@ -98,6 +98,10 @@ def read_split(path: Path, packed: Packed) -> npt.NDArray[np.str_]:
         table = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("id")["split"]
     except (OSError, ValueError, KeyError) as error:
         raise DataError(path, f"is not a split ({error})", remedy) from error
+    if table.empty:
+        raise DataError(
+            path, "is empty: no run learns from its dataset", "enter one below runs in params.yaml, then dvc repro"
+        )
     split = packed.rows["id"].map(table).fillna("").to_numpy(str)
     unknown = np.flatnonzero(~np.isin(split, SPLITS))
     if len(unknown):

@@ -16,6 +16,12 @@ MAX_VIEWS = 64
 # What no training needs more of; larger numbers are slips of the keyboard.
 MAX_EPOCHS, MAX_BATCH, MAX_UNITS, MAX_RATE = 100_000, 65_536, 65_536, 1_000.0
 
+_RANGES = (
+    ("seed", 0, 2**32 - 1), ("input_size_px", 8, 1024), ("epochs", 1, MAX_EPOCHS), ("batch_size", 1, MAX_BATCH),
+    ("n_views", 0, MAX_VIEWS), ("head_epochs", 0, MAX_EPOCHS), ("l2", 0, MAX_RATE), ("weight_decay", 0, MAX_RATE),
+    ("mixup", 0, 10),
+)  # fmt: skip
+
 # Which keys matter to which recipes. A recipe neither logs nor depends on the others.
 _ALWAYS = (
     "dataset", "network", "start", "learn", "answer", "input_size_px", "test_views", "seed", "optimizer",
@@ -41,6 +47,11 @@ class Origin:
     study: str
     trial: int
     run: str
+
+    def __post_init__(self) -> None:
+        """Refuse a trial that no study has."""
+        if self.trial < 0:
+            raise ValueError(f"trial {self.trial} is below 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,24 +225,24 @@ def check_values(values: Mapping[str, Any]) -> None:
     """Refuse values that no recipe may have.
 
     Raises:
-        ValueError: names the key, its value and what is allowed.
+        ValueError: an argument for each wrong one: the key, its value and what is allowed.
     """
-    for name, least, most in (
-        ("seed", 0, 2**32 - 1), ("input_size_px", 8, 1024), ("epochs", 1, MAX_EPOCHS), ("batch_size", 1, MAX_BATCH),
-        ("n_views", 0, MAX_VIEWS), ("head_epochs", 0, MAX_EPOCHS), ("l2", 0, MAX_RATE), ("weight_decay", 0, MAX_RATE),
-        ("mixup", 0, 10),
-    ):  # fmt: skip
-        if not least <= values[name] <= most:  # so that NaN fails too
-            raise ValueError(f"{name} must lie between {least:g} and {most:.10g}, not {values[name]}")
+    wrong = [
+        f"{name} must lie between {least} and {most}, not {values[name]}"
+        for name, least, most in _RANGES
+        if not least <= values[name] <= most  # so that NaN fails too
+    ]
     for name in ("learning_rate", "head_learning_rate"):
         if not 0 < values[name] <= MAX_RATE:
-            raise ValueError(f"{name} must lie above 0 and not above {MAX_RATE:g}, not {values[name]}")
+            wrong.append(f"{name} must lie above 0 and not above {MAX_RATE:g}, not {values[name]}")
     for name in ("dropout", "label_smoothing", "momentum"):
         if not 0 <= values[name] < 1:
-            raise ValueError(f"{name} {values[name]} does not lie in [0, 1)")
+            wrong.append(f"{name} {values[name]} does not lie in [0, 1)")
     if any(not 1 <= units <= MAX_UNITS for units in values["hidden_units"]):
-        raise ValueError(f"hidden_units {list(values['hidden_units'])} must all lie between 1 and {MAX_UNITS}")
+        wrong.append(f"hidden_units {list(values['hidden_units'])} must all lie between 1 and {MAX_UNITS}")
     if values["patience"] is not None and not 1 <= values["patience"] <= MAX_EPOCHS:
-        raise ValueError(f"patience {values['patience']} does not lie between 1 and {MAX_EPOCHS}; null means never")
+        wrong.append(f"patience {values['patience']} does not lie between 1 and {MAX_EPOCHS}; null means never")
     if values["learn"] not in ("head", "all") and not 1 <= values["learn"] <= 1000:
-        raise ValueError(f"learn {values['learn']} must be head, all, or how many of the last blocks learn (1 or more)")
+        wrong.append(f"learn {values['learn']} must be head, all, or how many of the last blocks learn (1 or more)")
+    if wrong:
+        raise ValueError(*wrong)
