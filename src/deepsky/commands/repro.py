@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from deepsky.config import PARAMS
 from deepsky.errors import ConfigError, DeepSkyError
@@ -12,6 +13,7 @@ from deepsky.pipeline.runner import bring_up_to_date
 
 MAX_JOBS = 64
 LAST = ("evaluate", "report")
+_READ_WHOLE = (Path("data/packed"), Path("models/trained"))
 
 
 def run(jobs: int, targets: Sequence[str] = (), only: Sequence[str] = ()) -> None:
@@ -35,9 +37,9 @@ def run(jobs: int, targets: Sequence[str] = (), only: Sequence[str] = ()) -> Non
     if not 1 <= jobs <= MAX_JOBS:
         raise ConfigError(f"--jobs {jobs}", "is out of range", f"give 1 to {MAX_JOBS}")
     experiment = read_experiment()  # our own lines about params.yaml come before DVC's
-    if not experiment.runs and not targets:
-        problem, remedy = "holds no run, so there is nothing to learn", "enter one, or deepsky add images"
-        raise ConfigError(PARAMS, problem, remedy)
+    if not experiment.runs:
+        for folder in _READ_WHOLE:  # by evaluate, whose stage DVC would not start without them
+            folder.mkdir(parents=True, exist_ok=True)
     with held_project():
         if only:
             bring_up_to_date(jobs, targets=stages_of(experiment, only))

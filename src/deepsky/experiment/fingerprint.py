@@ -41,14 +41,19 @@ class Code:
                 function, counts as well.
         """
         digest = hashlib.sha256(" ".join(modules).encode())
-        for module in sorted(self.closure(module.partition(":")[0] for module in modules)):
+        for module in sorted(self.closure(modules)):
             digest.update(f"{module} {self._hash_of(module)}\n".encode())
         return digest.hexdigest()[:_LENGTH]
 
     def closure(self, modules: Iterable[str]) -> frozenset[str]:
-        """Return the modules of this package that others import, and these themselves, but for NO_RESULT."""
+        """Return the modules of this package that others import, and these themselves, but for NO_RESULT.
+
+        Args:
+            modules: as for ``fingerprint``.
+        """
         found: set[str] = set()
-        waiting = {name for module in modules for name in _with_packages(module) if not changes_no_result(name)}
+        names = {name for module in modules for name in _with_packages(module.partition(":")[0])}
+        waiting = {name for name in names if not changes_no_result(name)}
         while waiting:
             module = waiting.pop()
             found.add(module)

@@ -228,7 +228,7 @@ def check_values(values: Mapping[str, Any]) -> None:
         ValueError: an argument for each wrong one: the key, its value and what is allowed.
     """
     wrong = [
-        f"{name} must lie between {least} and {most}, not {values[name]}"
+        f"{name} must lie between {least} and {most:.10g}, not {values[name]}"
         for name, least, most in _RANGES
         if not least <= values[name] <= most  # so that NaN fails too
     ]
