@@ -12,7 +12,7 @@ import numpy.typing as npt
 from deepsky.datasets.packed import Packed
 from deepsky.networks.backbone import build_features
 from deepsky.networks.finetune import build_tail_of, unfreeze
-from deepsky.networks.heads import build_head
+from deepsky.networks.heads import Answer, build_head
 from deepsky.networks.inputs import colour_front, stretched_front
 from deepsky.networks.registry import SCRATCH, find_backbone, find_scratch
 from deepsky.networks.weights_card import read_weights_card
@@ -89,18 +89,29 @@ def _of_head(recipe: Recipe, packed: Packed, weights_file: Path, views: ViewFeat
     front = build_features(find_backbone(recipe.network), image_spec(packed), recipe.input_size_px, weights_file)
 
     def build() -> keras.Model:
-        return build_head(
-            n_features,
-            answer,
-            recipe.hidden_units,
-            recipe.activation,
-            dropout=recipe.dropout,
-            batch_norm=recipe.batch_norm,
-            l2=recipe.l2,
-            seed=recipe.seed,
-        )
+        return head_of(recipe, n_features, answer)
 
     return front, build
+
+
+def head_of(recipe: Recipe, n_features: int, answer: Answer) -> keras.Model:
+    """Build the head of a recipe: features -> answer.
+
+    Args:
+        recipe: of the head.
+        n_features: length of a feature vector.
+        answer: what the head ends in.
+    """
+    return build_head(
+        n_features,
+        answer,
+        recipe.hidden_units,
+        recipe.activation,
+        dropout=recipe.dropout,
+        batch_norm=recipe.batch_norm,
+        l2=recipe.l2,
+        seed=recipe.seed,
+    )
 
 
 def _of_scratch(recipe: Recipe, packed: Packed) -> _Parts:

@@ -9,9 +9,10 @@ from typing import Literal, Protocol
 import keras
 
 from deepsky.errors import ConfigError
-from deepsky.networks.heads import Answer, build_head, sigmoid_answer, softmax_answer, tree_answer
+from deepsky.networks.heads import Answer, sigmoid_answer, softmax_answer, tree_answer
 from deepsky.training import fit
 from deepsky.training.batches import TrainBatches
+from deepsky.training.build import head_of as built_head
 from deepsky.training.examples import Examples
 from deepsky.training.job import Job
 from deepsky.training.predict import ROWS_AT_ONCE, predict_batches
@@ -121,16 +122,7 @@ def head_of(recipe: Recipe, n_features: int, n_outputs: int) -> keras.Model:
         "sigmoid": sigmoid_answer(n_outputs),
         "tree": tree_answer(),
     }
-    return build_head(
-        n_features,
-        named[recipe.answer],
-        recipe.hidden_units,
-        recipe.activation,
-        dropout=recipe.dropout,
-        batch_norm=recipe.batch_norm,
-        l2=recipe.l2,
-        seed=recipe.seed,
-    )
+    return built_head(recipe, n_features, named[recipe.answer])
 
 
 class SerialTrainer:
