@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from deepsky.tracking.interruption import Terminated, interruptible, status_of, uninterrupted
+from deepsky.interruption import Terminated, interrupt_here, interruptible, status_of, uninterrupted
 
 SIGNALS = [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
 
@@ -55,6 +55,27 @@ def test_a_signal_waits_for_what_must_not_be_interrupted(number: signal.Signals,
     with pytest.raises(error):
         work()
     assert steps == ["inner", "outer"]
+
+
+@pytest.mark.parametrize(("number", "error"), SIGNALS)
+def test_what_must_not_be_interrupted_lets_a_signal_in_where_it_can(
+    number: signal.Signals, error: type[BaseException]
+) -> None:
+    steps = []
+
+    @interruptible()
+    def work() -> None:
+        with uninterrupted():
+            interrupt_here()
+            signal.raise_signal(number)
+            steps.append("waits")
+            interrupt_here()
+            steps.append("lost")
+
+    with pytest.raises(error):
+        work()
+    assert steps == ["waits"]
+    interrupt_here()  # nothing waits any more
 
 
 @pytest.mark.parametrize(("number", "error"), SIGNALS)

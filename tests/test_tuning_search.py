@@ -10,6 +10,7 @@ from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
 from deepsky.errors import StudyError
+from deepsky.interruption import Terminated
 from deepsky.tracking.studies import open_study_run
 from deepsky.training.examples import Examples
 from deepsky.tuning.database import quiet
@@ -137,7 +138,7 @@ def undisturbed(params):
 def test_a_stopped_search_goes_on_as_if_nothing_had_been(capsys, at, number, project):
     params, handler = replace(TUNE, pruner="none"), signal.getsignal(number)
     stopped = new_worker("stopped", FormulaTrainer(interrupt_at=at, number=number), params)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Terminated if number == signal.SIGTERM else KeyboardInterrupt):
         stopped.run(12)
     n_done = at // 16 * 4
     assert f"{n_done}/12 done; the same command goes on from there" in capsys.readouterr().out

@@ -26,7 +26,6 @@ from optuna.trial import FrozenTrial, TrialState
 from deepsky.cli import main
 from deepsky.commands import tune
 from deepsky.tuning.study import is_done, load_study
-from deepsky.tuning.worker import Stop
 from tests.tuning_project import DATASET, ROOT, RUN, make_project, write_params
 
 STUDY = RUN
@@ -402,21 +401,3 @@ def md5(text: str) -> str:
     import hashlib
 
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
-
-
-@pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, KeyboardInterrupt), (None, SystemError)])
-def test_an_error_that_compiled_code_makes_of_a_signal_is_the_signal(
-    number: signal.Signals | None, error: type[BaseException]
-) -> None:
-    stop = Stop()
-
-    def work() -> None:
-        with stop.watched(), stop.meant():
-            try:
-                if number:
-                    signal.raise_signal(number)
-            finally:
-                raise SystemError("bad argument to internal function")
-
-    with pytest.raises(error):
-        work()

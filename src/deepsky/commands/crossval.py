@@ -22,11 +22,11 @@ from deepsky.experiment.experiment import read_experiment
 from deepsky.experiment.fingerprint import Code
 from deepsky.experiment.runs import Run
 from deepsky.files import whole_file
+from deepsky.interruption import interruptible, status_of, uninterrupted
 from deepsky.metrics import score, score_fractions
 from deepsky.networks.registry import place_of
 from deepsky.networks.views import images_at_once
 from deepsky.networks.weights_card import read_weights_card
-from deepsky.tracking.interruption import interruptible, status_of, uninterrupted
 from deepsky.tracking.origin import PARENT_TAG
 from deepsky.tracking.runs import training_run
 from deepsky.tracking.studies import StudyRun, open_study_run
@@ -180,7 +180,8 @@ def _run_fold(plan: _Plan, number: int, make_job: MakeJob, parent_id: str) -> pd
     keras.utils.clear_session()  # the networks of the folds before
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of networks that are built again and again
     run, started = plan.run, time.perf_counter()
-    job = make_job(plan.splits[number - 1])
+    with uninterrupted():
+        job = make_job(plan.splits[number - 1])
     with training_run(
         experiment=plan.experiment,
         name=f"{run.name}-fold{number}",

@@ -15,7 +15,7 @@ from deepsky.evaluation.range_figure import range_figure
 from deepsky.experiment.experiment import read_experiment
 from deepsky.experiment.runs import Run
 from deepsky.files import whole_folder
-from deepsky.tracking.interruption import interruptible
+from deepsky.interruption import interruptible
 from deepsky.tracking.runs import Run as TrackedRun
 from deepsky.tracking.runs import training_run
 from deepsky.training.batches import TrainBatches

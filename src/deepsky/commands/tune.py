@@ -13,6 +13,7 @@ import click
 
 from deepsky.errors import ConfigError, DeepSkyError
 from deepsky.experiment.experiment import Experiment, read_experiment
+from deepsky.interruption import Terminated, interruptible, uninterrupted
 from deepsky.tuning.params import check_objectives
 
 MAX_WORKERS = 64
@@ -109,10 +110,7 @@ def _work(experiment: Experiment, name: str, *, trials: int | None, study: str, 
         # What one worker has compiled, the others and the next search find; by host, because processors differ.
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(".jax_cache", socket.gethostname()).absolute()))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
-    from deepsky.tuning.worker import Stop
-
-    stop = Stop()
-    with stop.watched(), stop.held():  # JAX swallows an interruption that comes while it is imported
+    with interruptible(), uninterrupted():  # JAX swallows an interruption that comes while it is imported
         import deepsky.tuning.search  # noqa: F401
     _search(experiment, name, trials=trials, study=study, storage=storage)
 
@@ -151,11 +149,9 @@ def _search(experiment: Experiment, name: str, *, trials: int | None, study: str
 
 def _run_side_by_side(command: list[str], workers: int) -> None:
     """Start workers that share the cores; the first has made the study and its databases before the others begin."""
-    from deepsky.tuning.worker import Stop
-
     ready, processes = threading.Event(), list[subprocess.Popen[str]]()
     readers = list[threading.Thread]()
-    with Stop().watched():
+    with interruptible():
         try:
             for number in range(1, workers + 1):
                 process = subprocess.Popen(
@@ -170,7 +166,7 @@ def _run_side_by_side(command: list[str], workers: int) -> None:
                     break
             for process in processes:
                 process.wait()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated):
             for process in processes:
                 process.send_signal(signal.SIGINT)
             raise

@@ -15,7 +15,7 @@ from mlflow.entities import Run as StoredRun
 from mlflow.tracking import MlflowClient
 
 from deepsky.errors import TrackingError
-from deepsky.tracking.interruption import interruptible, status_of, uninterrupted
+from deepsky.interruption import interruptible, status_of, uninterrupted
 from deepsky.tracking.lineage import Lineage, current_lineage, recorded_lineage
 from deepsky.tracking.store import prepare, store_errors
 

@@ -10,6 +10,7 @@ import pandas as pd
 from keras.optimizers.schedules import CosineDecay, LearningRateSchedule
 
 from deepsky.errors import ConfigError
+from deepsky.interruption import interrupt_here, uninterrupted
 from deepsky.training.batches import SplitBatches, TrainBatches
 from deepsky.training.examples import Examples
 from deepsky.training.input_wait import InputWait
@@ -114,15 +115,16 @@ def fit_batches(
     """
     watched = SplitBatches(examples, "val", recipe.batch_size) if len(examples.rows("val")) else None
     compile_learner(model, recipe, make_optimizer(recipe, n_steps=recipe.epochs * len(batches)))
-    history = model.fit(
-        batches,
-        initial_epoch=n_done,
-        epochs=n_done + recipe.epochs,
-        shuffle=False,  # TrainBatches does
-        validation_data=watched,
-        callbacks=[InputWait(batches), PlainLosses(), StopOnNonFinite(examples), *callbacks],
-        verbose=0,
-    ).history
+    with uninterrupted():
+        history = model.fit(
+            batches,
+            initial_epoch=n_done,
+            epochs=n_done + recipe.epochs,
+            shuffle=False,  # TrainBatches does
+            validation_data=watched,
+            callbacks=[InputWait(batches), Interruptible(), PlainLosses(), StopOnNonFinite(examples), *callbacks],
+            verbose=0,
+        ).history
     columns = HISTORY_COLUMNS if recipe.answer == "softmax" else FRACTION_COLUMNS
     epochs = range(n_done + 1, n_done + 1 + len(history["loss"]))
     return pd.DataFrame({"epoch": epochs, **history}).reindex(columns=list(columns))
@@ -164,6 +166,18 @@ def make_optimizer(recipe: Recipe, n_steps: int) -> keras.optimizers.Optimizer:
 def on_cpu() -> bool:
     """Tell whether Keras has no accelerator to compute on."""
     return str(keras.distribution.list_devices()[0]).startswith("cpu")
+
+
+class Interruptible(keras.callbacks.Callback):
+    """Let Ctrl-C and SIGTERM end a fit that stands in an ``uninterrupted`` block, between two steps."""
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Raise what a signal that came means."""
+        interrupt_here()
+
+    def on_test_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Raise what a signal that came means."""
+        interrupt_here()
 
 
 class PlainLosses(keras.callbacks.Callback):

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
+from deepsky.interruption import uninterrupted
 from deepsky.networks.heads import first_kernel
 from deepsky.training.batches import TrainBatches
 from deepsky.training.examples import Examples
-from deepsky.training.fit import on_cpu
+from deepsky.training.fit import Interruptible, on_cpu
 from deepsky.training.recipe import Recipe
 from deepsky.training.scores import score_heads
 from deepsky.training.stacked import Heads, HeadsOptimizer, Shape
@@ -186,9 +187,11 @@ class Program:
         batches = FullBatches(self._make_batches(examples, recipe, first_epoch), recipe.batch_size)
         self._load(heads, n_steps=recipe.epochs * len(batches), first_step=first_epoch * len(batches))
         watch = _Watch(self, heads, examples, on_epoch)
-        self._fitted.fit(
-            batches, initial_epoch=first_epoch, epochs=recipe.epochs, shuffle=False, callbacks=[watch], verbose=0
-        )
+        callbacks = [Interruptible(), watch]
+        with uninterrupted():
+            self._fitted.fit(
+                batches, initial_epoch=first_epoch, epochs=recipe.epochs, shuffle=False, callbacks=callbacks, verbose=0
+            )
         if any(not head.ended for head in heads):
             self._save(heads)
         return watch.epochs_done

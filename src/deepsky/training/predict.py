@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deepsky.datasets.packed import Packed
+from deepsky.interruption import uninterrupted
 from deepsky.networks.inputs import ImageSpec
 
 ROWS_AT_ONCE = 256  # of features, where nothing else says how many
@@ -47,5 +48,6 @@ def predict_batches(
         part = images[rows] if chosen is None else images[chosen[rows]]
         # The last batch is filled up: another size would be compiled anew.
         filled = np.pad(part, [(0, n_at_once - len(part)), *[(0, 0)] * (part.ndim - 1)], mode="edge")
-        result[rows] = model.predict_on_batch(filled)[: len(part)]
+        with uninterrupted():
+            result[rows] = model.predict_on_batch(filled)[: len(part)]
     return result

@@ -9,6 +9,7 @@ import pandas as pd
 from scipy.ndimage import gaussian_filter1d
 
 from deepsky.errors import DataError
+from deepsky.interruption import uninterrupted
 from deepsky.training.batches import TrainBatches
 
 LOWEST, HIGHEST = 1e-7, 1.0
@@ -45,7 +46,8 @@ def raise_rate(learner: keras.Model, batches: TrainBatches, n_steps: int) -> pd.
             batches.on_epoch_end()
         learner.optimizer.learning_rate = float(rate)
         learner.reset_metrics()
-        loss = float(np.ravel(learner.train_on_batch(*batches[place]))[0])
+        with uninterrupted():
+            loss = float(np.ravel(learner.train_on_batch(*batches[place]))[0])
         if not math.isfinite(loss):
             break
         losses.append(loss)

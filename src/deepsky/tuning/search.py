@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from deepsky.errors import StudyError, TrackingError
+from deepsky.interruption import Terminated, interruptible, status_of, uninterrupted
 from deepsky.networks.registry import SCRATCH
 from deepsky.tracking.studies import StudyRun, TrialRecord
 from deepsky.training.recipe import Recipe
@@ -24,7 +25,7 @@ from deepsky.tuning.params import TuneParams
 from deepsky.tuning.sampling import decision_steps
 from deepsky.tuning.space import candidate_of, suggest
 from deepsky.tuning.study import REASON, best_trial, is_done
-from deepsky.tuning.worker import Heart, Stop
+from deepsky.tuning.worker import Heart
 
 CURVE = "curve"  # user attribute of a trial: the figures of every epoch
 _WAIT_S = 1.0
@@ -50,7 +51,7 @@ class Worker:
         self._objective, self._run, self._population = objective, run, population
         assert isinstance(study._storage, WorkerStorage)
         self._storage = study._storage
-        self._heart, self._stop = Heart(self._storage, params.heartbeat_s), Stop()
+        self._heart = Heart(self._storage, params.heartbeat_s)
         self._steps = decision_steps(params)
         self._own = dict[int, Trial]()  # those that are running here, by number
         self._told = set[int]()
@@ -65,27 +66,26 @@ class Worker:
 
         Raises:
             StudyError: every trial diverged.
-            KeyboardInterrupt: the worker was told to stop.
+            KeyboardInterrupt: Ctrl-C came.
+            Terminated: SIGTERM came.
         """
         self._n_target, self._started = n_trials, time.perf_counter()
-        with study_errors(self._params.storage), self._stop.watched(), self._heart:
+        with study_errors(self._params.storage), interruptible(), self._heart:
             try:
-                with self._stop.meant():
-                    self._look()
-                    self._n_before = self._n_done()
-                    if self._n_before:
-                        print(f"{self._progress()} done before", flush=True)
-                    self._log_missing()
-                    while trials := self._ask():
-                        self._train(trials)
-                        self._report()
-                    self._finish()
-            except KeyboardInterrupt:
-                self._close("KILLED")
-                print(f"{self._progress()} done; the same command goes on from there", flush=True)
-                raise
-            except BaseException:
-                self._close("FAILED")
+                self._look()
+                self._n_before = self._n_done()
+                if self._n_before:
+                    print(f"{self._progress()} done before", flush=True)
+                self._log_missing()
+                while trials := self._ask():
+                    self._train(trials)
+                    self._report()
+                self._finish()
+            except BaseException as error:
+                with uninterrupted():
+                    self._close(status_of(error))
+                    if isinstance(error, KeyboardInterrupt | Terminated):
+                        print(f"{self._progress()} done; the same command goes on from there", flush=True)
                 raise
 
     # ---- asking ----
@@ -113,7 +113,7 @@ class Worker:
 
     def _claim(self, n_trials: int) -> list[Trial]:
         """Begin trials, and give back those for which other workers were faster."""
-        with self._stop.held(), quiet():
+        with uninterrupted(), quiet():
             for _ in range(n_trials):
                 trial = self._study.ask()
                 self._own[trial.number] = trial
@@ -159,7 +159,7 @@ class Worker:
     def _tell(self, trial: Trial, result: Result) -> None:
         if trial.number not in self._own:
             return
-        with self._stop.held():
+        with uninterrupted():
             try:
                 trial.set_user_attr(CURVE, [[epoch, dict(figures)] for epoch, figures in result.curve])
                 if result.reason:

@@ -1,10 +1,8 @@
-"""What keeps a worker's trials alive while it works, and gives them back when it is stopped."""
+"""What keeps a worker's trials alive while it works."""
 
-import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from types import FrameType, TracebackType
+from contextlib import suppress
+from types import TracebackType
 
 from optuna.exceptions import OptunaError
 from sqlalchemy.exc import SQLAlchemyError
@@ -52,52 +50,3 @@ class Heart:
             for trial_id in trial_ids:
                 with suppress(OptunaError, SQLAlchemyError):  # the main thread's next write says what is wrong
                     self._storage.record_heartbeat(trial_id)
-
-
-class Stop:
-    """Turns Ctrl-C and SIGTERM into one KeyboardInterrupt, and keeps it off where a trial would be left in between."""
-
-    def __init__(self) -> None:
-        """Nothing has come yet."""
-        self._held, self._asked = 0, False
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Watch for the signals; only the main thread can."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self._arrived) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    @contextmanager
-    def meant(self) -> Iterator[None]:
-        """Let an error that compiled code made of the interruption be the interruption; see tracking.interruption."""
-        try:
-            yield
-        except Exception as error:
-            if self._asked:
-                raise KeyboardInterrupt from error
-            raise
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep the interruption off until the block has ended."""
-        self._held += 1
-        try:
-            yield
-        finally:
-            self._held -= 1
-        if self._asked and not self._held:
-            raise KeyboardInterrupt
-
-    def _arrived(self, number: int, frame: FrameType | None) -> None:
-        if self._asked:  # a second one must not stop the trials from being given back
-            return
-        self._asked = True
-        if not self._held:
-            raise KeyboardInterrupt

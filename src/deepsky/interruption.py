@@ -65,7 +65,11 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Let a signal wait until the block has ended, inside of ``interruptible``; elsewhere do nothing."""
+    """Let a signal wait until the block has ended, inside of ``interruptible``; elsewhere do nothing.
+
+    Compiled code that runs for long, and calls Python back now and then, belongs into such a block: TensorFlow's does
+    not expect an exception there and may crash the process. It lets the signal in by ``interrupt_here``.
+    """
     handler = _handler()
     if handler is None or threading.current_thread() is not threading.main_thread():
         yield
@@ -78,6 +82,20 @@ def uninterrupted() -> Iterator[None]:
     if handler.waiting and not handler.n_holding:
         number, handler.waiting = handler.waiting, 0
         handler(number, None)
+
+
+def interrupt_here() -> None:
+    """Raise what a signal means that waits for the end of an ``uninterrupted`` block.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C came.
+        Terminated: SIGTERM came.
+    """
+    handler = _handler()
+    if handler and handler.waiting and threading.current_thread() is threading.main_thread():
+        number, handler.waiting = handler.waiting, 0
+        handler.raised = number
+        raise _meaning(number)
 
 
 def status_of(error: BaseException) -> str:
