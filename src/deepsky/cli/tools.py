@@ -14,14 +14,30 @@ from deepsky.formats.registry import FORMATS
 @cli.command()
 @click.option("--jobs", default=1, show_default=True, help="stages side by side")
 @click.option("--only", is_flag=True, help="TARGETS are datasets or runs: just these, then evaluate and report")
+@click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers run the stages (deepsky worker)")
+@click.option("--dry", is_flag=True, help="list what would run, and why")
 @click.argument("targets", nargs=-1)
-def repro(jobs: int, only: bool, targets: tuple[str, ...]) -> None:
+def repro(jobs: int, only: bool, scheduler: str | None, dry: bool, targets: tuple[str, ...]) -> None:
     """Bring every stage (or TARGETS) up to date: dvc repro, with independent stages side by side."""
     from deepsky.commands import repro as command
 
     if only and not targets:
         raise click.UsageError("--only wants the names of datasets or runs")
-    command.run(jobs, targets=() if only else targets, only=targets if only else ())
+    if dry:
+        command.list_stale(targets=() if only else targets, only=targets if only else ())
+    else:
+        command.run(jobs, targets=() if only else targets, only=targets if only else (), scheduler=scheduler)
+
+
+@cli.command()
+@click.argument("address")
+@click.option("--threads", default=1, show_default=True, help="for what a stage shares out among all workers")
+def worker(address: str, threads: int) -> None:
+    """Run stages for deepsky repro --scheduler ADDRESS, in this project's folder, until that goes away or Ctrl-C."""
+    from deepsky.cli import main
+    from deepsky.pipeline import worker as process
+
+    process.serve(address, main, threads)
 
 
 @cli.command()

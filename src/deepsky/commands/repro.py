@@ -1,14 +1,17 @@
-"""dvc repro with independent stages side by side; DVC itself runs one stage at a time."""
+"""dvc repro with independent stages side by side, in warm processes; DVC itself runs one stage at a time."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
+
 from deepsky.config import PARAMS
-from deepsky.errors import ConfigError, DeepSkyError
+from deepsky.errors import ConfigError
 from deepsky.experiment.experiment import Experiment, read_experiment
-from deepsky.pipeline.children import Children
+from deepsky.experiment.fingerprint import Code
+from deepsky.experiment.plan import PLAN, plan_stages, versions_of
 from deepsky.pipeline.holder import held_project
+from deepsky.pipeline.ledger import open_ledger
 from deepsky.pipeline.runner import bring_up_to_date
 
 MAX_JOBS = 64
@@ -16,16 +19,16 @@ LAST = ("evaluate", "report")
 _READ_WHOLE = (Path("data/packed"), Path("models/trained"))
 
 
-def run(jobs: int, targets: Sequence[str] = (), only: Sequence[str] = ()) -> None:
+def run(jobs: int, targets: Sequence[str] = (), only: Sequence[str] = (), scheduler: str | None = None) -> None:
     """Bring every stage, or the targets and what they need, up to date.
 
-    Stages that are up to date, and whose inputs are, start no process. The last word is `dvc repro`'s own,
-    so the outcome is the same as with one job.
+    Stages that are up to date, and whose inputs are, start no process. The outcome is that of `dvc repro`.
 
     Args:
         jobs: stages that may run at a time, 1 to MAX_JOBS.
         targets: DVC addresses of stages; none means all.
         only: names of datasets, frames or runs: their runs, whatever else params.yaml holds, then evaluate and report.
+        scheduler: address of a Dask scheduler whose workers run the stages; None: workers of this process.
 
     Raises:
         ConfigError: jobs out of range, or whatever is wrong in params.yaml.
@@ -42,18 +45,40 @@ def run(jobs: int, targets: Sequence[str] = (), only: Sequence[str] = ()) -> Non
             folder.mkdir(parents=True, exist_ok=True)
     with held_project():
         if only:
-            bring_up_to_date(jobs, targets=stages_of(experiment, only))
-            bring_up_to_date(1, stages=LAST)
+            bring_up_to_date(jobs, targets=stages_of(experiment, only), scheduler=scheduler)
+            bring_up_to_date(1, stages=LAST, scheduler=scheduler)
         else:
-            if jobs > 1:
-                bring_up_to_date(jobs, targets=targets)
-            _dvc_repro(targets)
+            bring_up_to_date(jobs, targets=targets, scheduler=scheduler)
     from deepsky.commands.planned import log_pulled_runs  # slow to import
     from deepsky.tracking.runs import close_dead_runs
 
     # A killed training whose outputs then came from DVC's cache has no successor to close its run.
     close_dead_runs(experiment.tracking.experiment)
     log_pulled_runs()
+
+
+def list_stale(targets: Sequence[str] = (), only: Sequence[str] = ()) -> None:
+    """Print what ``run`` would run, and why; nothing is run or written.
+
+    Args:
+        targets: as for ``run``.
+        only: as for ``run``.
+
+    Raises:
+        ConfigError: whatever is wrong in params.yaml.
+        DeepSkyError: the pipeline cannot be read.
+    """
+    experiment = read_experiment()
+    versions = versions_of(plan_stages(experiment, Code()))
+    with open_ledger(lambda: None) as ledger:
+        ledger.plan(stages_of(experiment, only) if only else targets, None)
+        stale = ledger.reasons(versions, str(PLAN))
+        if only:
+            ledger.plan((), LAST)
+            stale += ledger.reasons(versions, str(PLAN))
+    for address, reason in stale:
+        click.echo(f"{address}: {reason}")
+    click.echo(f"{len(stale)} stages" if stale else "everything is up to date")
 
 
 def stages_of(experiment: Experiment, names: Sequence[str]) -> list[str]:
@@ -77,11 +102,3 @@ def stages_of(experiment: Experiment, names: Sequence[str]) -> list[str]:
             raise ConfigError(f"--only {name}", problem, remedy)
         found |= {f"{'train' if run.is_cell else 'train_run'}@{run.name}": None for run in runs}
     return list(found)
-
-
-def _dvc_repro(targets: Sequence[str]) -> None:
-    sys.stdout.flush()  # what was printed stands above what DVC prints
-    with Children() as children:
-        children.start("dvc", ["dvc", "--wait-for-lock", "repro", *targets], keep_output=False)
-        if children.next_ended().returncode:
-            raise DeepSkyError("dvc repro", "a stage failed", "its own line above says why")

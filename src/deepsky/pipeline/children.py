@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -21,11 +21,19 @@ _AGAIN_S = 1.0  # a closing terminal sends two hangups at once: that is not a pe
 
 @dataclass(frozen=True)
 class Ended:
-    """A child that ended: 0 is well, a negative number is a signal's. The output is empty where it was not kept."""
+    """A child, or a stage of a worker, that ended.
+
+    Attributes:
+        name: of the child or stage.
+        returncode: 0 is well, a negative number is a signal's.
+        output: empty where it was not kept.
+        is_lost: its worker went away; another one may try.
+    """
 
     name: str
     returncode: int
     output: str
+    is_lost: bool = False
 
 
 class Children:
@@ -83,17 +91,24 @@ class Children:
 
         threading.Thread(target=report, daemon=True).start()
 
-    def next_ended(self) -> Ended:
-        """Wait for a child to end.
+    def tell(self, ended: Ended) -> None:
+        """Let ``next_ended`` return what ended elsewhere; from any thread."""
+        self._events.put(ended)
+
+    def next_ended(self, timeout_s: float | None = None) -> Ended | None:
+        """Wait for a child to end; return None where none does in time.
 
         Raises:
             KeyboardInterrupt: Ctrl-C came.
             SystemExit: SIGTERM or a hangup came.
         """
-        ended = self._events.get()
+        try:
+            ended = self._events.get(timeout=timeout_s)
+        except Empty:
+            return None
         self.check()
         assert ended, "only a signal's handler puts None"
-        del self._running[ended.name]
+        self._running.pop(ended.name, None)
         return ended
 
     def check(self) -> None:

@@ -6,10 +6,12 @@ ask `dvc status` meanwhile.
 """
 
 import logging
+import shlex
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -19,6 +21,21 @@ from deepsky.errors import DeepSkyError
 _T = TypeVar("_T")
 _LOGGERS = ("dvc", "dvc_objects", "dvc_data")
 _RETRY_S = 0.5
+_SAID = {"modified": "changed", "deleted": "is missing", "new": "is new", "not in cache": "is not in the cache"}
+_SHELL_SIGNS = frozenset(";&|<>$`*?()\n")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of a stage.
+
+    Attributes:
+        shell: program and arguments as DVC starts them: through a shell.
+        own: its words after ``deepsky`` where it is one of deepsky's own and needs no shell; else None.
+    """
+
+    shell: Sequence[str]
+    own: Sequence[str] | None
 
 
 @dataclass(frozen=True)
@@ -31,7 +48,7 @@ class Work:
         lines: what DVC says of it.
     """
 
-    commands: Sequence[Sequence[str]]
+    commands: Sequence[Command]
     options: Mapping[str, Any]
     lines: Sequence[str]
 
@@ -42,6 +59,7 @@ class Ledger:
     def __init__(self, repo: Any, check: Callable[[], None]) -> None:
         self._repo, self._check = repo, check
         self._stages: dict[str, Any] = {}
+        self._graph: dict[str, set[str]] = {}
 
     def plan(self, targets: Sequence[str], only: Collection[str] | None) -> dict[str, set[str]]:
         """Map each stage that may have to run to the stages that it must wait for, both by DVC address.
@@ -60,6 +78,23 @@ class Ledger:
         except DvcException as error:
             remedy = "mend that in dvc.yaml or params.yaml"
             raise DeepSkyError("dvc", f"cannot read the pipeline ({causes(error)})", remedy) from error
+
+    def reasons(self, versions: Mapping[str, Any], plan: str) -> list[tuple[str, str]]:
+        """Return each stage of ``plan`` that would run, by DVC address, and why; in an order in which they can run.
+
+        Args:
+            versions: what stage plan would write now.
+            plan: path of its file.
+        """
+        found: dict[str, str] = {}
+        for address, waits_for in self._graph.items():
+            own = self._locked(partial(_own_reasons, self._stages[address], versions, plan))[0]
+            if own:
+                found[address] = "; ".join(own)
+            elif before := [name for name in waits_for if name in found and name != "plan"]:
+                more = ", ..." if len(before) > 2 else ""
+                found[address] = f"if what it reads is no longer the same (after {', '.join(before[:2])}{more})"
+        return list(found.items())
 
     def begin(self, address: str) -> Work:
         """Make a stage ready for its commands, or settle it without: up to date, frozen, or in DVC's run cache."""
@@ -87,9 +122,10 @@ class Ledger:
             if waits_for or stage.changed():
                 stale[address] = waits_for
         self._stages = {address: steps[address] for address in stale}
+        self._graph = stale
         return stale
 
-    def _begin(self, stage: Any) -> tuple[Sequence[Sequence[str]], Mapping[str, Any]]:
+    def _begin(self, stage: Any) -> tuple[Sequence[Command], Mapping[str, Any]]:
         from dvc.stage.cache import RunCacheNotFoundError
         from dvc.stage.run import _enforce_cmd_list, _make_cmd, get_executable, prepare_kwargs
 
@@ -105,8 +141,8 @@ class Ledger:
             self._repo.stage_cache.restore(stage)
         except RunCacheNotFoundError:
             stage.save_deps()  # says what is missing before anything runs
-            shell = get_executable()
-            return [_make_cmd(shell, command) for command in _enforce_cmd_list(stage.cmd)], prepare_kwargs(stage)
+            shell, texts = get_executable(), _enforce_cmd_list(stage.cmd)
+            return [Command(_make_cmd(shell, text), own_words(text)) for text in texts], prepare_kwargs(stage)
         self._record(stage)
         return (), {}
 
@@ -167,6 +203,40 @@ def causes(error: BaseException | None) -> str:
         words.append(str(error) or type(error).__name__)
         error = error.__cause__
     return ": ".join(dict.fromkeys(words))
+
+
+def _own_reasons(stage: Any, versions: Mapping[str, Any], plan: str) -> list[str]:
+    """Return why a stage would run even if no other did."""
+    if stage.frozen:
+        return []
+    reasons = ["its command changed"] if stage.cmd_changed else []
+    for dep in stage.deps:
+        if dep.def_path == plan and dep.hash_name == dep.PARAM_PARAMS:
+            known = (dep.hash_info.value if dep.hash_info else None) or {}
+            if any(known.get(name) != _found(versions, name) for name in dep.params):
+                reasons.append("its settings or its code changed" if known else "it never ran")
+        else:
+            reasons += [f"{path} {_SAID.get(status, status)}" for path, status in dep.status().items()]
+    for out in stage.outs:
+        reasons += [f"{path} {_SAID.get(status, status)}" for path, status in out.status().items()]
+    return reasons
+
+
+def _found(versions: Mapping[str, Any], name: str) -> Any:
+    """Return what ``versions.STAGE.ITEM`` names; the first word is the mapping itself."""
+    value: Any = {"versions": versions}
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def own_words(command: str) -> list[str] | None:
+    """Return the words of a command after ``deepsky``; None where it is another's, or needs a shell."""
+    with suppress(ValueError):
+        words = shlex.split(command)
+        if words[:1] == ["deepsky"] and not _SHELL_SIGNS & set(command):
+            return words[1:]
+    return None
 
 
 @contextmanager

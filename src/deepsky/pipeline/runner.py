@@ -1,35 +1,29 @@
-"""Which stage runs when, and what a person sees of it."""
+"""Which stage runs when."""
 
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
-from typing import Any
-
-import click
 
 from deepsky.errors import DeepSkyError
 from deepsky.pipeline.children import Children, Ended
-from deepsky.pipeline.ledger import Ledger, causes, open_ledger
+from deepsky.pipeline.ledger import Command, Ledger, Work, causes, open_ledger
+from deepsky.pipeline.screen import Screen
+from deepsky.pipeline.workers import Workers
 
-# What DVC and TensorFlow say every time.
-_CHATTER = (
-    "Running stage",
-    "> ",
-    "Updating lock",
-    "Generating lock",
-    "To track",
-    "\tgit add",
-    "To enable",
-    "\tdvc config",
-    "Use `dvc push`",
-    "WARNING: All log messages before absl",
-    "I0000 ",
-    "E0000 ",
-)
+# These show what is there: they run whatever failed before them, but for what they cannot do without.
+SHOWING: Mapping[str, frozenset[str]] = {
+    "evaluate": frozenset({"plan"}),
+    "report": frozenset({"plan", "evaluate"}),
+}
+_TRIES = 2  # of a stage whose worker dies
+_LOOK_EVERY_S = 1.0
+_HEAD_LINES, _TAIL_LINES = 5, 40  # of a stage that says very much
 
 
-def bring_up_to_date(jobs: int, stages: Collection[str] | None = None, targets: Sequence[str] = ()) -> None:
+def bring_up_to_date(
+    jobs: int, stages: Collection[str] | None = None, targets: Sequence[str] = (), scheduler: str | None = None
+) -> None:
     """Run the stages that have changed, independent ones side by side, and enter them in dvc.lock.
 
     A stage that fails stops only what waits for it. Stages that are up to date start no process.
@@ -39,66 +33,97 @@ def bring_up_to_date(jobs: int, stages: Collection[str] | None = None, targets: 
         stages: DVC addresses; these and no other are considered, whatever else is stale. None means what
             the targets need.
         targets: as `dvc repro` takes them; none means all.
+        scheduler: address of a Dask scheduler whose workers run deepsky's own stages; None: workers of this process.
 
     Raises:
-        DeepSkyError: the pipeline cannot be read, or stages failed.
+        ConfigError: the scheduler's address is wrong.
+        DeepSkyError: the pipeline cannot be read, stages failed, or there are no workers.
         KeyboardInterrupt: Ctrl-C came; what ran has ended.
         SystemExit: SIGTERM or a hangup came; what ran has ended.
     """
-    with Children() as children, open_ledger(children.check) as ledger:
-        Runner(ledger.plan(targets, stages), ledger, children, jobs).run()
+    screens: list[Screen] = []
+    workers = Workers(jobs, scheduler, lambda event: screens[0].on_progress(event))
+    with workers, Children() as children, open_ledger(children.check) as ledger:
+        graph = ledger.plan(targets, stages)
+        with Screen(len(graph)) as screen:
+            screens.append(screen)
+            Runner(graph, ledger, children, workers, screen, jobs).run()
 
 
 @dataclass
 class _Task:
-    """A stage whose commands run: those to come, how to start them, and what was said so far."""
+    """A stage that runs: its commands to come, whether it is in a worker, and what was said so far."""
 
-    commands: deque[Sequence[str]]
-    options: Mapping[str, Any]
-    lines: list[str]
+    work: Work
+    commands: deque[Command]
+    lines: list[str] = field(default_factory=list)
+    is_own: bool = False
+    n_begun: int = 0
 
 
 class Runner:
     """Runs the stages of a graph, each once, when those that it waits for are done."""
 
-    def __init__(self, graph: Mapping[str, Collection[str]], ledger: Ledger, children: Children, jobs: int) -> None:
+    def __init__(
+        self,
+        graph: Mapping[str, Collection[str]],
+        ledger: Ledger,
+        children: Children,
+        workers: Workers,
+        screen: Screen,
+        jobs: int,
+    ) -> None:
         """Take what to run and what to run it with.
 
         Args:
-            graph: each stage's DVC address, and those of the stages that it waits for.
+            graph: each stage's DVC address, and those of all stages that it waits for.
             ledger: knows every stage of the graph.
-            children: for the stages' commands.
+            children: for workers, and for commands that are not deepsky's own.
+            workers: for deepsky's own commands.
+            screen: shows what happens.
             jobs: stages that may run at a time.
         """
         self._sorter = TopologicalSorter(graph)
         self._sorter.prepare()
-        self._names, self._ledger, self._children, self._jobs = list(graph), ledger, children, jobs
+        self._graph, self._ledger, self._children, self._jobs = graph, ledger, children, jobs
+        self._workers, self._screen = workers, screen
         self._running: dict[str, _Task] = {}
-        self._done: set[str] = set()
+        self._n_tries: dict[str, int] = {}
+        self._left_out: list[str] = []
         self._failed: dict[str, list[str]] = {}
 
     def run(self) -> None:
         """Run every stage that can run; what failed is said last.
 
         Raises:
-            DeepSkyError: stages failed, by name.
+            DeepSkyError: stages failed, by name; or the workers' scheduler went away.
         """
-        ready = deque(self._sorter.get_ready())
-        while ready or self._running:
+        ready: deque[str] = deque()
+        while self._sorter.is_active():
+            ready.extend(self._sorter.get_ready())
             if ready and len(self._running) < self._jobs:
                 self._begin(ready.popleft())
-            else:
-                self._go_on(self._children.next_ended())
-            if self._sorter.is_active():
-                ready.extend(self._sorter.get_ready())
+                continue
+            if ended := self._children.next_ended(_LOOK_EVERY_S):
+                self._go_on(ended)
+            self._workers.check()
+            self._screen.wait()
         if self._failed:
             self._report_failures()
 
     def _begin(self, stage: str) -> None:
+        missing = self._failed.keys() | set(self._left_out)
+        if SHOWING.get(stage, set(self._graph[stage])) & missing:
+            self._left_out.append(stage)
+            self._sorter.done(stage)
+            return
         try:
             work = self._ledger.begin(stage)
             if work.commands:
-                self._start_next(stage, _Task(deque(work.commands), work.options, list(work.lines)))
+                self._screen.begin(stage)
+                self._start_next(stage, _Task(work, deque(work.commands), list(work.lines)))
+        except DeepSkyError:  # of the workers: no other stage could run either
+            raise
         except Exception as error:  # as DVC's own --keep-going: the other stages can still be finished
             self._fail(stage, [f"ERROR: {causes(error)}"])
         else:
@@ -106,11 +131,25 @@ class Runner:
                 self._succeed(stage, work.lines)
 
     def _start_next(self, stage: str, task: _Task) -> None:
-        self._children.start(stage, task.commands.popleft(), keep_output=True, **task.options)
         self._running[stage] = task
+        command = task.commands.popleft()
+        task.is_own = command.own is not None
+        if command.own is not None:
+            self._workers.submit(self._children, stage, command.own, task.work, goes_on=task.n_begun > 0)
+        else:
+            self._children.start(stage, command.shell, keep_output=True, **task.work.options)
+        task.n_begun += 1
 
     def _go_on(self, ended: Ended) -> None:
+        if self._workers.is_worker(ended.name):
+            self._workers.replace(self._children, ended)
+            return
         task = self._running.pop(ended.name)
+        if ended.is_lost:
+            self._try_again(ended.name)
+            return
+        if task.is_own and not task.commands:
+            task.lines += self._workers.said(ended.name)
         task.lines += ended.output.splitlines()
         if ended.returncode:
             self._fail(ended.name, [*task.lines, f"ERROR: its command ended with {_how(ended.returncode)}"])
@@ -125,30 +164,39 @@ class Runner:
         else:
             self._succeed(ended.name, task.lines)
 
+    def _try_again(self, stage: str) -> None:
+        """Run a stage once more whose worker died, as if it had never begun."""
+        self._n_tries[stage] = self._n_tries.get(stage, 1) + 1
+        if self._n_tries[stage] > _TRIES:
+            remedy = "is there too little memory? --jobs 1 needs less"
+            self._fail(stage, [*self._workers.said(stage), f"ERROR: its worker died {_TRIES} times; {remedy}"])
+            return
+        self._screen.say(f"{stage}: its worker died; it runs once more")
+        self._begin(stage)
+
     def _succeed(self, stage: str, lines: Sequence[str]) -> None:
-        self._done.add(stage)
         self._sorter.done(stage)
-        click.echo(f"{self._count()} {stage}{_indented(lines)}")
+        self._screen.end(stage, lines)
 
     def _fail(self, stage: str, lines: list[str]) -> None:
         self._failed[stage] = lines
-        click.echo(f"{self._count()} {stage} failed; what does not wait for it goes on")
-
-    def _count(self) -> str:
-        return f"[{len(self._done) + len(self._failed)}/{len(self._names)}]"
+        self._sorter.done(stage)  # what waits for it is left out when its turn comes
+        self._screen.end(stage, (), failed=True)
 
     def _report_failures(self) -> None:
-        ended = self._done | self._failed.keys()
-        if left := [stage for stage in self._names if stage not in ended]:
-            click.echo(f"not run, as they wait for what failed: {', '.join(left)}")
+        if self._left_out:
+            self._screen.say(f"not run, as they wait for what failed: {', '.join(self._left_out)}")
         for stage, lines in self._failed.items():
-            click.echo(f"{stage} failed:{_indented(lines)}")
+            self._screen.say(f"{stage} failed:", _shortened(lines))
         where = f"stage{'s' if len(self._failed) > 1 else ''} {', '.join(self._failed)}"
         raise DeepSkyError(where, "failed", "its own line above says why")
 
 
-def _indented(lines: Sequence[str]) -> str:
-    return "".join(f"\n    {line}" for line in lines if line.strip() and not line.startswith(_CHATTER))
+def _shortened(lines: Sequence[str]) -> Sequence[str]:
+    if len(lines) <= _HEAD_LINES + _TAIL_LINES:
+        return lines
+    n_left_out = len(lines) - _HEAD_LINES - _TAIL_LINES
+    return [*lines[:_HEAD_LINES], f"... ({n_left_out} lines are left out)", *lines[-_TAIL_LINES:]]
 
 
 def _how(returncode: int) -> str:

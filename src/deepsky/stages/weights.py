@@ -24,6 +24,7 @@ def run(networks: Mapping[str, bool], params: WeightsParams, *, out: Path) -> No
     Raises:
         WeightsError: see ``networks.pretrained.write_weights``.
     """
+    drawn: dict[str, str] = {}
     with whole_folder(out) as folder:
         for network, needed in networks.items():
             (folder / network).mkdir()
@@ -32,15 +33,22 @@ def run(networks: Mapping[str, bool], params: WeightsParams, *, out: Path) -> No
                 (folder / network / "weights.json").write_text(json.dumps(asdict(card), indent=2) + "\n")
                 continue
             card, note = write_weights(network, params, folder / network)
-            _announce(network, card, note)
+            if card.weights == "random":
+                drawn[network] = note
+            else:
+                _announce(network, card, note)
+    if drawn:  # one warning for all: they lack weights for the same reason
+        which, note = ", ".join(drawn), next(iter(drawn.values()))
+        remedy = "make weights looks for pretrained ones again"
+        _warn(f"RANDOM weights for {which}: what they score means little; {remedy} ({note})")
 
 
 def _announce(network: str, card: WeightsCard, note: str) -> None:
     if card.weights == "imagenet":
         print(f"{network}: ImageNet weights from {note}", flush=True)
-    elif card.weights == "custom":
-        warning = f"{network} gets CUSTOM weights, {card.source}; they are used as they are: {note}"
-        print(f"WARNING: {warning}", file=sys.stderr, flush=True)
     else:
-        warning = f"{network} gets RANDOM weights ({card.source}), its accuracy means little: {note}"
-        print(f"WARNING: {warning}", file=sys.stderr, flush=True)
+        _warn(f"{network} gets CUSTOM weights, {card.source}; they are used as they are: {note}")
+
+
+def _warn(text: str) -> None:
+    print(f"WARNING: {text}", file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from keras.optimizers.schedules import CosineDecay, LearningRateSchedule
 
+from deepsky import progress
 from deepsky.errors import ConfigError
 from deepsky.interruption import interrupt_here, uninterrupted
 from deepsky.training.batches import SplitBatches, TrainBatches
@@ -115,6 +116,7 @@ def fit_batches(
     """
     watched = SplitBatches(examples, "val", recipe.batch_size) if len(examples.rows("val")) else None
     compile_learner(model, recipe, make_optimizer(recipe, n_steps=recipe.epochs * len(batches)))
+    own = [Interruptible(), TellProgress(), PlainLosses(), StopOnNonFinite(examples)]
     with uninterrupted():
         history = model.fit(
             batches,
@@ -122,7 +124,7 @@ def fit_batches(
             epochs=n_done + recipe.epochs,
             shuffle=False,  # TrainBatches does
             validation_data=watched,
-            callbacks=[InputWait(batches), Interruptible(), PlainLosses(), StopOnNonFinite(examples), *callbacks],
+            callbacks=[InputWait(batches), *own, *callbacks],
             verbose=0,
         ).history
     columns = HISTORY_COLUMNS if recipe.answer == "softmax" else FRACTION_COLUMNS
@@ -178,6 +180,14 @@ class Interruptible(keras.callbacks.Callback):
     def on_test_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Raise what a signal that came means."""
         interrupt_here()
+
+
+class TellProgress(keras.callbacks.Callback):
+    """Tell how many epochs of a fit are done."""
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Tell; epochs count from 1 there."""
+        progress.tell(epoch + 1, self.params["epochs"])
 
 
 class PlainLosses(keras.callbacks.Callback):
