@@ -9,7 +9,7 @@ from deepsky.config import PARAMS
 from deepsky.errors import ConfigError
 from deepsky.experiment.experiment import Experiment, read_experiment
 from deepsky.experiment.fingerprint import Code
-from deepsky.experiment.plan import PLAN, plan_stages, versions_of
+from deepsky.experiment.plan import VERSIONS, plan_stages, versions_of
 from deepsky.pipeline.holder import held_project
 from deepsky.pipeline.ledger import open_ledger
 from deepsky.pipeline.runner import bring_up_to_date
@@ -72,10 +72,10 @@ def list_stale(targets: Sequence[str] = (), only: Sequence[str] = ()) -> None:
     versions = versions_of(plan_stages(experiment, Code()))
     with open_ledger(lambda: None) as ledger:
         ledger.plan(stages_of(experiment, only) if only else targets, None)
-        stale = ledger.reasons(versions, str(PLAN))
+        stale = ledger.reasons(versions, str(VERSIONS))
         if only:
             ledger.plan((), LAST)
-            stale += ledger.reasons(versions, str(PLAN))
+            stale += ledger.reasons(versions, str(VERSIONS))
     for address, reason in stale:
         click.echo(f"{address}: {reason}")
     click.echo(f"{len(stale)} stages" if stale else "everything is up to date")

@@ -21,6 +21,9 @@ from deepsky.networks.registry import place_of
 
 T = TypeVar("T")
 PLAN = Path("plan.yaml")
+# A hash of each entry of the plan. DVC reads it three times for each stage: JSON takes it milliseconds, the plan itself
+# half a second.
+VERSIONS = Path("versions.json")
 MANY = ("render", "pack", "split", "features", "train")  # stages with an entry for each item
 _LENGTH = 12
 # What stages catalogue, fetch and simulate write: they are for datasets that are made from it.
@@ -75,7 +78,7 @@ def read_plan(path: Path = PLAN) -> Plan:
 
 
 def write_plan(experiment: Experiment, path: Path) -> dict[str, Any]:
-    """Write a plan; the same experiment and code give the same bytes.
+    """Write a plan, and its hashes into VERSIONS beside it; the same experiment and code give the same bytes.
 
     Returns:
         Settings by stage and item.
@@ -84,8 +87,10 @@ def write_plan(experiment: Experiment, path: Path) -> dict[str, Any]:
     yaml = YAML(typ="safe")
     yaml.default_flow_style, yaml.width = False, 4096
     with whole_file(path) as file, file.open("w", encoding="utf-8") as stream:
-        stream.write("# Written by stage plan: what each stage runs with, and by which code. DVC watches the hashes.\n")
-        yaml.dump({"versions": versions_of(stages), "stages": stages}, stream)
+        stream.write(f"# Written by stage plan: what each stage runs with, and by which code. See also {VERSIONS}.\n")
+        yaml.dump({"stages": stages}, stream)
+    with whole_file(path.with_name(VERSIONS.name)) as file:
+        file.write_text(json.dumps(versions_of(stages), indent=1) + "\n")
     return stages
 
 

@@ -79,16 +79,16 @@ class Ledger:
             remedy = "mend that in dvc.yaml or params.yaml"
             raise DeepSkyError("dvc", f"cannot read the pipeline ({causes(error)})", remedy) from error
 
-    def reasons(self, versions: Mapping[str, Any], plan: str) -> list[tuple[str, str]]:
-        """Return each stage of ``plan`` that would run, by DVC address, and why; in an order in which they can run.
+    def reasons(self, versions: Mapping[str, Any], file: str) -> list[tuple[str, str]]:
+        """Return each stage of ``plan()`` that would run, by DVC address, and why; in an order in which they can run.
 
         Args:
             versions: what stage plan would write now.
-            plan: path of its file.
+            file: that stage plan writes them to.
         """
         found: dict[str, str] = {}
         for address, waits_for in self._graph.items():
-            own = self._locked(partial(_own_reasons, self._stages[address], versions, plan))[0]
+            own = self._locked(partial(_own_reasons, self._stages[address], versions, file))[0]
             if own:
                 found[address] = "; ".join(own)
             elif before := [name for name in waits_for if name in found and name != "plan"]:
@@ -205,13 +205,13 @@ def causes(error: BaseException | None) -> str:
     return ": ".join(dict.fromkeys(words))
 
 
-def _own_reasons(stage: Any, versions: Mapping[str, Any], plan: str) -> list[str]:
+def _own_reasons(stage: Any, versions: Mapping[str, Any], file: str) -> list[str]:
     """Return why a stage would run even if no other did."""
     if stage.frozen:
         return []
     reasons = ["its command changed"] if stage.cmd_changed else []
     for dep in stage.deps:
-        if dep.def_path == plan and dep.hash_name == dep.PARAM_PARAMS:
+        if dep.def_path == file and dep.hash_name == dep.PARAM_PARAMS:
             known = (dep.hash_info.value if dep.hash_info else None) or {}
             if any(known.get(name) != _found(versions, name) for name in dep.params):
                 reasons.append("its settings or its code changed" if known else "it never ran")
@@ -223,8 +223,8 @@ def _own_reasons(stage: Any, versions: Mapping[str, Any], plan: str) -> list[str
 
 
 def _found(versions: Mapping[str, Any], name: str) -> Any:
-    """Return what ``versions.STAGE.ITEM`` names; the first word is the mapping itself."""
-    value: Any = {"versions": versions}
+    """Return what ``STAGE.ITEM`` names."""
+    value: Any = versions
     for part in name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value

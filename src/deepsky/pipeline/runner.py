@@ -88,6 +88,7 @@ class Runner:
         self._graph, self._ledger, self._children, self._jobs = graph, ledger, children, jobs
         self._workers, self._screen = workers, screen
         self._running: dict[str, _Task] = {}
+        self._waiting: deque[tuple[str, _Task]] = deque()  # begun in the books, so that who becomes free need not wait
         self._n_tries: dict[str, int] = {}
         self._left_out: list[str] = []
         self._failed: dict[str, list[str]] = {}
@@ -101,11 +102,11 @@ class Runner:
         ready: deque[str] = deque()
         while self._sorter.is_active():
             ready.extend(self._sorter.get_ready())
-            if ready and len(self._running) < self._jobs:
+            if ready and not self._waiting:
                 self._begin(ready.popleft())
-                continue
-            if ended := self._children.next_ended(_LOOK_EVERY_S):
+            elif ended := self._children.next_ended(_LOOK_EVERY_S):
                 self._go_on(ended)
+            self._start_waiting()
             self._workers.check()
             self._screen.wait()
         if self._failed:
@@ -120,15 +121,18 @@ class Runner:
         try:
             work = self._ledger.begin(stage)
             if work.commands:
-                self._screen.begin(stage)
-                self._start_next(stage, _Task(work, deque(work.commands), list(work.lines)))
-        except DeepSkyError:  # of the workers: no other stage could run either
-            raise
+                self._waiting.append((stage, _Task(work, deque(work.commands), list(work.lines))))
         except Exception as error:  # as DVC's own --keep-going: the other stages can still be finished
             self._fail(stage, [f"ERROR: {causes(error)}"])
         else:
             if not work.commands:
                 self._succeed(stage, work.lines)
+
+    def _start_waiting(self) -> None:
+        while self._waiting and len(self._running) < self._jobs:
+            stage, task = self._waiting.popleft()
+            self._screen.begin(stage)
+            self._start_next(stage, task)
 
     def _start_next(self, stage: str, task: _Task) -> None:
         self._running[stage] = task
@@ -148,6 +152,8 @@ class Runner:
         if ended.is_lost:
             self._try_again(ended.name)
             return
+        if ended.returncode or not task.commands:
+            self._start_waiting()  # the books of this one are kept while the next one runs
         if task.is_own and not task.commands:
             task.lines += self._workers.said(ended.name)
         task.lines += ended.output.splitlines()
