@@ -1,5 +1,7 @@
 """Fitting: batches, blending, weights, phases, schedules, mixed precision, waiting."""
 
+import random
+import threading
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -95,6 +97,27 @@ def check_order_of_rows() -> None:
 
 def steps_of(batches: SplitBatches) -> list[tuple[np.ndarray, ...]]:
     return [batches[step] for step in range(len(batches))]
+
+
+def test_first_weights_follow_from_the_seed_whatever_other_threads_draw(tmp_path: Path) -> None:
+    job = job_of(tmp_path)
+    ended = threading.Event()
+
+    def draw() -> None:
+        while not ended.is_set():
+            random.random()
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        disturbed = job.build_tail().get_weights()
+    finally:
+        ended.set()
+        thread.join()
+    for one, other in zip(job.tail.get_weights(), disturbed, strict=True):
+        np.testing.assert_array_equal(one, other)
+    keras.utils.set_random_seed(RECIPE.seed)
+    assert random.randint(1, 10**9) == random.Random(RECIPE.seed).randint(1, 10**9), "Python's own is back"
 
 
 def test_an_epoch_shows_each_train_row_once_in_an_order_of_its_own() -> None:

@@ -16,6 +16,7 @@ from deepsky.pipeline.runner import bring_up_to_date
 
 MAX_JOBS = 64
 LAST = ("evaluate", "report")
+_UP_TO_DATE = "everything is up to date"
 _READ_WHOLE = (Path("data/packed"), Path("models/trained"))
 
 
@@ -45,10 +46,12 @@ def run(jobs: int, targets: Sequence[str] = (), only: Sequence[str] = (), schedu
             folder.mkdir(parents=True, exist_ok=True)
     with held_project():
         if only:
-            bring_up_to_date(jobs, targets=stages_of(experiment, only), scheduler=scheduler)
-            bring_up_to_date(1, stages=LAST, scheduler=scheduler)
+            n_stale = bring_up_to_date(jobs, targets=stages_of(experiment, only), scheduler=scheduler)
+            n_stale += bring_up_to_date(1, stages=LAST, scheduler=scheduler)
         else:
-            bring_up_to_date(jobs, targets=targets, scheduler=scheduler)
+            n_stale = bring_up_to_date(jobs, targets=targets, scheduler=scheduler)
+        if not n_stale:
+            click.echo(_UP_TO_DATE)
     from deepsky.commands.planned import log_pulled_runs  # slow to import
     from deepsky.tracking.runs import close_dead_runs
 
@@ -78,7 +81,7 @@ def list_stale(targets: Sequence[str] = (), only: Sequence[str] = ()) -> None:
             stale += ledger.reasons(versions, str(VERSIONS))
     for address, reason in stale:
         click.echo(f"{address}: {reason}")
-    click.echo(f"{len(stale)} stages" if stale else "everything is up to date")
+    click.echo(f"{len(stale)} stages" if stale else _UP_TO_DATE)
 
 
 def stages_of(experiment: Experiment, names: Sequence[str]) -> list[str]:

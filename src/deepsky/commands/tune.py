@@ -14,7 +14,6 @@ import click
 from deepsky.errors import ConfigError, DeepSkyError
 from deepsky.experiment.experiment import Experiment, read_experiment
 from deepsky.interruption import Terminated, interruptible, uninterrupted
-from deepsky.pipeline.workers import sharing_environment
 from deepsky.tuning.params import check_objectives
 
 MAX_WORKERS = 64
@@ -156,8 +155,7 @@ def _run_side_by_side(command: list[str], workers: int) -> None:
         try:
             for number in range(1, workers + 1):
                 process = subprocess.Popen(
-                    command, env=sharing_environment(workers), text=True,
-                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                    command, env=_shared_env(workers), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                     process_group=0,  # Ctrl-C reaches this process, and through it each of them once
                 )  # fmt: skip
                 processes.append(process)
@@ -189,3 +187,12 @@ def _echo(process: "subprocess.Popen[str]", number: int, ready: threading.Event)
         click.echo(f"[{number}] {line}", nl=False)
     process.wait()
     ready.set()
+
+
+def _shared_env(workers: int) -> dict[str, str]:
+    """Return an environment in which a worker takes its share of the cores, whatever the backend."""
+    threads = str(max(1, len(os.sched_getaffinity(0)) // workers))
+    # The last two are JAX's: the size of XLA's thread pool.
+    names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC", "PJRT_NPROC")
+    xla = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen={'true' if threads != '1' else 'false'}"
+    return {**os.environ, **dict.fromkeys(names, threads), "XLA_FLAGS": xla.strip()}

@@ -23,7 +23,7 @@ _HEAD_LINES, _TAIL_LINES = 5, 40  # of a stage that says very much
 
 def bring_up_to_date(
     jobs: int, stages: Collection[str] | None = None, targets: Sequence[str] = (), scheduler: str | None = None
-) -> None:
+) -> int:
     """Run the stages that have changed, independent ones side by side, and enter them in dvc.lock.
 
     A stage that fails stops only what waits for it. Stages that are up to date start no process.
@@ -34,6 +34,9 @@ def bring_up_to_date(
             the targets need.
         targets: as `dvc repro` takes them; none means all.
         scheduler: address of a Dask scheduler whose workers run deepsky's own stages; None: workers of this process.
+
+    Returns:
+        How many stages were not up to date.
 
     Raises:
         ConfigError: the scheduler's address is wrong.
@@ -48,6 +51,7 @@ def bring_up_to_date(
         with Screen(len(graph)) as screen:
             screens.append(screen)
             Runner(graph, ledger, children, workers, screen, jobs).run()
+    return len(graph)
 
 
 @dataclass

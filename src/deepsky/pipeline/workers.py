@@ -28,15 +28,6 @@ _MAX_FAILED_STARTS = 2
 _NAME = "worker"
 # Stages whose command computes on a GPU where there is one.
 _ON_GPU = ("features", "train")
-# The last two are JAX's: the size of XLA's thread pool.
-_THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC", "PJRT_NPROC")
-
-
-def sharing_environment(n_processes: int) -> dict[str, str]:
-    """Return an environment in which one of ``n_processes`` takes its share of the cores, whatever the backend."""
-    threads = str(max(1, len(os.sched_getaffinity(0)) // n_processes))
-    xla = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen={'true' if threads != '1' else 'false'}"
-    return {**os.environ, **dict.fromkeys(_THREADS, threads), "XLA_FLAGS": xla.strip()}
 
 
 class Workers:
@@ -167,7 +158,7 @@ class Workers:
             self._closing.callback(cluster.close)
             self._address = cluster.scheduler_address
             folder = Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="deepsky-")))
-            self._environment = sharing_environment(self._n_workers) | _tls_environment(security, folder)
+            self._environment = {**os.environ, **_tls_environment(security, folder)}
             self._environment |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
             place: Any = cluster
         else:
@@ -195,8 +186,9 @@ class Workers:
             self._has_gpus = True
             number = int(name.removeprefix(_NAME))
             environment["CUDA_VISIBLE_DEVICES"] = cards[number - 1] if number <= len(cards) else ""
-        threads = environment["OMP_NUM_THREADS"]
-        command = [sys.executable, "-m", "deepsky", "worker", self._address, "--threads", threads]
+        # A network's own threads are as many as in plain dvc repro: their number changes the last digits of a result.
+        n_threads = max(1, len(os.sched_getaffinity(0)) // self._n_workers)
+        command = [sys.executable, "-m", "deepsky", "worker", self._address, "--threads", str(n_threads)]
         children.start(name, command, keep_output=True, env=environment)
 
     def _tell(self, children: Children, stage: str, future: "Future") -> None:

@@ -1,6 +1,9 @@
 """Build the training of a recipe."""
 
-from collections.abc import Callable
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -120,10 +123,30 @@ def _of_scratch(recipe: Recipe, packed: Packed) -> _Parts:
     build_tail, answer = find_scratch(recipe.network), answer_of(recipe, packed.card)
 
     def build() -> keras.Model:
-        keras.utils.set_random_seed(recipe.seed)
-        return build_tail(front.output_shape[1:], answer)
+        with _seeded_layers(recipe.seed):
+            return build_tail(front.output_shape[1:], answer)
 
     return front, build
+
+
+@contextmanager
+def _seeded_layers(seed: int) -> Iterator[None]:
+    """Let the layers that are made in the block follow from a seed, whatever other threads do.
+
+    Keras takes the seed of each layer from Python's generator of the whole process. A thread that draws from it in the
+    meantime, as an engine's may, would change the layers behind: this thread draws from one of its own.
+    """
+    keras.utils.set_random_seed(seed)
+    own, of_all, thread = random.Random(seed).randint, random.randint, threading.get_ident()
+
+    def randint(low: int, high: int) -> int:
+        return (own if threading.get_ident() == thread else of_all)(low, high)
+
+    random.randint = randint  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        random.randint = of_all
 
 
 def _of_backbone(recipe: Recipe, packed: Packed, weights_file: Path) -> _Parts:
