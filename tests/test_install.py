@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-
 from install import uv_variables
 
 CONFIG = """
