@@ -5,14 +5,18 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
 
 from deepsky.errors import TrackingError
+from deepsky.files import whole_folder
 from deepsky.tracking import store
 from deepsky.tracking.runs import close_dead_runs, find_run, restored_run, run_key, run_params, training_run
 from deepsky.tracking.store import prepare, project_root, shown_uri, tracking_uri, ui_command
@@ -269,6 +273,150 @@ def test_key_follows_the_outputs(tmp_path):
     (tmp_path / "c" / "net" / "run.json").unlink()
     with pytest.raises(TrackingError, match=r"run\.json"):
         run_key(tmp_path / "c" / "net")
+
+
+# ---- the files of a run ----
+
+
+def write_network(folder, network=b"weights", table="a\n"):
+    with whole_folder(folder) as fresh:
+        (fresh / "more").mkdir()
+        (fresh / "model.h5").write_bytes(network)
+        (fresh / "more" / "table.csv").write_text(table)
+    return folder
+
+
+def artifacts_of(run):
+    return Path(MlflowClient(tracking_uri()).get_run(run.run_id).info.artifact_uri)
+
+
+def test_a_network_is_linked_into_a_local_store_and_all_else_copied(project):
+    trained = write_network(project / "models/net")
+    with training_run(**RUN) as run:
+        run.log_artifact(trained)
+        run.log_artifact(trained / "model.h5", "alone")
+    kept = artifacts_of(run)
+    for place in ("model.h5", "alone/model.h5"):
+        assert (kept / place).samefile(trained / "model.h5")
+    table = kept / "more/table.csv"
+    assert not table.samefile(trained / "more/table.csv")
+    assert table.read_text() == "a\n"
+
+
+def test_logging_again_writes_into_no_file_that_is_there(project):
+    trained = write_network(project / "models/net", b"old", "old")
+    with training_run(**RUN) as run:
+        run.log_artifact(trained)
+    kept = artifacts_of(run)
+    for number, name in enumerate(("model.h5", "more/table.csv")):
+        (project / f"other name {number}").hardlink_to(kept / name)
+    run.log_artifact(write_network(trained, b"new", "new"))
+    assert [(kept / name).read_text() for name in ("model.h5", "more/table.csv")] == ["new", "new"]
+    assert [path.read_text() for path in sorted(project.glob("other name *"))] == ["old", "old"]
+
+
+def test_a_link_of_dvc_is_followed(project):
+    (project / "cached").write_bytes(b"weights")
+    (project / "model.h5").symlink_to(project / "cached")
+    with training_run(**RUN) as run:
+        run.log_artifact(project / "model.h5")
+    kept = artifacts_of(run) / "model.h5"
+    assert not kept.is_symlink()
+    assert kept.samefile(project / "cached")
+
+
+def test_a_network_on_another_file_system_is_copied(project):
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == project.stat().st_dev:
+        pytest.skip("needs a second file system, /dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory) as folder, training_run(**RUN) as run:
+        run.log_artifact(write_network(Path(folder, "net")))
+    kept = artifacts_of(run)
+    assert (kept / "model.h5").read_bytes() == b"weights"
+    assert (kept / "more/table.csv").read_text() == "a\n"
+
+
+def test_a_store_that_is_no_folder_gets_an_upload(project):
+    got = {}
+
+    class Store(BaseHTTPRequestHandler):
+        def do_PUT(self):
+            got[self.path] = self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *words):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Store) as server:
+        threading.Thread(target=server.serve_forever).start()
+        place = f"http://127.0.0.1:{server.server_port}/store"
+        MlflowClient(tracking_uri()).create_experiment("sky", artifact_location=place)
+        trained = write_network(project / "models/net")
+        try:
+            with training_run(**RUN) as run:
+                run.log_artifact(trained, "trained")
+                run.log_artifact(trained / "model.h5")
+        finally:
+            server.shutdown()
+    top = f"/store/{run.run_id}/artifacts"
+    expected = {"trained/model.h5": b"weights", "trained/more/table.csv": b"a\n", "model.h5": b"weights"}
+    assert got == {f"{top}/{name}": content for name, content in expected.items()}
+    assert (trained / "model.h5").stat().st_nlink == 1
+
+
+LEARNING = """
+stages:
+  train: {cmd: python train.py, deps: [seed], outs: [models/net]}
+"""
+LEARN = """
+from pathlib import Path
+from deepsky.files import whole_folder
+from deepsky.tracking.runs import training_run
+seed, facts = Path("seed").read_text(), {"dataset": "sky", "network": "net", "params": {}, "tags": {}}
+with training_run(experiment="sky", name=seed, **facts) as run:
+    with whole_folder(Path("models/net")) as folder:
+        (folder / "model.h5").write_text(seed)
+    run.log_artifact(Path("models/net"))
+"""
+
+
+def test_workspace_dvc_cache_and_run_share_a_network_and_none_loses_it(project, monkeypatch):
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    (project / "dvc.yaml").write_text(LEARNING)
+    (project / "train.py").write_text(LEARN)
+    trained = project / "models/net/model.h5"
+
+    def do(*command):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def learn(seed):
+        (project / "seed").write_text(seed)
+        do("dvc", "repro", "-q")
+        client, experiment = prepare("sky")
+        (run,) = client.search_runs([experiment], f"attributes.run_name = '{seed}'")
+        return client, run.info.run_id, Path(run.info.artifact_uri, "model.h5")
+
+    do("dvc", "init", "-q", "--no-scm")
+    for setting in (("core.analytics", "false"), ("cache.type", "hardlink")):
+        do("dvc", "config", *setting)
+    client, first_id, first = learn("first")
+    assert first.samefile(trained)
+    assert trained.stat().st_nlink == 3, "the workspace's name, the cache's and the run's"
+    _, second_id, second = learn("second")
+    assert [path.read_text() for path in (first, second, trained)] == ["first", "second", "second"]
+    assert second.samefile(trained)
+
+    do("dvc", "gc", "--workspace", "--force", "-q")  # the cache forgets the first
+    assert (first.read_text(), first.stat().st_nlink) == ("first", 1)
+    for run_id in (first_id, second_id):
+        client.delete_run(run_id)
+    do(sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", tracking_uri(), "--tracking-uri", tracking_uri())
+    assert (first.exists(), second.exists(), trained.read_text()) == (False, False, "second")
+    trained.unlink()
+    do("dvc", "checkout", "-q")
+    assert trained.read_text() == "second"
 
 
 # ---- lineage, under a real DVC ----

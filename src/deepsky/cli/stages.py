@@ -161,12 +161,13 @@ def train(run: str, **paths: Path) -> None:
     """Stage train: the network of RUN."""
     from deepsky.experiment.experiment import read_experiment
     from deepsky.experiment.plan import read_plan
-    from deepsky.stages import train as stage
     from deepsky.training.recipe import Recipe
 
     plan = read_plan()
     recipe = plan.params(Recipe, "train", run)
     split_params = {key: value for key, value in plan.settings("split", recipe.dataset).items() if key != "code"}
+    from deepsky.stages import train as stage  # takes seconds: what is wrong with the plan was told before
+
     stage.run(run, recipe, read_experiment().tracking.experiment, split_params, **paths)
 
 

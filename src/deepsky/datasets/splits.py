@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from deepsky.catalogue.objid import are_objids, unpack_objid
 from deepsky.datasets.params import GroupBy, SplitParams
@@ -123,6 +122,8 @@ def _folds(
     label: npt.NDArray[np.str_], group: npt.NDArray[np.str_], n_folds: int, seed: int
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     """Yield the positions of the rows outside and inside of each part: whole groups, classes shared out evenly."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # slow to import
+
     if len(np.unique(group)) == len(group):  # no need to weigh group by group, which takes a thousand times as long
         return StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(label, label)
     return StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(label, label, group)

@@ -16,16 +16,19 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from astropy.wcs import WCS
-from scipy.spatial import KDTree
 
 from deepsky.catalogue.sky import unit_vectors
 from deepsky.errors import DataError
 from deepsky.imaging.frames import FRAME_SUFFIXES, Frame, celestial_wcs, filter_name, read_frame, read_header
+
+if TYPE_CHECKING:
+    from scipy.spatial import KDTree
 
 FIELD_COLUMNS = ("run", "camcol", "field")
 # Catalogues count pixels from 0, 0.5 or 1, and fit centres of objects that the border cuts.
@@ -221,6 +224,8 @@ def _stem(path: Path) -> str:
 
 def _containing_fields(objects: pd.DataFrame, fields: Sequence[SkyField], position_band: str) -> npt.NDArray[np.int64]:
     """Index of each object's own cutout, else of the field that holds it farthest from its edges, -1 for none."""
+    from scipy.spatial import KDTree  # slow to import
+
     ra_deg, dec_deg = objects["ra"].to_numpy(float), objects["dec"].to_numpy(float)
     sky = KDTree(unit_vectors(ra_deg, dec_deg))
     row_of = {name: row for row, name in enumerate(objects["id"])}
@@ -246,7 +251,7 @@ def _containing_fields(objects: pd.DataFrame, fields: Sequence[SkyField], positi
     return chosen
 
 
-def _near(wcs: WCS, shape: tuple[int, int], sky: KDTree) -> npt.NDArray[np.int64]:
+def _near(wcs: WCS, shape: tuple[int, int], sky: "KDTree") -> npt.NDArray[np.int64]:
     """Rows of the objects inside a circle around an image, or of all of them for a very wide one."""
     height, width = shape
     margin_px = 0.5 + CENTRE_TOLERANCE_PX

@@ -16,6 +16,7 @@ from mlflow.tracking import MlflowClient
 
 from deepsky.errors import TrackingError
 from deepsky.interruption import interruptible, status_of, uninterrupted
+from deepsky.tracking.artifacts import log_files
 from deepsky.tracking.lineage import Lineage, current_lineage, recorded_lineage
 from deepsky.tracking.store import prepare, store_errors
 
@@ -85,14 +86,13 @@ class Run:
                 self._client.log_batch(self.run_id, params=items[first : first + _MAX_PARAMS_PER_CALL])
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
-        """Copy a file, or all that a folder holds, into the run's artifacts below ``folder``.
+        """Put a file, or all that a folder holds, into the run's artifacts below ``folder``; see `log_files`.
 
         Raises:
             TrackingError: the store refuses.
         """
         with store_errors():
-            log = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
-            log(self.run_id, str(path), folder or None)
+            log_files(self._client, self.run_id, path, folder)
 
     def finish_key(self, key: str) -> None:
         """Name the outputs this run made (see `run_key`), so that `find_run` finds it by them.
