@@ -17,7 +17,7 @@ SHOWING: Mapping[str, frozenset[str]] = {
     "report": frozenset({"plan", "evaluate"}),
 }
 _TRIES = 2  # of a stage whose worker dies
-_LOOK_EVERY_S = 1.0
+_LOOK_S, _LOOK_SOON_S = 1.0, 0.2  # the latter while a stage waits for a worker that is just starting
 _HEAD_LINES, _TAIL_LINES = 5, 40  # of a stage that says very much
 
 
@@ -108,10 +108,10 @@ class Runner:
             ready.extend(self._sorter.get_ready())
             if ready and not self._waiting:
                 self._begin(ready.popleft())
-            elif ended := self._children.next_ended(_LOOK_EVERY_S):
+            elif ended := self._children.next_ended(_LOOK_SOON_S if self._waiting else _LOOK_S):
                 self._go_on(ended)
             self._start_waiting()
-            self._workers.check()
+            self._workers.check(self._children)
             self._screen.wait()
         if self._failed:
             self._report_failures()
@@ -133,10 +133,16 @@ class Runner:
                 self._succeed(stage, work.lines)
 
     def _start_waiting(self) -> None:
-        while self._waiting and len(self._running) < self._jobs:
+        while self._waiting and self._can_start(self._waiting[0][1].commands[0]):
             stage, task = self._waiting.popleft()
             self._screen.begin(stage)
             self._start_next(stage, task)
+
+    def _can_start(self, command: Command) -> bool:
+        """Tell whether there is a worker for a command; others than deepsky's own run here, some at a time."""
+        if command.own is not None:
+            return self._workers.can_take(self._children, command.own)
+        return len(self._running) < self._jobs
 
     def _start_next(self, stage: str, task: _Task) -> None:
         self._running[stage] = task
@@ -166,7 +172,7 @@ class Runner:
             return
         try:
             if task.commands:
-                self._start_next(ended.name, task)
+                self._waiting.appendleft((ended.name, task))
                 return
             task.lines += self._ledger.finish(ended.name)
         except Exception as error:  # an output is missing, a disk is full

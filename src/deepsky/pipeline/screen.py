@@ -74,6 +74,8 @@ class Screen:
 
     def begin(self, stage: str) -> None:
         """Show a stage as running."""
+        if stage in self._running:  # its next command
+            return
         one = self._running[stage] = _Running(time.monotonic())
         if self._bars is not None:
             one.bar = self._bars.add_task(stage, total=None, share="")

@@ -3,8 +3,10 @@
 import asyncio
 import gc
 import hashlib
+import ipaddress
 import os
 import signal
+import socket
 import sys
 import threading
 import traceback
@@ -18,6 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 from distributed import Worker
@@ -182,6 +185,7 @@ def serve(address: str, command_line: Callable[[], None], n_threads: int) -> Non
             executor={MAIN: _here},
             resources=resources,
             memory_limit=0,  # a stage may fill the memory; the engine ends a worker that has grown
+            host="127.0.0.1" if is_loopback(urlsplit(address).hostname or "") else None,
             dashboard=False,
             dashboard_address="127.0.0.1:0",
             security=Security(),  # of dask's configuration
@@ -236,6 +240,14 @@ def perform(task: Task) -> Outcome:
 def stop_stage(stage: str) -> None:
     """Stop a stage if it runs in this worker; the worker stays."""
     _here.stop(stage)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address is this machine's own loopback."""
+    try:
+        return ipaddress.ip_address(socket.gethostbyname(host)).is_loopback
+    except OSError:
+        return False
 
 
 def has_gpu() -> bool:

@@ -1,8 +1,7 @@
 """The engine's side of its workers: on this machine, or on those of a scheduler that was started elsewhere."""
 
-import ipaddress
+import logging
 import os
-import socket
 import sys
 import tempfile
 import time
@@ -54,10 +53,11 @@ class Workers:
         self._on_progress = on_progress
         self._client: Client | None = None
         self._closing = ExitStack()
-        self._running: dict[str, Future] = {}
+        self._running: dict[str, tuple[Future, str]] = {}  # with the address of its worker
+        self._missed: set[str] = set()
         self._environment: dict[str, str] = {}
         self._n_failed = 0
-        self._resource, self._has_gpus, self._lonely_since = "", False, 0.0
+        self._resource, self._lonely_since = "", 0.0
         # A process that has grown past its share of half the memory makes room for a new one.
         self._max_bytes = psutil.virtual_memory().total // (2 * n_workers)
 
@@ -70,7 +70,7 @@ class Workers:
         self._closing.close()
 
     def submit(self, children: Children, stage: str, words: Sequence[str], work: Work, *, goes_on: bool) -> None:
-        """Start a command on the next worker that is free; ``children.next_ended`` says when it has ended.
+        """Start a command on a free worker, of which there must be one; ``children.next_ended`` says when it has ended.
 
         Args:
             children: for workers of this machine.
@@ -78,26 +78,30 @@ class Workers:
             words: of the command line, after ``deepsky``.
             work: of the stage; gives folder and environment.
             goes_on: whether a command of the same stage ran before it.
-
-        Raises:
-            DeepSkyError: the scheduler cannot be reached, or has no worker for this project.
         """
         import dask
 
         from deepsky.pipeline.worker import MAIN, Task, perform
 
-        if self._client is None:
-            self._open(children)
         assert self._client is not None
+        address = self._free(words)[0]
         environment = {key: v for key, v in work.options["env"].items() if os.environ.get(key) != v}
         task = Task(stage, words, os.path.relpath(work.options["cwd"]), environment, goes_on)
-        needs_gpu = self._has_gpus and words[0] in _ON_GPU
-        resources = {self._resource: 1.0, **({"gpu": 1.0} if needs_gpu else {})}
         with dask.annotate(executor=MAIN):
-            key = f"{task.stage}-{time.monotonic_ns()}"
-            future = self._client.submit(perform, task, key=key, pure=False, resources=resources)
-        self._running[task.stage] = future
+            key = f"{stage}-{time.monotonic_ns()}"
+            future = self._client.submit(perform, task, key=key, pure=False, workers=[address])
+        self._running[stage] = future, address
         future.add_done_callback(partial(self._tell, children, task.stage))
+
+    def can_take(self, children: Children, words: Sequence[str]) -> bool:
+        """Tell whether a worker is free for a command; the first call connects to the scheduler, or starts one.
+
+        Raises:
+            DeepSkyError: the scheduler cannot be reached, or has no worker for this project.
+        """
+        if self._client is None:
+            self._open(children)
+        return bool(self._free(words))
 
     def said(self, stage: str) -> list[str]:
         """Return what a stage has printed."""
@@ -125,15 +129,25 @@ class Workers:
                 raise DeepSkyError(ended.name, f"cannot work ({said[-1]})", "run deepsky repro --jobs 1 to see more")
         self._start(children, ended.name)
 
-    def check(self) -> None:
-        """Raise DeepSkyError when the scheduler went away, or has had no worker for this project for a while."""
-        if self._client is None or not self._running:
+    def check(self, children: Children) -> None:
+        """Look after the workers.
+
+        Raises:
+            DeepSkyError: the scheduler went away, or has had no worker for this project for a while.
+        """
+        if self._client is None:
             return
         if self._client.status != "running":
             raise DeepSkyError(self._address, "the scheduler went away", "start it and its workers, and run this again")
-        if self._is_own:
-            return
-        if self._ours():
+        there = {worker["address"] for worker in self._ours()}
+        # One that went away before its stage reached it: dask would wait for it to come back.
+        missed = {stage for stage, (_, address) in self._running.copy().items() if address not in there}
+        for stage in missed & self._missed:
+            if lost := self._running.pop(stage, None):
+                lost[0].cancel()
+                children.tell(Ended(stage, 1, "", is_lost=True))
+        self._missed = missed
+        if there or self._is_own:
             self._lonely_since = 0.0
         elif not self._lonely_since:
             self._lonely_since = time.monotonic()
@@ -170,20 +184,19 @@ class Workers:
         self._closing.callback(self._client.close)
         self._client.run_on_scheduler(_leave_retries_to_us)
         self._client.subscribe_topic(PROGRESS, lambda event: self._on_progress(event[1]))
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said in a line of ours
         if self._is_own:
             for number in range(self._n_workers):
                 self._start(children, f"{_NAME} {number + 1}")
             return
         if not self._ours():
             raise self._lonely()
-        self._has_gpus = any("gpu" in worker["resources"] for worker in self._ours())
 
     def _start(self, children: Children, name: str) -> None:
         from deepsky.pipeline.worker import has_gpu
 
         environment, cards = dict(self._environment), _cards() if has_gpu() else []
         if cards:  # one worker a card; the others see none
-            self._has_gpus = True
             number = int(name.removeprefix(_NAME))
             environment["CUDA_VISIBLE_DEVICES"] = cards[number - 1] if number <= len(cards) else ""
         # A network's own threads are as many as in plain dvc repro: their number changes the last digits of a result.
@@ -195,8 +208,9 @@ class Workers:
         """Say what came of a stage; called in a thread of dask's."""
         from distributed import KilledWorker
 
-        if self._running.get(stage) is future:
-            del self._running[stage]
+        if self._running.get(stage, (None,))[0] is not future:
+            return  # told already
+        del self._running[stage]
         if future.status == "finished":
             outcome = future.result()
             if self._is_own and outcome.n_bytes > self._max_bytes and self._client is not None:
@@ -205,17 +219,27 @@ class Workers:
             return
         error = future.exception() if future.status == "error" else None
         if isinstance(error, KilledWorker):
-            children.tell(Ended(stage, 1, "its worker died", is_lost=True))
+            children.tell(Ended(stage, 1, "", is_lost=True))
         elif error is not None:
             children.tell(Ended(stage, 1, f"ERROR: {error}"))
         # else the scheduler went away, which check() says
+
+    def _free(self, words: Sequence[str]) -> list[str]:
+        """Return the addresses of the workers that could take a command now; where there are GPUs, it may need one."""
+        ours, busy = self._ours(), {address for _, address in self._running.copy().values()}
+        if words[0] in _ON_GPU and (with_gpu := [worker for worker in ours if "gpu" in worker["resources"]]):
+            ours = with_gpu
+        return [worker["address"] for worker in ours if worker["address"] not in busy]
 
     def _ours(self) -> list[Mapping[str, Any]]:
         """Return the workers that can run this project's stages."""
         assert self._client is not None
         with suppress(OSError):
-            workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
-            return [worker for worker in workers if self._resource in worker["resources"]]
+            workers = self._client.scheduler_info(n_workers=-1)["workers"]
+            named = [{**worker, "address": address} for address, worker in workers.items()]
+            return [
+                worker for worker in named if self._resource in worker["resources"] and worker["status"] == "running"
+            ]
         return []
 
     def _lonely(self) -> DeepSkyError:
@@ -259,21 +283,16 @@ def _identity_there() -> dict[str, str]:
 
 def _check_address(address: str) -> None:
     """Refuse an address that is none, and one beyond this machine without TLS."""
+    from deepsky.pipeline.worker import is_loopback
+
     parts = urlsplit(address)
     with suppress(ValueError):
         if parts.scheme in ("tcp", "tls") and parts.hostname and parts.port:
-            if parts.scheme == "tls" or _is_loopback(parts.hostname):
+            if parts.scheme == "tls" or is_loopback(parts.hostname):
                 return
             remedy = "give tls://HOST:PORT, with the keys in dask's configuration (distributed.comm.tls)"
             raise ConfigError(f"--scheduler {address}", "would send code over the network unprotected", remedy)
     raise ConfigError(f"--scheduler {address}", "is no address", "give tls://HOST:PORT or tcp://127.0.0.1:PORT")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(socket.gethostbyname(host)).is_loopback
-    except OSError:
-        return False
 
 
 def _not_there(address: str, error: Exception) -> DeepSkyError:
