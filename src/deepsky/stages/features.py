@@ -74,7 +74,7 @@ def _write_network(
             print(f"{network} {name}: is there")
             continue
         n_views, n_viewed, n_features = write_views(
-            network, views, dataset, weights / "weights.h5", images, out / name, batch_size=batch_size
+            network, views, dataset, weights / "weights.h5", images, out / name, batch_size=batch_size, folder=packed
         )
         with whole_file(key_file) as file:
             file.write_text(key)

@@ -1,0 +1,169 @@
+"""One work on many tasks: by the workers of a cluster, or by the processes or threads of this machine.
+
+Whoever works, the results and their order are the same. A stage that itself runs as a task of a dask worker finds the
+cluster without being told.
+"""
+
+import asyncio
+import itertools
+import sys
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any, Literal, TypeVar
+
+import joblib
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+# Keras draws first weights from Python's own random numbers, which all threads of a process share: who sets their seed
+# and builds, and who builds beside him in a thread of a worker, hold this lock.
+KERAS_LOCK = threading.RLock()
+
+_UNFINISHED = {"waiting", "constrained", "ready", "executing", "long-running", "cancelled", "resumed"}  # dask's words
+_SETTLE_S, _POLL_S = 0.2, 0.02
+
+
+def mapped(
+    work: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    *,
+    n_ahead: int,
+    locally: Literal["processes", "threads", "here"],
+) -> Generator[Result, None, None]:
+    """Work on tasks, and yield the results in the tasks' order.
+
+    An error of a task is raised as it is, in its turn. Closing the generator takes back the tasks that have not begun
+    and waits for those that have; close it (``contextlib.closing``) before what they write to goes.
+
+    Args:
+        work: a function of a module, or a partial of one, which goes to other processes. A cluster does a task again
+            whose worker was lost, so that doing it twice must be the same as once.
+        tasks: they go there as well: paths and places, never pixels.
+        n_ahead: tasks or results that may wait for the caller: it bounds the memory, on any number of cores. (Not so
+            with processes: what they have done waits, however slow the caller is.)
+        locally: who works where there is no cluster: processes, threads (for what lets go of the interpreter's lock),
+            or the caller himself.
+    """
+    client = cluster()
+    if client is not None:
+        yield from _on_cluster(client, work, tasks, n_ahead)
+    elif locally == "processes":
+        yield from _in_processes(work, tasks)
+    elif locally == "threads":
+        yield from in_threads(work, tasks, n_ahead=n_ahead)
+    else:
+        yield from map(work, tasks)
+
+
+def cluster() -> Any | None:
+    """Return the dask client through which ``mapped`` works, or None.
+
+    That is the client of the worker that runs the caller as a task, else the current client of this process; and only
+    if the cluster reaches another host: workers on this host alone have no core that this process could not use itself.
+    """
+    distributed = sys.modules.get("distributed")  # who runs on a cluster has imported it
+    if distributed is None:
+        return None
+    try:
+        client = distributed.get_client()
+    except ValueError:  # neither
+        return None
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    try:
+        own = workers[distributed.get_worker().address]["host"]
+    except (ValueError, KeyError):  # this process is no worker
+        own = None
+    return client if {worker["host"] for worker in workers.values()} - {own} else None
+
+
+def in_threads(work: Callable[[Task], Result], tasks: Iterable[Task], *, n_ahead: int) -> Generator[Result, None, None]:
+    """Work on tasks in threads of this process, whatever they carry, in order.
+
+    Args:
+        work: called in one of the threads.
+        tasks: taken from the caller's thread, only ``n_ahead`` ahead of the results.
+        n_ahead: as for ``mapped``.
+    """
+    pool = ThreadPoolExecutor(joblib.cpu_count())
+    try:
+        yield from _in_order(lambda task: pool.submit(work, task), tasks, n_ahead)
+    finally:
+        pool.shutdown(cancel_futures=True)  # at an error: what nobody will take
+
+
+def _in_processes(work: Callable[[Task], Result], tasks: Sequence[Task]) -> Generator[Result, None, None]:
+    n_processes = min(joblib.effective_n_jobs(-1), len(tasks))
+    if n_processes <= 1:
+        yield from map(work, tasks)
+        return
+    parallel = joblib.Parallel(n_processes, return_as="generator", initializer=_be_one_of_many)
+    # Closed before its end, or at an error, joblib ends the processes.
+    with closing(parallel(joblib.delayed(work)(task) for task in tasks)) as results:
+        yield from results
+
+
+def _be_one_of_many() -> None:
+    """Let OpenCV take one thread: the processes are the parallelism."""
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
+def _in_order(submit: Callable[[Task], Any], tasks: Iterable[Task], n_ahead: int) -> Generator[Any, None, None]:
+    """Yield the results of futures, those of executors or dask's, in order; forget what nobody took."""
+    waiting = deque[Any]()
+    try:
+        for task in tasks:
+            waiting.append(submit(task))
+            if len(waiting) > n_ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _on_cluster(
+    client: Any, work: Callable[[Task], Result], tasks: Sequence[Task], n_ahead: int
+) -> Generator[Result, None, None]:
+    """Give each task to the worker that has the least to do of them; if it is lost, dask gives them to another.
+
+    Dask's own choice counts the stages on a worker, which no thread for tasks waits for: it would leave the worker of
+    the caller alone, as its stage takes long, and give a large group of tasks to nobody as long as as many stages
+    wait for a worker as it has threads.
+    """
+    name = f"{getattr(work, 'func', work).__name__.strip('_')}-{uuid.uuid4().hex}"
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    n_threads = {address: max(1, worker["nthreads"] - 1) for address, worker in workers.items()}  # one holds a stage
+    given: dict[str, list[Any]] = {address: [] for address in workers}
+
+    def submit(task: Task) -> Any:
+        for address, futures in given.items():
+            given[address] = [future for future in futures if not future.done()]
+        least = min(given, key=lambda address: len(given[address]) / n_threads[address])
+        key = f"{name}-{next(places)}"
+        future = client.submit(work, task, key=key, pure=False, workers=[least], allow_other_workers=True)
+        given[least].append(future)
+        return future
+
+    places = itertools.count()
+    try:
+        yield from _in_order(submit, tasks, n_ahead)
+    except BaseException:
+        # A running task cannot be stopped, and must not go on writing when the caller clears away.
+        client.run(_wait_for_the_end, name, on_error="ignore")
+        raise
+
+
+async def _wait_for_the_end(name: str, dask_worker: Any) -> None:
+    """Wait, on a worker, until it does nothing more for the tasks of a map that were taken back."""
+    await asyncio.sleep(_SETTLE_S)  # a task that was on its way here has come, and so has its cancellation
+    tasks = dask_worker.state.tasks
+    while any(name in str(key) and task.state in _UNFINISHED for key, task in tasks.items()):
+        await asyncio.sleep(_POLL_S)
