@@ -11,7 +11,7 @@ import pytest
 from distributed import Client
 
 from deepsky.commands import predict
-from deepsky.errors import DataError
+from deepsky.errors import ConfigError, DataError
 from deepsky.files import Version
 from deepsky.formats.galaxy_zoo_challenge import CLASSES
 from deepsky.formats.params import PicturesParams
@@ -127,11 +127,11 @@ def test_features_are_helped(two_hosts: Client, tmp_path: Path) -> None:
     assert len(assert_same_bytes(two_hosts, write_features, tmp_path)) == 12
 
 
-def label(model: Path, inputs: list[Path], catalogue: Path | None, out: Path) -> None:
+def label(model: Path, inputs: list[Path], catalogue: Path | None, out: Path, **more: Any) -> None:
     column = None if catalogue is None else "objid"
     out.parent.mkdir(parents=True, exist_ok=True)
     options = {"catalogue": catalogue, "id_column": column, "position": "radec", "position_band": None}
-    predict.run(model, inputs, out / "answers.csv", **options)
+    predict.run(model, inputs, out / "answers.csv", **options, **more)
 
 
 def test_predict_on_pictures_is_helped(two_hosts: Client, tmp_path: Path) -> None:
@@ -143,6 +143,18 @@ def test_predict_on_pictures_is_helped(two_hosts: Client, tmp_path: Path) -> Non
     assert_same_bytes(two_hosts, pictures, tmp_path / "good")
     (tmp_path / "pictures/50.png").write_bytes(b"")
     assert_same_line(two_hosts, pictures, tmp_path / "bad", "50.png: ")
+
+
+def test_predict_by_the_workers_of_a_scheduler(two_hosts: Client, tmp_path: Path) -> None:
+    (tmp_path / "model.h5").write_bytes(tiny_network(3))
+    for number in range(40):
+        write_png(tmp_path / f"{number}.png", picture(number, 3 * number, 200 - number))
+    label(tmp_path / "model.h5", [tmp_path], None, tmp_path / "alone")
+    scheduler = two_hosts.scheduler.address
+    label(tmp_path / "model.h5", [tmp_path], None, tmp_path / "helped", scheduler=scheduler)
+    assert hashes(tmp_path / "helped") == hashes(tmp_path / "alone")
+    with pytest.raises(ConfigError, match="scheduler nowhere: does not answer; give its address"):
+        label(tmp_path / "model.h5", [tmp_path], None, tmp_path / "helped", scheduler="nowhere")
 
 
 def test_predict_on_frames_is_helped(two_hosts: Client, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """One work on many tasks: by the workers of a cluster, or by the processes or threads of this machine.
 
 Whoever works, the results and their order are the same. A stage that itself runs as a task of a dask worker finds the
-cluster without being told.
+cluster without being told. Workers read by the caller's own paths: they stand in the same, shared folder.
 """
 
 import asyncio
@@ -10,12 +10,14 @@ import sys
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any, Literal, TypeVar
 
 import joblib
+
+from deepsky.errors import ConfigError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -25,7 +27,7 @@ Result = TypeVar("Result")
 KERAS_LOCK = threading.RLock()
 
 _UNFINISHED = {"waiting", "constrained", "ready", "executing", "long-running", "cancelled", "resumed"}  # dask's words
-_SETTLE_S, _POLL_S = 0.2, 0.02
+_SETTLE_S, _POLL_S, _ANSWER_S = 0.2, 0.02, 10.0
 
 
 def mapped(
@@ -81,6 +83,33 @@ def cluster() -> Any | None:
     return client if {worker["host"] for worker in workers.values()} - {own} else None
 
 
+@contextmanager
+def connected(scheduler: str | None) -> Iterator[None]:
+    """Let ``mapped`` work through a dask scheduler in the block.
+
+    Args:
+        scheduler: its address; None: nothing changes.
+
+    Raises:
+        ConfigError: no scheduler answers there, it has no workers, or ``distributed`` is not installed.
+    """
+    if scheduler is None:
+        yield
+        return
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ConfigError(f"scheduler {scheduler}", "needs dask's distributed", "pip install distributed") from error
+    try:
+        client = Client(scheduler, timeout=_ANSWER_S)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"scheduler {scheduler}", "does not answer", "give its address, tcp://HOST:8786") from error
+    with client:
+        if not client.scheduler_info(n_workers=-1)["workers"]:
+            raise ConfigError(f"scheduler {scheduler}", "has no workers", "start some in this folder")
+        yield
+
+
 def in_threads(work: Callable[[Task], Result], tasks: Iterable[Task], *, n_ahead: int) -> Generator[Result, None, None]:
     """Work on tasks in threads of this process, whatever they carry, in order.
 
@@ -132,11 +161,11 @@ def _in_order(submit: Callable[[Task], Any], tasks: Iterable[Task], n_ahead: int
 def _on_cluster(
     client: Any, work: Callable[[Task], Result], tasks: Sequence[Task], n_ahead: int
 ) -> Generator[Result, None, None]:
-    """Give each task to the worker that has the least to do of them; if it is lost, dask gives them to another.
+    """Give each task to the worker that has the fewest of them; if it is lost, dask gives them to another.
 
-    Dask's own choice counts the stages on a worker, which no thread for tasks waits for: it would leave the worker of
-    the caller alone, as its stage takes long, and give a large group of tasks to nobody as long as as many stages
-    wait for a worker as it has threads.
+    Dask's own choice also counts the stages that a worker has or that wait for it, though they leave its other threads
+    free: it would spare the caller's worker, and would hold a large group of tasks back for ever while as many stages
+    wait for each worker as it has threads.
     """
     name = f"{getattr(work, 'func', work).__name__.strip('_')}-{uuid.uuid4().hex}"
     workers = client.scheduler_info(n_workers=-1)["workers"]

@@ -21,7 +21,7 @@ from deepsky.imaging.fields import SkyField, assign_fields, find_frames, group_f
 from deepsky.imaging.pictures import find_pictures, read_picture
 from deepsky.imaging.preparation import Preparation
 from deepsky.networks.views import images_at_once
-from deepsky.parallel import KERAS_LOCK, mapped
+from deepsky.parallel import KERAS_LOCK, connected, mapped
 from deepsky.training.predict import batches_of, predict_batch, predict_batches
 from deepsky.training.saved import ModelCard, load_network
 
@@ -63,6 +63,7 @@ def run(
     id_column: str | None,
     position: Literal["radec", "xy"],
     position_band: str | None,
+    scheduler: str | None = None,
 ) -> None:
     """Print, or write to ``out``, one line per image or object: its name, class and the probability of each class.
 
@@ -76,10 +77,12 @@ def run(
         id_column: its column that names each object; None numbers the rows.
         position: ``radec`` (columns ra, dec in degrees) or ``xy`` (columns x, y in pixels of ``position_band`` from 0).
         position_band: see ``position``; None takes r, or the network's first band.
+        scheduler: address of a dask scheduler whose workers do the work; None: this process does.
 
     Raises:
         DataError: a model, image, frame or table that cannot be used; nothing is written then.
-        ConfigError: a network of pictures with a catalogue, or one of flux without; a band it does not know.
+        ConfigError: a network of pictures with a catalogue, or one of flux without; a band it does not know; a
+            scheduler that does not answer or has no workers.
     """
     known = Version.of(model)
     network, card = _loaded(known)
@@ -94,7 +97,8 @@ def run(
             problem = f"is not among the network's bands {', '.join(card.bands)}"
             raise ConfigError(f"position band {position_band!r}", problem, "give one of them as --position-band")
         first, tasks = "id", _object_tasks(inputs, card, catalogue, id_column, position, position_band)
-    with closing(mapped(partial(_labelled, known), tasks, n_ahead=_AHEAD, locally="here")) as labelled:
+    labelled = mapped(partial(_labelled, known), tasks, n_ahead=_AHEAD, locally="here")
+    with connected(scheduler), closing(labelled):
         table = _table(first, list(labelled), card)
     if out is None:
         click.echo(table.to_string(index=False))
