@@ -4,7 +4,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dask
-from distributed import Client, Nanny, Scheduler, SpecCluster
+from distributed import Client, Nanny, Scheduler, SpecCluster, Worker, WorkerPlugin
+
+from deepsky.parallel import use_cluster
+
+
+class Joined(WorkerPlugin):
+    """Lets the stages of a worker be helped by the others, as a worker of the engine does when it starts."""
+
+    def setup(self, worker: Worker) -> None:
+        """Be called as each worker starts, one that takes the place of a killed one too."""
+        use_cluster(worker._get_client, resource="stage", own=lambda: worker.address)
 
 
 @contextmanager
@@ -21,4 +31,5 @@ def cluster_of(*hosts: str, nthreads: int = 2) -> Iterator[Client]:
         Client(cluster, set_as_default=False) as client,
     ):
         client.wait_for_workers(len(hosts), timeout=60)
+        client.register_plugin(Joined())
         yield client

@@ -19,7 +19,7 @@ from deepsky.imaging.pictures import write_png
 from deepsky.networks.heads import join, softmax_answer
 from deepsky.networks.inputs import ImageSpec, stretched_front
 from deepsky.networks.registry import BACKBONES
-from deepsky.parallel import cluster
+from deepsky.parallel import is_helped
 from deepsky.stages import features, pack, render
 from deepsky.training.saved import ModelCard, save_network
 from tests import test_pack_images, test_render
@@ -56,7 +56,7 @@ def know_tiny() -> None:
 
 def helped(work: Callable[[], None]) -> None:
     """Do what a worker does with a stage."""
-    assert cluster() is not None
+    assert is_helped()
     work()
 
 
@@ -107,11 +107,16 @@ def pack_zip(folder: Path, out: Path) -> None:
 
 
 def test_pack_is_helped(two_hosts: Client, tmp_path: Path) -> None:
-    test_pack_images.write_images(tmp_path)
+    (tmp_path / "images").mkdir()
+    rows = ["id,kind"]
+    for number in range(150):  # several tasks for each worker
+        write_png(tmp_path / f"images/{number}.png", picture(number, 3 * number % 256, 200 - number))
+        rows.append(f"{number},{('round', 'spiral')[number % 2]}")
+    (tmp_path / "images/labels.csv").write_text("\n".join(rows) + "\n")
     images = functools.partial(pack_images, tmp_path, "stop")
     assert_same_bytes(two_hosts, images, tmp_path / "good")
-    (tmp_path / "images/a.jpg").write_bytes(b"")
-    assert_same_line(two_hosts, images, tmp_path / "stopped", "a.jpg: ")
+    (tmp_path / "images/70.png").write_bytes(b"")
+    assert_same_line(two_hosts, images, tmp_path / "stopped", "70.png: ")
     assert_same_bytes(two_hosts, functools.partial(pack_images, tmp_path, "skip"), tmp_path / "skipped")
     kinds = [CLASSES[number % 5] for number in range(25)]
     write_challenge(tmp_path / "zoo", range(100, 125), kinds, zipped=True)

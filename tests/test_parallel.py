@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from distributed import Client, get_worker
 
-from deepsky.errors import DataError
-from deepsky.parallel import cluster, in_threads, mapped
+from deepsky.errors import DataError, DeepSkyError
+from deepsky.parallel import connected, in_threads, is_helped, mapped, use_cluster
 from tests.clusters import cluster_of
 
 if sys.platform != "linux":
@@ -32,6 +32,10 @@ def two_hosts() -> Iterator[Client]:
 def as_stage(client: Client, work: Callable[..., Any], *args: Any) -> Any:
     """Run what a stage does, as one task of a worker."""
     return client.submit(work, *args, resources={"stage": 1}, pure=False).result()
+
+
+def own_address() -> str:
+    return get_worker().address
 
 
 def square(number: int) -> tuple[int, int]:
@@ -73,17 +77,26 @@ def test_an_error_is_raised_as_it_is(two_hosts: Client, locally: str) -> None:
     assert len(as_stage(two_hosts, squares, list(range(20)), 5)) == 20
 
 
-def reaches_further() -> bool:
-    return cluster() is not None
-
-
 def test_a_cluster_is_used_only_if_it_has_another_host(two_hosts: Client) -> None:
-    assert not reaches_further()
-    assert as_stage(two_hosts, reaches_further)
+    assert not is_helped()
+    assert as_stage(two_hosts, is_helped)
     with cluster_of(HOSTS[0], HOSTS[0]) as client:
-        assert not as_stage(client, reaches_further)
-        with client.as_current():  # who names a cluster, and is none of its workers, wants it
-            assert reaches_further()
+        assert not as_stage(client, is_helped)
+        with connected(client.scheduler.address):  # who names a cluster, and is none of its workers, wants it
+            assert is_helped()
+        assert not is_helped()
+
+
+def other_project() -> None:
+    use_cluster(lambda: None, resource="stage of another project", own=lambda: None)
+
+
+def test_a_worker_of_another_project_refuses_tasks(two_hosts: Client) -> None:
+    with cluster_of(*HOSTS) as client:
+        caller = as_stage(client, own_address)
+        client.run(other_project, workers=[address for address in client.nthreads() if address != caller])
+        with pytest.raises(DeepSkyError, match="a worker: is of another project or code"):
+            client.submit(squares, list(range(20)), 5, workers=[caller]).result()
 
 
 def marked(number: int, folder: Path) -> int:

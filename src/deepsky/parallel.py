@@ -1,23 +1,24 @@
 """One work on many tasks: by the workers of a cluster, or by the processes or threads of this machine.
 
-Whoever works, the results and their order are the same. A stage that itself runs as a task of a dask worker finds the
-cluster without being told. Workers read by the caller's own paths: they stand in the same, shared folder.
+Whoever works, the results and their order are the same. A stage does not know whether it is helped: the process
+that runs it says so (``use_cluster``). Workers read by the caller's own paths: they stand in the same, shared folder.
 """
 
 import asyncio
 import itertools
-import sys
 import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import joblib
 
-from deepsky.errors import ConfigError
+from deepsky.errors import ConfigError, DeepSkyError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -51,9 +52,8 @@ def mapped(
         locally: who works where there is no cluster: processes, threads (for what lets go of the interpreter's lock),
             or the caller himself.
     """
-    client = cluster()
-    if client is not None:
-        yield from _on_cluster(client, work, tasks, n_ahead)
+    if _cluster is not None and (threads := _cluster.threads()):
+        yield from _on_cluster(_cluster, threads, work, tasks, n_ahead)
     elif locally == "processes":
         yield from _in_processes(work, tasks)
     elif locally == "threads":
@@ -62,25 +62,53 @@ def mapped(
         yield from map(work, tasks)
 
 
-def cluster() -> Any | None:
-    """Return the dask client through which ``mapped`` works, or None.
+def use_cluster(connect: Callable[[], Any], *, resource: str | None = None, own: Callable[[], str | None]) -> None:
+    """Let ``mapped`` work through a dask cluster; a worker calls this once, before it starts.
 
-    That is the client of the worker that runs the caller as a task, else the current client of this process; and only
-    if the cluster reaches another host: workers on this host alone have no core that this process could not use itself.
+    Args:
+        connect: makes the client, when it is first needed: a synchronous one.
+        resource: what the workers have that stand in the same folder with the same code; None: all do.
+        own: gives the address of this process's worker, or None: it is none, and any worker is better than none.
     """
-    distributed = sys.modules.get("distributed")  # who runs on a cluster has imported it
-    if distributed is None:
-        return None
-    try:
-        client = distributed.get_client()
-    except ValueError:  # neither
-        return None
-    workers = client.scheduler_info(n_workers=-1)["workers"]
-    try:
-        own = workers[distributed.get_worker().address]["host"]
-    except (ValueError, KeyError):  # this process is no worker
-        own = None
-    return client if {worker["host"] for worker in workers.values()} - {own} else None
+    global _cluster
+    _cluster = _Cluster(connect, resource, own)
+
+
+def is_helped() -> bool:
+    """Tell whether ``mapped`` works through a cluster now.
+
+    It does if one of the workers that may help is on another host: those on this host alone have no core that this
+    process could not use itself.
+    """
+    return _cluster is not None and bool(_cluster.threads())
+
+
+@dataclass
+class _Cluster:
+    connect: Callable[[], Any]
+    resource: str | None
+    own: Callable[[], str | None]
+    known: Any = None
+
+    @property
+    def client(self) -> Any:
+        if self.known is None:
+            self.known = self.connect()
+        return self.known
+
+    def threads(self) -> dict[str, int]:
+        """Return how many tasks each worker may have at a time, by address; none where a cluster is of no use."""
+        workers = self.client.scheduler_info(n_workers=-1)["workers"]
+        own = self.own()
+        own_host = workers[own]["host"] if own in workers else None
+        if self.resource is not None:
+            workers = {address: worker for address, worker in workers.items() if self.resource in worker["resources"]}
+        if not {worker["host"] for worker in workers.values()} - {own_host}:
+            return {}
+        return {address: max(1, worker["nthreads"] - 1) for address, worker in workers.items()}  # one holds a stage
+
+
+_cluster: _Cluster | None = None
 
 
 @contextmanager
@@ -93,6 +121,7 @@ def connected(scheduler: str | None) -> Iterator[None]:
     Raises:
         ConfigError: no scheduler answers there, it has no workers, or ``distributed`` is not installed.
     """
+    global _cluster
     if scheduler is None:
         yield
         return
@@ -101,13 +130,17 @@ def connected(scheduler: str | None) -> Iterator[None]:
     except ImportError as error:
         raise ConfigError(f"scheduler {scheduler}", "needs dask's distributed", "pip install distributed") from error
     try:
-        client = Client(scheduler, timeout=_ANSWER_S)
+        client = Client(scheduler, timeout=_ANSWER_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ConfigError(f"scheduler {scheduler}", "does not answer", "give its address, tcp://HOST:8786") from error
     with client:
-        if not client.scheduler_info(n_workers=-1)["workers"]:
-            raise ConfigError(f"scheduler {scheduler}", "has no workers", "start some in this folder")
-        yield
+        use_cluster(lambda: client, own=lambda: None)
+        try:
+            if not is_helped():
+                raise ConfigError(f"scheduler {scheduler}", "has no workers", "start some in this folder")
+            yield
+        finally:
+            _cluster = None
 
 
 def in_threads(work: Callable[[Task], Result], tasks: Iterable[Task], *, n_ahead: int) -> Generator[Result, None, None]:
@@ -159,7 +192,7 @@ def _in_order(submit: Callable[[Task], Any], tasks: Iterable[Task], n_ahead: int
 
 
 def _on_cluster(
-    client: Any, work: Callable[[Task], Result], tasks: Sequence[Task], n_ahead: int
+    cluster: _Cluster, threads: dict[str, int], work: Callable[[Task], Result], tasks: Sequence[Task], n_ahead: int
 ) -> Generator[Result, None, None]:
     """Give each task to the worker that has the fewest of them; if it is lost, dask gives them to another.
 
@@ -168,16 +201,15 @@ def _on_cluster(
     wait for each worker as it has threads.
     """
     name = f"{getattr(work, 'func', work).__name__.strip('_')}-{uuid.uuid4().hex}"
-    workers = client.scheduler_info(n_workers=-1)["workers"]
-    n_threads = {address: max(1, worker["nthreads"] - 1) for address, worker in workers.items()}  # one holds a stage
-    given: dict[str, list[Any]] = {address: [] for address in workers}
+    client, done = cluster.client, partial(_done, work, cluster.resource)
+    given: dict[str, list[Any]] = {address: [] for address in threads}
 
     def submit(task: Task) -> Any:
         for address, futures in given.items():
             given[address] = [future for future in futures if not future.done()]
-        least = min(given, key=lambda address: len(given[address]) / n_threads[address])
+        least = min(given, key=lambda address: len(given[address]) / threads[address])
         key = f"{name}-{next(places)}"
-        future = client.submit(work, task, key=key, pure=False, workers=[least], allow_other_workers=True)
+        future = client.submit(done, task, key=key, pure=False, workers=[least], allow_other_workers=True)
         given[least].append(future)
         return future
 
@@ -188,6 +220,13 @@ def _on_cluster(
         # A running task cannot be stopped, and must not go on writing when the caller clears away.
         client.run(_wait_for_the_end, name, on_error="ignore")
         raise
+
+
+def _done(work: Callable[[Task], Result], resource: str | None, task: Task) -> Result:
+    """Do a task in a worker; one that stands elsewhere may get that of a lost worker, but must not do it."""
+    if resource is not None and (_cluster is None or _cluster.resource != resource):
+        raise DeepSkyError("a worker", "is of another project or code", "start all workers anew, in the same folder")
+    return work(task)
 
 
 async def _wait_for_the_end(name: str, dask_worker: Any) -> None:

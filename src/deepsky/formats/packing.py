@@ -22,10 +22,11 @@ from deepsky.imaging.badfiles import BadFiles, keep_images, reserve_space
 from deepsky.imaging.picture_files import PictureFiles
 from deepsky.imaging.pictures import Picture
 from deepsky.imaging.preparation import Preparation
-from deepsky.parallel import mapped
+from deepsky.parallel import is_helped, mapped
 
 AHEAD = 256  # pictures that may wait to be packed
-_AT_ONCE = 8  # pictures in a task: one is less work than sending it to another machine
+# Of a cluster: pictures in a task (one is less work than sending it), and tasks that may wait, on the workers.
+_AT_ONCE, _TASKS_AHEAD = 32, 64
 
 
 def objects_of(
@@ -65,9 +66,10 @@ def _pictures(
     files: PictureFiles, preparation: Preparation, names: Sequence[str]
 ) -> Generator[Picture | DataError, None, None]:
     """Decode and prepare pictures in threads (OpenCV lets go of the interpreter's lock) or on a cluster, in order."""
-    tasks = [names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE)]
+    at_once, n_ahead = (_AT_ONCE, _TASKS_AHEAD) if is_helped() else (1, AHEAD)
+    tasks = [names[start : start + at_once] for start in range(0, len(names), at_once)]
     work = partial(_prepared, files, preparation)
-    with closing(mapped(work, tasks, n_ahead=AHEAD // _AT_ONCE, locally="threads")) as parts:
+    with closing(mapped(work, tasks, n_ahead=n_ahead, locally="threads")) as parts:
         for part in parts:
             yield from part
 

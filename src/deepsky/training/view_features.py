@@ -1,5 +1,6 @@
 """What a frozen backbone sees of the images, from each test view, and of random views of those to learn from."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -20,7 +21,7 @@ from deepsky.networks.finetune import base_of
 from deepsky.networks.inputs import ImageSpec, colour_pixels, image_input
 from deepsky.networks.registry import find_backbone
 from deepsky.networks.views import views_of
-from deepsky.parallel import KERAS_LOCK, cluster, mapped
+from deepsky.parallel import KERAS_LOCK, is_helped, mapped
 from deepsky.training.predict import batches_of, image_spec, predict_batch, predict_batches
 from deepsky.training.recipe import ViewSpec
 
@@ -87,26 +88,21 @@ def write_views(
     image = image_spec(packed)
     front, viewer = _build(network, image, spec, weights_file)
     see = None
-    if folder is not None and cluster() is not None:
+    if folder is not None and is_helped():
         see = partial(_see, network, image, spec, Version.of(weights_file), Version.of(folder / "images.npy"))
     images = images if spec.n_views else images[:0]
     shape = (spec.n_views, len(images), front.output_shape[1])
     with whole_folder(out) as whole:
         sides = _create(whole / "sides.npy", (spec.test_views, len(packed.images), shape[2]))
         for number, side in enumerate(views_of(packed.images, spec.test_views)):
-            sides[number] = (
-                _side_seen(see, number, len(side), batch_size) if see else predict_batches(front, side, batch_size)
-            )
+            sides[number] = _side_seen(see, front, number, side, batch_size)
             _check_finite(sides[number], np.arange(len(side)), out)
         sides.flush()
         np.save(whole / "viewed.npy", images, allow_pickle=False)
         views = _create(whole / "views.npy", shape)
         mirrored = np.zeros(shape[:2], bool)
         for number in range(spec.n_views):
-            if see:
-                seen = _view_seen(see, number, images)
-            else:
-                seen = predict_batches(viewer, packed.images, VIEW_BATCH, chosen=images)
+            seen = _view_seen(see, viewer, number, packed.images, images)
             _check_finite(seen, images, out)
             views[number], mirrored[number] = seen[:, :-1], seen[:, -1] > 0.5
         views.flush()
@@ -158,17 +154,25 @@ class _Batch:
 See = Callable[[_Batch], npt.NDArray[np.float32]]
 
 
-def _side_seen(see: See, side: int, n_images: int, batch_size: int) -> npt.NDArray[np.float32]:
-    batches, n_at_once = batches_of(n_images, batch_size)
-    return _all_seen(see, [_Batch(side, rows, n_at_once) for rows in batches])
+def _side_seen(
+    see: See | None, front: keras.Model, number: int, side: npt.NDArray[Any], batch_size: int
+) -> npt.NDArray[np.float32]:
+    """Return the features of all images from one test view; by workers, where some can ``see``."""
+    if see is None:
+        return predict_batches(front, side, batch_size)
+    batches, n_at_once = batches_of(len(side), batch_size)
+    return _all_seen(see, [_Batch(number, rows, n_at_once) for rows in batches])
 
 
-def _view_seen(see: See, number: int, images: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    batches, n_at_once = batches_of(len(images), VIEW_BATCH)
-    steps = range(number * len(batches), (number + 1) * len(batches))
-    return _all_seen(
-        see, [_Batch(None, images[rows], n_at_once, step) for step, rows in zip(steps, batches, strict=True)]
-    )
+def _view_seen(
+    see: See | None, viewer: keras.Model, number: int, images: npt.NDArray[Any], chosen: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """Return the features of one random view of each chosen image; by workers, where some can ``see``."""
+    if see is None or not len(chosen):
+        return predict_batches(viewer, images, VIEW_BATCH, chosen=chosen)
+    batches, n_at_once = batches_of(len(chosen), VIEW_BATCH)
+    steps = itertools.count(number * len(batches))
+    return _all_seen(see, [_Batch(None, chosen[rows], n_at_once, next(steps)) for rows in batches])
 
 
 def _all_seen(see: See, batches: list[_Batch]) -> npt.NDArray[np.float32]:
