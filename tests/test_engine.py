@@ -155,8 +155,9 @@ def test_a_stage_whose_worker_dies_runs_once_more(project):
 def test_a_stage_whose_workers_die_twice_has_failed_and_the_rest_goes_on(project):
     write_params(project, ["net"], epochs=2)
     # It ends its own process, as the kernel does when the memory is full.
-    bad = "  bad: {cmd: deepsky worker --help, deps: [params.yaml], outs: [bad.txt]}\n"
+    bad = "  bad: {cmd: deepsky worker --help, wdir: elsewhere, deps: [../params.yaml], outs: [bad.txt]}\n"
     Path("dvc.yaml").write_text(TWO + bad)
+    Path("elsewhere").mkdir()
     kill = "import os, sys\nif sys.argv[1:3] == ['worker', '--help']: os.kill(os.getpid(), 9)\n"
     Path("sitecustomize.py").write_text(
         "import sys, threading\n"
@@ -199,11 +200,11 @@ def test_a_signal_ends_a_training_at_once_and_closes_its_run(project, number):
 
 SHOWS = """
 stages:
-  plan: {cmd: mkdir made && echo > made/plan.txt, deps: [params.yaml], outs: [made/plan.txt]}
-  good: {cmd: echo > made/good.txt, deps: [made/plan.txt], outs: [made/good.txt]}
-  bad: {cmd: exit 3, deps: [made/plan.txt], outs: [made/bad.txt]}
-  after: {cmd: echo > after.txt, deps: [made/bad.txt], outs: [after.txt]}
-  evaluate: {cmd: ls made > evaluation.txt, deps: [made], outs: [evaluation.txt]}
+  plan: {cmd: mkdir -p shown && echo > shown/plan.txt, deps: [params.yaml], outs: [shown/plan.txt]}
+  good: {cmd: echo > shown/good.txt, deps: [shown/plan.txt], outs: [shown/good.txt]}
+  bad: {cmd: exit 3, deps: [shown/plan.txt], outs: [shown/bad.txt]}
+  after: {cmd: echo > after.txt, deps: [shown/bad.txt], outs: [after.txt]}
+  evaluate: {cmd: ls shown > evaluation.txt, deps: [shown], outs: [evaluation.txt]}
   report: {cmd: cp evaluation.txt report.txt, deps: [evaluation.txt], outs: [report.txt]}
 """
 
@@ -214,7 +215,7 @@ def test_what_is_there_is_shown_though_a_stage_failed(project):
     assert returncode == 1
     assert "not run, as they wait for what failed: after\n" in stdout
     assert Path("report.txt").read_text().split() == ["good.txt", "plan.txt"]
-    Path("dvc.yaml").write_text(SHOWS.replace("exit 3", "echo > made/bad.txt"))
+    Path("dvc.yaml").write_text(SHOWS.replace("exit 3", "echo > shown/bad.txt"))
     assert repro()[0] == 0
     assert "bad.txt" in Path("report.txt").read_text()
 

@@ -20,10 +20,11 @@ from deepsky.datasets.params import SplitParams
 from deepsky.datasets.splits import sky_groups, split_rows
 from deepsky.errors import ConfigError, DataError
 from deepsky.formats.galaxy_zoo_challenge import CLASSES
-from deepsky.formats.packing import in_threads
+from deepsky.formats.packing import AHEAD
 from deepsky.formats.params import PicturesParams
 from deepsky.formats.registry import FORMATS, find
 from deepsky.imaging.picture_files import PictureFiles
+from deepsky.parallel import in_threads
 from deepsky.stages.pack import run
 from deepsky.training.saved import ModelCard, save_network
 from tests.galaxy_zoo_files import fractions_of, solutions_of, write_challenge, write_jpeg, zip_images
@@ -375,7 +376,8 @@ def test_a_zip_is_read_from_many_threads_as_its_folder(tmp_path):
     (folder / "._1.png").write_bytes(b"not a picture")
     loose, packed = PictureFiles(folder), PictureFiles(tmp_path / "pictures.zip")
     assert loose.names == packed.names == sorted(f"{number}.png" for number in range(60))
-    for a, b in zip(in_threads(loose.read, loose.names * 3), in_threads(packed.read, packed.names * 3), strict=True):
+    both = [in_threads(files.read, files.names * 3, n_ahead=AHEAD) for files in (loose, packed)]
+    for a, b in zip(*both, strict=True):
         assert np.array_equal(a, b)
 
 
@@ -404,7 +406,7 @@ def test_threads_keep_the_order_and_run_a_bounded_number_ahead():
             taken.append(number)
             yield number
 
-    results = in_threads(lambda number: (done.wait(0), number)[1], tasks())
+    results = in_threads(lambda number: (done.wait(0), number)[1], tasks(), n_ahead=AHEAD)
     assert [next(results) for _ in range(500)] == list(range(500))
     assert len(taken) < 800  # on any number of cores
     results.close()

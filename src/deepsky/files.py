@@ -1,13 +1,21 @@
-"""Outputs appear whole or not at all: write beside the target, then rename."""
+"""Outputs appear whole or not at all: write beside the target, then rename. Inputs are the ones that were meant."""
 
 import fcntl
 import os
 import re
 import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+
+from deepsky.errors import DataError
+
+# Longer than a network file system lets a machine believe what it knew of a folder (NFS: a minute).
+_PATIENCE_S, _POLL_S = 90.0, 0.5
 
 
 @contextmanager
@@ -63,6 +71,44 @@ def leave_empty(*outs: Path) -> None:
         (out.parent if out.suffix else out).mkdir(parents=True, exist_ok=True)
         if out.suffix:
             out.touch()
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a file, so that another machine does not take an older one for it.
+
+    Attributes:
+        path: of the file.
+        n_bytes: its size; -1 where there is no such file.
+        mtime_ns: when it was written.
+    """
+
+    path: Path
+    n_bytes: int
+    mtime_ns: int
+
+    @staticmethod
+    def of(path: Path) -> "Version":
+        """Return the version that is there now."""
+        try:
+            stat = path.stat()
+        except OSError:
+            return Version(path, -1, 0)
+        return Version(path, stat.st_size, stat.st_mtime_ns)
+
+    def found(self) -> Path:
+        """Return the path once this machine sees the same version there.
+
+        Raises:
+            DataError: after a while it still sees another one, or none.
+        """
+        deadline = time.monotonic() + _PATIENCE_S
+        while Version.of(self.path) != self:
+            if time.monotonic() > deadline:
+                problem = f"is another file, or none, on the worker {socket.gethostname()}"
+                raise DataError(self.path.absolute(), problem, "start all workers in the shared folder of the project")
+            time.sleep(_POLL_S)
+        return self.path
 
 
 @contextmanager

@@ -7,13 +7,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]  # of the package that runs
 PACKAGE = ROOT.name
-# What changes no result, and is neither hashed nor followed: what a person sees, where runs are logged, how downloads
-# are tried again, and how params.yaml is read, because the resolved settings count. The registries only name modules;
-# those that a run uses are hashed with it.
+# What changes no result, and is neither hashed nor followed: what a person sees, where runs are logged, who does the
+# work, how downloads are tried again, and how params.yaml is read, because the resolved settings count. The registries
+# only name modules; those that a run uses are hashed with it.
 NO_RESULT = (
     "cli", "commands", "config", "errors", "experiment", "files", "interruption", "progress", "tracking",
     "archives.answers", "archives.downloader", "archives.http", "archives.journal", "archives.params",
-    "formats.registry", "networks.registry", "pipeline", "tuning",
+    "formats.registry", "networks.registry", "parallel", "pipeline", "tuning",
 )  # fmt: skip
 _LENGTH = 12  # hexadecimal digits: 48 bits
 

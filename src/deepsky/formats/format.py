@@ -1,6 +1,6 @@
 """What a format is to the pipeline: a reader of its own layout, and what the reader hands over."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class Objects:
             knows.
         classes: class names; their order is the label encoding. For fractions ``(packed.GALAXY,)``.
         pictures: of each row, in the rows' order and prepared, uint8 (size_px, size_px, channel); or the error that
-            says why there is none. Decoded while they are asked for, within a bounded memory.
+            says why there is none. Decoded while they are asked for, within a bounded memory; to be closed.
         fractions: float32, (n_rows, 37), where they are the target; else None.
         absent: where the source should hold the pictures (FOLDER/ID) of objects that it lists; they are no rows.
         lacking: (file, reason) of objects whose file the archive does not have; they are no rows, and no error.
@@ -35,7 +35,7 @@ class Objects:
 
     rows: pd.DataFrame
     classes: tuple[str, ...]
-    pictures: Iterable[Picture | DataError]
+    pictures: Generator[Picture | DataError, None, None]
     fractions: npt.NDArray[np.float32] | None = None
     absent: Sequence[Path] = ()
     lacking: Sequence[tuple[str, str]] = ()

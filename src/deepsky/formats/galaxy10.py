@@ -15,9 +15,10 @@ import pandas as pd
 
 from deepsky.errors import DataError
 from deepsky.formats.format import Format, Objects, preparation_of
-from deepsky.formats.packing import in_threads
+from deepsky.formats.packing import AHEAD
 from deepsky.formats.params import PicturesParams
 from deepsky.imaging.pictures import Picture
+from deepsky.parallel import in_threads
 
 URL = "https://zenodo.org/records/10845026/files/Galaxy10_DECals.h5"
 SHA256 = "19aefc477c41bb7f77ff07599a6b82a038dc042f889a111b0d4d98bb755c1571"
@@ -63,7 +64,9 @@ def read(source: Path, params: PicturesParams) -> Objects:
     rows = _check_rows(source, columns)
     _check_release(source, (params.sha256 or SHA256).lower())
     preparation = preparation_of(params)
-    return Objects(rows, CLASSES, in_threads(lambda task: preparation.apply(*task), _read_slices(source)))
+    return Objects(
+        rows, CLASSES, in_threads(lambda task: preparation.apply(*task), _read_slices(source), n_ahead=AHEAD)
+    )
 
 
 @contextmanager

@@ -12,8 +12,9 @@ import pandas as pd
 
 from deepsky.errors import DataError
 from deepsky.formats.format import Objects, preparation_of
-from deepsky.formats.packing import in_threads
+from deepsky.formats.packing import AHEAD
 from deepsky.formats.params import PicturesParams
+from deepsky.parallel import in_threads
 
 Arrays = dict[str, npt.NDArray[Any]]
 PARTS = ("train", "test")
@@ -51,7 +52,7 @@ def read_arrays(source: Path, params: PicturesParams, shape: tuple[int, ...], cl
         arrays[f"x_{part}"].reshape(-1, *shape[:2], *shape[2:] or (1,)) for part in PARTS
     )
     tasks = zip((f"{name} of {source}" for name in rows["id"]), pictures, strict=True)
-    return Objects(rows, classes, in_threads(lambda task: preparation.apply(*task), tasks))
+    return Objects(rows, classes, in_threads(lambda task: preparation.apply(*task), tasks, n_ahead=AHEAD))
 
 
 def _load(source: Path) -> Arrays:

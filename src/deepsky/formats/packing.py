@@ -1,19 +1,15 @@
 """Pack pictures that come one by one."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import click
-import joblib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from rich.console import Console
-from rich.progress import track
 
 from deepsky.datasets.packed import DatasetCard, create_images, write_rows
 from deepsky.datasets.params import Change, Target
@@ -24,29 +20,12 @@ from deepsky.imaging.badfiles import BadFiles, keep_images, reserve_space
 from deepsky.imaging.picture_files import PictureFiles
 from deepsky.imaging.pictures import Picture
 from deepsky.imaging.preparation import Preparation
+from deepsky.parallel import is_helped, mapped
+from deepsky.progress import track
 
-Task = TypeVar("Task")
-Result = TypeVar("Result")
-_AHEAD = 256  # tasks or results that may wait: it bounds the memory, on any number of cores
-
-
-def in_threads(work: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-    """Work on tasks in threads (OpenCV frees the interpreter meanwhile), in order, a bounded number ahead.
-
-    Args:
-        work: called in one of the threads.
-        tasks: taken from the caller's thread, only a bounded number ahead of the results.
-    """
-    pool, waiting = ThreadPoolExecutor(joblib.cpu_count()), deque[Future[Result]]()
-    try:
-        for task in tasks:
-            waiting.append(pool.submit(work, task))
-            if len(waiting) > _AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)  # at an error: what nobody will take
+AHEAD = 256  # pictures that may wait to be packed
+# Of a cluster: pictures in a task (one is less work than sending it), and tasks that may wait, on the workers.
+_AT_ONCE, _TASKS_AHEAD = 32, 64
 
 
 def objects_of(
@@ -70,23 +49,38 @@ def objects_of(
         lacking: see ``Objects``.
         n_dropped: see ``Objects``.
     """
-
-    def prepared(name: str) -> Picture | DataError:
-        try:
-            return preparation.apply(files.place / name, files.read(name))
-        except DataError as error:
-            return error
-
     present = rows["picture"].notna().to_numpy()
     return Objects(
         rows=rows[present].drop(columns="picture").reset_index(drop=True),
         classes=classes,
-        pictures=in_threads(prepared, rows.loc[present, "picture"]),
+        pictures=_pictures(files, preparation, rows.loc[present, "picture"].to_list()),
         fractions=None if fractions is None else fractions[present],
         absent=[files.place / identity for identity in rows.loc[~present, "id"]],
         lacking=lacking,
         n_dropped=n_dropped or {},
     )
+
+
+def _pictures(
+    files: PictureFiles, preparation: Preparation, names: Sequence[str]
+) -> Generator[Picture | DataError, None, None]:
+    """Decode and prepare pictures in threads (OpenCV lets go of the interpreter's lock) or on a cluster, in order."""
+    at_once, n_ahead = (_AT_ONCE, _TASKS_AHEAD) if is_helped() else (1, AHEAD)
+    tasks = [names[start : start + at_once] for start in range(0, len(names), at_once)]
+    work = partial(_prepared, files, preparation)
+    with closing(mapped(work, tasks, n_ahead=n_ahead, locally="threads")) as parts:
+        for part in parts:
+            yield from part
+
+
+def _prepared(files: PictureFiles, preparation: Preparation, names: Sequence[str]) -> list[Picture | DataError]:
+    found: list[Picture | DataError] = []
+    for name in names:
+        try:
+            found.append(preparation.apply(files.place / name, files.read(name)))
+        except DataError as error:
+            found.append(error)
+    return found
 
 
 def picture_card(
@@ -153,9 +147,10 @@ def check_pictures(name: str, objects: Objects) -> None:
     Raises:
         DataError: the first bad picture.
     """
-    for picture in _tracked(objects, f"checking {name}"):
-        if isinstance(picture, DataError):
-            raise picture
+    with closing(objects.pictures):
+        for picture in _tracked(objects, f"checking {name}"):
+            if isinstance(picture, DataError):
+                raise picture
 
 
 def pack_objects(
@@ -209,7 +204,7 @@ def _refuse_useless(labels: pd.Series, target: Target, bad: BadFiles, source: Pa
 
 
 def _tracked(objects: Objects, description: str) -> Iterable[Picture | DataError]:
-    return track(objects.pictures, description, len(objects.rows), console=Console(stderr=True))
+    return track(objects.pictures, description, len(objects.rows))
 
 
 def _fill(name: str, objects: Objects, shape: tuple[int, int, int, int], bad: BadFiles, packed: Path) -> list[int]:
@@ -217,12 +212,13 @@ def _fill(name: str, objects: Objects, shape: tuple[int, int, int, int], bad: Ba
     images: np.memmap = create_images(packed, shape, np.uint8)
     reserve_space(packed / "images.npy")
     kept: list[int] = []
-    for place, picture in enumerate(_tracked(objects, f"packing {name}")):
-        if isinstance(picture, DataError):
-            bad.meet(picture)
-        else:
-            images[len(kept)] = picture
-            kept.append(place)
+    with closing(objects.pictures):
+        for place, picture in enumerate(_tracked(objects, f"packing {name}")):
+            if isinstance(picture, DataError):
+                bad.meet(picture)
+            else:
+                images[len(kept)] = picture
+                kept.append(place)
     if kept:
         images.flush()
         keep_images(packed / "images.npy", range(len(kept)))

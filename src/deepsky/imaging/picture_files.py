@@ -10,6 +10,8 @@ from deepsky.errors import DataError
 from deepsky.imaging.pictures import Picture, decode_picture, is_picture, pictures_in, read_picture
 
 _AGAIN = "fetch the zip again"
+# The zip that each thread reads, open, and by what it is known: one handle has one place to read at.
+_own = threading.local()
 
 
 class PictureFiles:
@@ -29,7 +31,7 @@ class PictureFiles:
         Raises:
             DataError: the file is not a zip.
         """
-        self.place, self._is_zip, self._own = place, place.is_file(), threading.local()
+        self.place, self._is_zip = place, place.is_file()
         if self._is_zip:
             with self._open_zip() as archive:
                 found = [name for name in archive.namelist() if is_picture(PurePosixPath(name)) and name[-1] != "/"]
@@ -69,11 +71,17 @@ class PictureFiles:
             raise DataError(self.place / name, f"cannot be read ({error})", _AGAIN) from error
         return decode_picture(self.place / name, content)
 
+    def __getstate__(self) -> dict[str, object]:
+        """Travel to a worker, which reads by name: without the list of names."""
+        return {**self.__dict__, "names": []}
+
     def _threads_zip(self) -> zipfile.ZipFile:
-        """Open the zip once per thread: one handle has one place to read at."""
-        if not hasattr(self._own, "archive"):
-            self._own.archive = self._open_zip()
-        archive: zipfile.ZipFile = self._own.archive
+        """Open the zip once per thread, whatever objects stand for it, and anew when it is another file."""
+        stat = self.place.stat()
+        known = (self.place.absolute(), stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        if getattr(_own, "known", None) != known:
+            _own.archive, _own.known = self._open_zip(), known
+        archive: zipfile.ZipFile = _own.archive
         return archive
 
     def _open_zip(self) -> zipfile.ZipFile:

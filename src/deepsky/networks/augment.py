@@ -45,6 +45,10 @@ class RandomView(keras.layers.Layer):
         # "int": int64 under TensorFlow, which leaves an int32 on the host, where a compiled step cannot reach it.
         self._step = self.add_weight(shape=(), dtype="int", initializer="zeros", trainable=False, name="step")
 
+    def go_to(self, step: int) -> None:
+        """Let the next batch be that of another step."""
+        self._step.assign(step)
+
     def call(self, pixels: Any, training: bool = False) -> tuple[Any, Any]:
         """Return the views, (n, size, size, channel), and 1 where a view is a mirror image, float32 (n,)."""
         n_images = ops.shape(pixels)[0]

@@ -26,7 +26,7 @@ import psutil
 from distributed import Worker
 from distributed.security import Security
 
-from deepsky import progress
+from deepsky import parallel, progress
 from deepsky.errors import DeepSkyError
 
 LOGS = Path("logs")
@@ -190,6 +190,8 @@ def serve(address: str, command_line: Callable[[], None], n_threads: int) -> Non
             dashboard_address="127.0.0.1:0",
             security=Security(),  # of dask's configuration
         )
+        # dask's get_worker, by which a task would find its client, knows only dask's own threads.
+        parallel.use_cluster(_worker._get_client, resource=resource_of(root), own=lambda: _worker.address)
         await _worker
         await _worker.finished()
 
@@ -222,7 +224,8 @@ def perform(task: Task) -> Outcome:
         progress.listener = partial(_send_progress, task.stage)
         try:
             with _here.running(task.stage):
-                os.chdir(root / task.folder)
+                if task.folder != ".":
+                    os.chdir(root / task.folder)
                 returncode = _called()
         except KeyboardInterrupt:  # it came between two lines of ours
             returncode = 128 + signal.SIGINT
@@ -275,7 +278,8 @@ def _called() -> int:
 def _as_new() -> None:
     """Forget what the stage before left: networks, and the numbers in their layers' names."""
     if (keras := sys.modules.get("keras")) is not None:
-        keras.utils.clear_session()
+        with parallel.KERAS_LOCK:
+            keras.utils.clear_session()
     gc.collect()
 
 

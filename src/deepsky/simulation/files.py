@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import cast
 
 from joblib import Parallel, delayed
-from rich.console import Console
-from rich.progress import track
 
 from deepsky.archives.journal import SIMULATED, set_aside
 from deepsky.archives.manifest import LABELS, Receipt, write_manifest
@@ -22,6 +20,7 @@ from deepsky.archives.params import ArchiveParams
 from deepsky.archives.wanted import FOLDERS, Wanted
 from deepsky.errors import ConfigError, DataError
 from deepsky.files import whole_file
+from deepsky.progress import track
 from deepsky.simulation.archive import SimulatedArchive
 from deepsky.simulation.params import CatalogueParams
 
@@ -54,7 +53,7 @@ def draw_all(wanted: Sequence[Wanted], params: CatalogueParams, archive: Archive
     done = Parallel(n_jobs=-1, return_as="generator_unordered")(
         delayed(_draw)(each, params, archive, out) for each in missing
     )
-    for _ in track(done, description="fetch", total=len(missing), console=Console(stderr=True)):
+    for _ in track(done, "fetch", len(missing)):
         pass
     try:
         write_manifest([_receipt(each, out) for each in wanted], out)

@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from joblib import Parallel, delayed
-from rich.console import Console
-from rich.progress import track
 
 from deepsky.catalogue.objid import pack_objid
 from deepsky.files import whole_file, whole_folder
+from deepsky.progress import track
 from deepsky.simulation.galaxies import draw_picture, jpeg
 from deepsky.simulation.params import AT_LEAST
 from deepsky.simulation.shapes import Shape, draw_shapes, share_out
@@ -151,7 +150,7 @@ def _draw_all(
         while part := list(islice(tasks, _AT_ONCE)):
             yield from Parallel(n_jobs=-1, prefer="threads")(part)
 
-    yield from track(drawn(), description=description, total=len(rows), console=Console(stderr=True))
+    yield from track(drawn(), description, len(rows))
 
 
 def _objids(n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:

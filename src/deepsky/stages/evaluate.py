@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from deepsky import progress
 from deepsky.errors import DataError
 from deepsky.evaluation.classes import evaluate_classes
 from deepsky.evaluation.folders import (
@@ -66,7 +67,10 @@ def run(
     (out / SUMMARY).unlink(missing_ok=True)  # it stands only beside the runs that it was made of
     remove_others(out, [one.folder(out) for one in there])
     work = _Work({one.name: one for one in there}, experiment, packed, trained, out, code)
-    summary = {one.name: work.evaluated(one) | {"label": one.label, "is_cell": one.is_cell} for one in there}
+    summary = {}
+    for n_done, one in enumerate(there):
+        progress.tell(n_done, len(there))
+        summary[one.name] = work.evaluated(one) | {"label": one.label, "is_cell": one.is_cell}
     _write_metrics(metrics, summary)
     _write_plots(plots, there, out)
     write_json(out / SUMMARY, {"runs": summary, "left_out": list(map(asdict, left_out))}, sort_keys=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deepsky import progress
 from deepsky.datasets.packed import Packed, open_packed
 from deepsky.files import whole_file
 from deepsky.networks.weights_card import read_weights_card
@@ -53,7 +54,8 @@ def run(
     _remove_others(out, {out / CARD, *(out / network for network in networks)})
     with whole_file(out / CARD) as file:  # a folder with nothing in it would be none for DVC
         file.write_text(json.dumps({"networks": list(networks)}) + "\n")
-    for network, wanted in networks.items():
+    for n_done, (network, wanted) in enumerate(networks.items()):
+        progress.tell(n_done, len(networks))
         _remove_others(out / network, {out / network / CARD, *(out / network / name for name in wanted.views)})
         if wanted.views:
             _write_network(network, wanted, batch_size, packed, split, weights / network, out / network)
@@ -74,7 +76,7 @@ def _write_network(
             print(f"{network} {name}: is there")
             continue
         n_views, n_viewed, n_features = write_views(
-            network, views, dataset, weights / "weights.h5", images, out / name, batch_size=batch_size
+            network, views, dataset, weights / "weights.h5", images, out / name, batch_size=batch_size, folder=packed
         )
         with whole_file(key_file) as file:
             file.write_text(key)

@@ -1,17 +1,14 @@
 """Stage render: every frame is decompressed once and gives its plot, its share of the composite and the cutouts."""
 
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-import cv2
-import joblib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from rich.console import Console
-from rich.progress import track
 
 from deepsky.catalogue.tables import check_numbers, read_objects
 from deepsky.datasets.packed import DatasetCard, create_images, write_rows
@@ -32,11 +29,15 @@ from deepsky.imaging.stretch import (
     sky_limits,
     to_gray,
 )
+from deepsky.parallel import mapped
+from deepsky.progress import track
+
+_AHEAD = 64  # fields, of a few megabytes each
 
 
 @dataclass(frozen=True)
 class _Task:
-    """What a worker does: one field, its objects, and where the results go."""
+    """What a worker does: one field, its objects, and where the pictures go."""
 
     field: SkyField
     image: int  # index of the field's image
@@ -44,15 +45,16 @@ class _Task:
     params: FramesParams
     catalogue: Path
     png: Path
-    packed: dict[str, Path]  # by kind
 
 
 @dataclass(frozen=True)
 class _Done:
-    """What a worker reports: the placed objects of one field, and what went wrong."""
+    """What a worker reports: the placed objects of one field, their images, and what went wrong."""
 
     rows: pd.DataFrame  # index as in the task; ra_deg, dec_deg, edge
     errors: list[DataError]
+    # By kind. They travel: on a shared disk two machines that map one file undo what the other wrote in the same page.
+    images: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     pixel_scale_arcsec: float = 0.0
     plot_scale_arcsec: float = 0.0
 
@@ -89,9 +91,9 @@ def run(name: str, params: FramesParams, on_bad_file: OnBadFile, *, png: Path, p
     with ExitStack() as stack:
         pictures = stack.enter_context(whole_folder(png))
         folders = {kind: stack.enter_context(whole_folder(packed / f"{name}_{kind}")) for kind in KINDS}
-        tasks = _tasks(fields, objects, params, catalogue, pictures, folders)
-        _make_room(tasks, params, pictures, folders)
-        done = _work(tasks, bad)
+        tasks = _tasks(fields, objects, params, catalogue, pictures)
+        arrays = _make_room(tasks, params, pictures, folders)
+        done = _work(tasks, bad, arrays)
         bad.refuse_if_nothing_left(sum(len(each.rows) for each in done), catalogue)
         _finish(done, tasks, params, bad, folders)
 
@@ -131,36 +133,47 @@ def _tasks(
     params: FramesParams,
     catalogue: Path,
     png: Path,
-    packed: dict[str, Path],
 ) -> list[_Task]:
     """Give every field that holds objects a task, numbered in the order of the fields' names."""
     columns = ["id", "label", *(("ra", "dec") if params.position == "radec" else ("x", "y"))]
     columns += [column for column in FIELD_COLUMNS if column in objects.columns]
     groups = objects.groupby("image", sort=True)[columns]
     return [
-        _Task(fields[cast(int, number)], image, group, params, catalogue, png, packed)
+        _Task(fields[cast(int, number)], image, group, params, catalogue, png)
         for image, (number, group) in enumerate(groups)
     ]
 
 
-def _make_room(tasks: list[_Task], params: FramesParams, png: Path, packed: dict[str, Path]) -> None:
-    """Create the arrays and picture folders that the workers fill."""
+def _make_room(
+    tasks: list[_Task], params: FramesParams, png: Path, packed: dict[str, Path]
+) -> dict[str, npt.NDArray[Any]]:
+    """Create the arrays, by kind, and the picture folders that the workers fill."""
     kinds = [f"frames/{band}" for band in params.bands] + ["rgb"] + [f"cutouts/{label}" for label in params.classes]
     for kind in kinds:
         (png / kind).mkdir(parents=True)
     n_objects, size_px = sum(len(task.objects) for task in tasks), params.cutout_size_px
-    create_images(packed["frames"], (len(tasks), PLOT_HEIGHT_PX, PLOT_WIDTH_PX, 1), np.uint8)
-    create_images(packed["rgb"], (len(tasks), PLOT_HEIGHT_PX, PLOT_WIDTH_PX, 3), np.uint8)
-    create_images(packed["cutouts"], (n_objects, size_px, size_px, len(params.bands)), np.float32)
+    plot, cutout = (len(tasks), PLOT_HEIGHT_PX, PLOT_WIDTH_PX), (n_objects, size_px, size_px, len(params.bands))
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "frames": create_images(packed["frames"], (*plot, 1), np.uint8),
+        "rgb": create_images(packed["rgb"], (*plot, 3), np.uint8),
+        "cutouts": create_images(packed["cutouts"], cutout, np.float32),
+    }
     for folder in packed.values():
         reserve_space(folder / "images.npy")
+    return arrays
 
 
-def _work(tasks: list[_Task], bad: BadFiles) -> list[_Done]:
-    """Render all fields, one process per core."""
-    parallel = joblib.Parallel(n_jobs=min(joblib.effective_n_jobs(-1), len(tasks)), return_as="generator")
-    results = parallel(joblib.delayed(_render_field)(task, bad.policy) for task in tasks)
-    done = list(track(results, "rendering fields", len(tasks), console=Console(stderr=True)))
+def _work(tasks: list[_Task], bad: BadFiles, arrays: dict[str, npt.NDArray[Any]]) -> list[_Done]:
+    """Render all fields, a process per core or on a cluster, and fill the arrays."""
+    done = []
+    results = mapped(partial(_render_field, on_bad_file=bad.policy), tasks, n_ahead=_AHEAD, locally="processes")
+    with closing(results):  # before the temporary folders go
+        tracked = track(results, "rendering fields", len(tasks))
+        for task, each in zip(tasks, tracked, strict=True):
+            if len(each.rows):
+                arrays["frames"][task.image], arrays["rgb"][task.image] = each.images["frames"], each.images["rgb"]
+                arrays["cutouts"][each.rows.index.to_numpy()] = each.images["cutouts"]
+            done.append(replace(each, images={}))
     for each in done:
         for error in each.errors:
             bad.meet(error)
@@ -170,10 +183,9 @@ def _work(tasks: list[_Task], bad: BadFiles) -> list[_Done]:
 def _render_field(task: _Task, on_bad_file: OnBadFile) -> _Done:
     """Render one field in a worker.
 
-    Under ``stop`` the first problem is raised here, because joblib then ends the other workers before the temporary
-    folders go; under ``skip`` problems come back as values.
+    Under ``stop`` the first problem is raised here, so that the others are not rendered in vain; under ``skip``
+    problems come back as values.
     """
-    cv2.setNumThreads(1)  # the processes are the parallelism
     try:
         done = _rendered(task)
     except DataError as error:
@@ -189,12 +201,12 @@ def _rendered(task: _Task) -> _Done:
     rows, errors = _place(task, frames[params.position_band])
     if not len(rows):
         return _Done(rows, errors)
-    _write_plots(task, frames)
-    rows["edge"] = _write_cutouts(task, frames, rows)
+    images = _write_plots(task, frames)
+    images["cutouts"], rows["edge"] = _write_cutouts(task, frames, rows)
     scale_arcsec = frames[params.position_band].pixel_scale_arcsec
     height, width = frames[params.frame_band].flux_nmgy.shape
     shrink = float(np.sqrt(height * width / (PLOT_HEIGHT_PX * PLOT_WIDTH_PX)))
-    return _Done(rows, errors, scale_arcsec, scale_arcsec * shrink)
+    return _Done(rows, errors, images, scale_arcsec, scale_arcsec * shrink)
 
 
 def _place(task: _Task, reference: Frame) -> tuple[pd.DataFrame, list[DataError]]:
@@ -216,9 +228,9 @@ def _place(task: _Task, reference: Frame) -> tuple[pd.DataFrame, list[DataError]
     return objects.assign(ra_deg=ra_deg, dec_deg=dec_deg)[held], errors
 
 
-def _write_plots(task: _Task, frames: dict[str, Frame]) -> None:
-    """Write the whole-frame plot of every band and the composite."""
-    params, limits = task.params, {}
+def _write_plots(task: _Task, frames: dict[str, Frame]) -> dict[str, npt.NDArray[Any]]:
+    """Write the whole-frame plot of every band and the composite; return what of them is packed."""
+    params, limits, images = task.params, {}, {}
     for band, frame in frames.items():
         small = shrink_to_plot(frame.flux_nmgy)
         limits[band] = sky_limits(small)
@@ -226,18 +238,20 @@ def _write_plots(task: _Task, frames: dict[str, Frame]) -> None:
         name = frame.path.name[: frame.path.name.rindex(".fits")]
         write_png(task.png / "frames" / band / f"{name}.png", plot)
         if band == params.frame_band:
-            _open(task.packed["frames"])[task.image, :, :, 0] = plot
+            images["frames"] = plot[..., np.newaxis]
     composite = plot_composite(
         [frames[band] for band in params.rgb_bands],
         [limits[band] for band in params.rgb_bands],
         frames[params.position_band],
     )
     write_png(task.png / "rgb" / f"{task.field.name}.png", composite)
-    _open(task.packed["rgb"])[task.image] = composite
+    return {**images, "rgb": composite}
 
 
-def _write_cutouts(task: _Task, frames: dict[str, Frame], rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
-    """Write the flux and the colour picture of every object; tell which lie at an edge."""
+def _write_cutouts(
+    task: _Task, frames: dict[str, Frame], rows: pd.DataFrame
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Write the colour picture of every object; return the flux, and which lie at an edge."""
     params = task.params
     cutouts = cut_objects(
         [frames[band] for band in params.bands],
@@ -245,15 +259,10 @@ def _write_cutouts(task: _Task, frames: dict[str, Frame], rows: pd.DataFrame) ->
         rows["dec_deg"].to_numpy(),
         params.cutout_size_px,
     )
-    _open(task.packed["cutouts"])[rows.index.to_numpy()] = cutouts.flux_nmgy
     colour = lupton_rgb(cutouts.flux_nmgy[..., [params.bands.index(band) for band in params.colour_bands]])
     for identity, label, picture in zip(rows["id"], rows["label"], colour, strict=True):
         write_png(task.png / "cutouts" / label / f"{identity}.png", picture)
-    return cutouts.edge
-
-
-def _open(folder: Path) -> np.memmap:
-    return np.lib.format.open_memmap(folder / "images.npy", mode="r+")
+    return cutouts.flux_nmgy, cutouts.edge
 
 
 def _finish(

@@ -19,6 +19,7 @@ from deepsky.networks.heads import Answer, build_head
 from deepsky.networks.inputs import colour_front, stretched_front
 from deepsky.networks.registry import SCRATCH, find_backbone, find_scratch
 from deepsky.networks.weights_card import read_weights_card
+from deepsky.parallel import KERAS_LOCK
 from deepsky.training.answers import answer_of
 from deepsky.training.fit import Phase
 from deepsky.training.job import Job
@@ -123,7 +124,7 @@ def _of_scratch(recipe: Recipe, packed: Packed) -> _Parts:
     build_tail, answer = find_scratch(recipe.network), answer_of(recipe, packed.card)
 
     def build() -> keras.Model:
-        with _seeded_layers(recipe.seed):
+        with KERAS_LOCK, _seeded_layers(recipe.seed):
             return build_tail(front.output_shape[1:], answer)
 
     return front, build

@@ -41,13 +41,28 @@ def predict_batches(
         Float32, (n, *model.output_shape[1:]).
     """
     n_images = len(images if chosen is None else chosen)
-    n_at_once = max(1, min(batch_size, n_images))
+    batches, n_at_once = batches_of(n_images, batch_size)
     result = np.empty((n_images, *model.output_shape[1:]), np.float32)
-    for start in range(0, n_images, n_at_once):
-        rows = slice(start, start + n_at_once)
-        part = images[rows] if chosen is None else images[chosen[rows]]
-        # The last batch is filled up: another size would be compiled anew.
-        filled = np.pad(part, [(0, n_at_once - len(part)), *[(0, 0)] * (part.ndim - 1)], mode="edge")
-        with uninterrupted():
-            result[rows] = model.predict_on_batch(filled)[: len(part)]
+    for rows in batches:
+        result[rows] = predict_batch(model, images[rows] if chosen is None else images[chosen[rows]], n_at_once)
     return result
+
+
+def batches_of(n_images: int, batch_size: int) -> tuple[list[slice], int]:
+    """Cut images into batches as ``predict_batches`` does; return them, and how many images make one."""
+    n_at_once = max(1, min(batch_size, n_images))
+    return [slice(start, start + n_at_once) for start in range(0, n_images, n_at_once)], n_at_once
+
+
+def predict_batch(model: keras.Model, images: npt.NDArray[Any], n_at_once: int) -> npt.NDArray[np.float32]:
+    """Predict on one batch.
+
+    Args:
+        model: takes (n, *images.shape[1:]).
+        images: at most ``n_at_once``, n first.
+        n_at_once: images that go through the model: fewer are filled up, as another size would be compiled anew.
+    """
+    filled = np.pad(images, [(0, n_at_once - len(images)), *[(0, 0)] * (images.ndim - 1)], mode="edge")
+    with uninterrupted():
+        answers: npt.NDArray[np.float32] = model.predict_on_batch(filled)[: len(images)]
+    return answers

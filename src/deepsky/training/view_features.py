@@ -1,7 +1,10 @@
 """What a frozen backbone sees of the images, from each test view, and of random views of those to learn from."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +14,22 @@ import numpy.typing as npt
 
 from deepsky.datasets.packed import Packed
 from deepsky.errors import DataError
-from deepsky.files import whole_folder
+from deepsky.files import Version, whole_folder
 from deepsky.networks.augment import RandomView
 from deepsky.networks.backbone import Backbone, build_features
 from deepsky.networks.finetune import base_of
 from deepsky.networks.inputs import ImageSpec, colour_pixels, image_input
 from deepsky.networks.registry import find_backbone
 from deepsky.networks.views import views_of
-from deepsky.training.predict import image_spec, predict_batches
+from deepsky.parallel import KERAS_LOCK, is_helped, mapped
+from deepsky.training.predict import batches_of, image_spec, predict_batch, predict_batches
 from deepsky.training.recipe import ViewSpec
 
 # Views are drawn by step and row: another number of images per step would give other views.
 VIEW_BATCH = 32
 FILES = ("sides", "views", "mirrored", "viewed")
 KEY = "key.txt"  # beside them: a hash of all that they follow from
+_AHEAD = 128  # batches of features
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ def write_views(
     out: Path,
     *,
     batch_size: int,
+    folder: Path | None = None,
 ) -> tuple[int, int, int]:
     """Let a frozen network see every image from each test view, and some of them from ``n_views`` random sides too.
 
@@ -69,6 +75,7 @@ def write_views(
         images: the distinct images that get random views, ascending.
         out: folder to write.
         batch_size: images per step.
+        folder: of the dataset, from which the workers of a cluster read the images; None: none is to help.
 
     Returns:
         The shape of the random views: (n_views, n_viewed, n_features).
@@ -78,26 +85,28 @@ def write_views(
         ConfigError: the input size is too small for the architecture.
         WeightsError: the weights cannot be read or do not fit.
     """
-    backbone, image = find_backbone(network), image_spec(packed)
-    front = build_features(backbone, image, spec.input_size_px, weights_file, fast=True)
+    image = image_spec(packed)
+    front, viewer = _build(network, image, spec, weights_file)
+    see = None
+    if folder is not None and is_helped():
+        see = partial(_see, network, image, spec, Version.of(weights_file), Version.of(folder / "images.npy"))
     images = images if spec.n_views else images[:0]
     shape = (spec.n_views, len(images), front.output_shape[1])
-    with whole_folder(out) as folder:
-        sides = _create(folder / "sides.npy", (spec.test_views, len(packed.images), front.output_shape[1]))
+    with whole_folder(out) as whole:
+        sides = _create(whole / "sides.npy", (spec.test_views, len(packed.images), shape[2]))
         for number, side in enumerate(views_of(packed.images, spec.test_views)):
-            sides[number] = predict_batches(front, side, batch_size)
+            sides[number] = _side_seen(see, front, number, side, batch_size)
             _check_finite(sides[number], np.arange(len(side)), out)
         sides.flush()
-        np.save(folder / "viewed.npy", images, allow_pickle=False)
-        views = _create(folder / "views.npy", shape)
+        np.save(whole / "viewed.npy", images, allow_pickle=False)
+        views = _create(whole / "views.npy", shape)
         mirrored = np.zeros(shape[:2], bool)
-        viewer = _build_viewer(backbone, image, spec, base_of(front)) if spec.n_views else None
         for number in range(spec.n_views):
-            seen = predict_batches(viewer, packed.images, VIEW_BATCH, chosen=images)
+            seen = _view_seen(see, viewer, number, packed.images, images)
             _check_finite(seen, images, out)
             views[number], mirrored[number] = seen[:, :-1], seen[:, -1] > 0.5
         views.flush()
-        np.save(folder / "mirrored.npy", mirrored, allow_pickle=False)
+        np.save(whole / "mirrored.npy", mirrored, allow_pickle=False)
     return shape
 
 
@@ -123,6 +132,80 @@ def read_views(folder: Path, n_images: int) -> ViewFeatures:
     if not fits or sides.shape[1] != n_images or mirrored.shape != views.shape[:2]:
         raise DataError(folder, f"holds features {sides.shape} and {views.shape} for {n_images} images", remedy)
     return ViewFeatures(sides, views, mirrored, viewed)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """A batch of images that a worker of a cluster looks at.
+
+    Attributes:
+        side: which test view; None: a random one.
+        images: which images.
+        n_at_once: images that make a batch.
+        step: of a random view: as many batches were looked at before, whoever did.
+    """
+
+    side: int | None
+    images: slice | npt.NDArray[np.int64]
+    n_at_once: int
+    step: int = 0
+
+
+See = Callable[[_Batch], npt.NDArray[np.float32]]
+
+
+def _side_seen(
+    see: See | None, front: keras.Model, number: int, side: npt.NDArray[Any], batch_size: int
+) -> npt.NDArray[np.float32]:
+    """Return the features of all images from one test view; by workers, where some can ``see``."""
+    if see is None:
+        return predict_batches(front, side, batch_size)
+    batches, n_at_once = batches_of(len(side), batch_size)
+    return _all_seen(see, [_Batch(number, rows, n_at_once) for rows in batches])
+
+
+def _view_seen(
+    see: See | None, viewer: keras.Model, number: int, images: npt.NDArray[Any], chosen: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """Return the features of one random view of each chosen image; by workers, where some can ``see``."""
+    if see is None or not len(chosen):
+        return predict_batches(viewer, images, VIEW_BATCH, chosen=chosen)
+    batches, n_at_once = batches_of(len(chosen), VIEW_BATCH)
+    steps = itertools.count(number * len(batches))
+    return _all_seen(see, [_Batch(None, chosen[rows], n_at_once, next(steps)) for rows in batches])
+
+
+def _all_seen(see: See, batches: list[_Batch]) -> npt.NDArray[np.float32]:
+    with closing(mapped(see, batches, n_ahead=_AHEAD, locally="here")) as parts:
+        return np.concatenate(list(parts))
+
+
+def _see(
+    network: str, image: ImageSpec, spec: ViewSpec, weights: Version, pixels: Version, batch: _Batch
+) -> npt.NDArray[np.float32]:
+    """Return the features of a batch; in a worker, which builds the network once and keeps it until the next."""
+    images = np.load(pixels.found(), mmap_mode="r", allow_pickle=False)
+    with KERAS_LOCK:
+        front, viewer = _built(network, image, spec, weights)
+        if batch.side is not None:
+            return predict_batch(front, views_of(images, spec.test_views)[batch.side][batch.images], batch.n_at_once)
+        assert viewer is not None
+        viewer.get_layer("view").go_to(batch.step)
+        return predict_batch(viewer, images[batch.images], batch.n_at_once)
+
+
+@lru_cache(maxsize=1)
+def _built(network: str, image: ImageSpec, spec: ViewSpec, weights: Version) -> tuple[keras.Model, keras.Model | None]:
+    return _build(network, image, spec, weights.found())
+
+
+def _build(
+    network: str, image: ImageSpec, spec: ViewSpec, weights_file: Path
+) -> tuple[keras.Model, keras.Model | None]:
+    """Build image -> features, and image -> those of a random view where there are some."""
+    backbone = find_backbone(network)
+    front = build_features(backbone, image, spec.input_size_px, weights_file, fast=True)
+    return front, _build_viewer(backbone, image, spec, base_of(front)) if spec.n_views else None
 
 
 class _AlwaysRandomView(RandomView):

@@ -1,0 +1,237 @@
+"""One work on many tasks: by the workers of a cluster, or by the processes or threads of this machine.
+
+Whoever works, the results and their order are the same. A stage does not know whether it is helped: the process
+that runs it says so (``use_cluster``). Workers read by the caller's own paths: they stand in the same, shared folder.
+"""
+
+import asyncio
+import itertools
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, TypeVar
+
+import joblib
+
+from deepsky.errors import ConfigError, DeepSkyError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+# Keras draws first weights from Python's own random numbers, which all threads of a process share: who sets their seed
+# and builds, and who builds beside him in a thread of a worker, hold this lock.
+KERAS_LOCK = threading.RLock()
+
+_UNFINISHED = {"waiting", "constrained", "ready", "executing", "long-running", "cancelled", "resumed"}  # dask's words
+_SETTLE_S, _POLL_S, _ANSWER_S = 0.2, 0.02, 10.0
+
+
+def mapped(
+    work: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    *,
+    n_ahead: int,
+    locally: Literal["processes", "threads", "here"],
+) -> Generator[Result, None, None]:
+    """Work on tasks, and yield the results in the tasks' order.
+
+    An error of a task is raised as it is, in its turn. Closing the generator takes back the tasks that have not begun
+    and waits for those that have; close it (``contextlib.closing``) before what they write to goes.
+
+    Args:
+        work: a function of a module, or a partial of one, which goes to other processes. A cluster does a task again
+            whose worker was lost, so that doing it twice must be the same as once.
+        tasks: they go there as well: paths and places, never pixels.
+        n_ahead: tasks or results that may wait for the caller: it bounds the memory, on any number of cores. (Not so
+            with processes: what they have done waits, however slow the caller is.)
+        locally: who works where there is no cluster: processes, threads (for what lets go of the interpreter's lock),
+            or the caller himself.
+    """
+    if _cluster is not None and (threads := _cluster.threads()):
+        yield from _on_cluster(_cluster, threads, work, tasks, n_ahead)
+    elif locally == "processes":
+        yield from _in_processes(work, tasks)
+    elif locally == "threads":
+        yield from in_threads(work, tasks, n_ahead=n_ahead)
+    else:
+        yield from map(work, tasks)
+
+
+def use_cluster(connect: Callable[[], Any], *, resource: str | None = None, own: Callable[[], str | None]) -> None:
+    """Let ``mapped`` work through a dask cluster; a worker calls this once, before it starts.
+
+    Args:
+        connect: makes the client, when it is first needed: a synchronous one.
+        resource: what the workers have that stand in the same folder with the same code; None: all do.
+        own: gives the address of this process's worker, or None: it is none, and any worker is better than none.
+    """
+    global _cluster
+    _cluster = _Cluster(connect, resource, own)
+
+
+def is_helped() -> bool:
+    """Tell whether ``mapped`` works through a cluster now.
+
+    It does if one of the workers that may help is on another host: those on this host alone have no core that this
+    process could not use itself.
+    """
+    return _cluster is not None and bool(_cluster.threads())
+
+
+@dataclass
+class _Cluster:
+    connect: Callable[[], Any]
+    resource: str | None
+    own: Callable[[], str | None]
+    known: Any = None
+
+    @property
+    def client(self) -> Any:
+        if self.known is None:
+            self.known = self.connect()
+        return self.known
+
+    def threads(self) -> dict[str, int]:
+        """Return how many tasks each worker may have at a time, by address; none where a cluster is of no use."""
+        workers = self.client.scheduler_info(n_workers=-1)["workers"]
+        own = self.own()
+        own_host = workers[own]["host"] if own in workers else None
+        if self.resource is not None:
+            workers = {address: worker for address, worker in workers.items() if self.resource in worker["resources"]}
+        if not {worker["host"] for worker in workers.values()} - {own_host}:
+            return {}
+        return {address: max(1, worker["nthreads"] - 1) for address, worker in workers.items()}  # one holds a stage
+
+
+_cluster: _Cluster | None = None
+
+
+@contextmanager
+def connected(scheduler: str | None) -> Iterator[None]:
+    """Let ``mapped`` work through a dask scheduler in the block.
+
+    Args:
+        scheduler: its address; None: nothing changes.
+
+    Raises:
+        ConfigError: no scheduler answers there, it has no workers, or ``distributed`` is not installed.
+    """
+    global _cluster
+    if scheduler is None:
+        yield
+        return
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ConfigError(f"scheduler {scheduler}", "needs dask's distributed", "pip install distributed") from error
+    try:
+        client = Client(scheduler, timeout=_ANSWER_S, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"scheduler {scheduler}", "does not answer", "give its address, tcp://HOST:8786") from error
+    with client:
+        use_cluster(lambda: client, own=lambda: None)
+        try:
+            if not is_helped():
+                raise ConfigError(f"scheduler {scheduler}", "has no workers", "start some in this folder")
+            yield
+        finally:
+            _cluster = None
+
+
+def in_threads(work: Callable[[Task], Result], tasks: Iterable[Task], *, n_ahead: int) -> Generator[Result, None, None]:
+    """Work on tasks in threads of this process, whatever they carry, in order.
+
+    Args:
+        work: called in one of the threads.
+        tasks: taken from the caller's thread, only ``n_ahead`` ahead of the results.
+        n_ahead: as for ``mapped``.
+    """
+    pool = ThreadPoolExecutor(joblib.cpu_count())
+    try:
+        yield from _in_order(lambda task: pool.submit(work, task), tasks, n_ahead)
+    finally:
+        pool.shutdown(cancel_futures=True)  # at an error: what nobody will take
+
+
+def _in_processes(work: Callable[[Task], Result], tasks: Sequence[Task]) -> Generator[Result, None, None]:
+    n_processes = min(joblib.effective_n_jobs(-1), len(tasks))
+    if n_processes <= 1:
+        yield from map(work, tasks)
+        return
+    parallel = joblib.Parallel(n_processes, return_as="generator", initializer=_be_one_of_many)
+    # Closed before its end, or at an error, joblib ends the processes.
+    with closing(parallel(joblib.delayed(work)(task) for task in tasks)) as results:
+        yield from results
+
+
+def _be_one_of_many() -> None:
+    """Let OpenCV take one thread: the processes are the parallelism."""
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
+def _in_order(submit: Callable[[Task], Any], tasks: Iterable[Task], n_ahead: int) -> Generator[Any, None, None]:
+    """Yield the results of futures, those of executors or dask's, in order; forget what nobody took."""
+    waiting = deque[Any]()
+    try:
+        for task in tasks:
+            waiting.append(submit(task))
+            if len(waiting) > n_ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _on_cluster(
+    cluster: _Cluster, threads: dict[str, int], work: Callable[[Task], Result], tasks: Sequence[Task], n_ahead: int
+) -> Generator[Result, None, None]:
+    """Give each task to the worker that has the fewest of them; if it is lost, dask gives them to another.
+
+    Dask's own choice also counts the stages that a worker has or that wait for it, though they leave its other threads
+    free: it would spare the caller's worker, and would hold a large group of tasks back for ever while as many stages
+    wait for each worker as it has threads.
+    """
+    name = f"{getattr(work, 'func', work).__name__.strip('_')}-{uuid.uuid4().hex}"
+    client, done = cluster.client, partial(_done, work, cluster.resource)
+    given: dict[str, list[Any]] = {address: [] for address in threads}
+
+    def submit(task: Task) -> Any:
+        for address, futures in given.items():
+            given[address] = [future for future in futures if not future.done()]
+        least = min(given, key=lambda address: len(given[address]) / threads[address])
+        key = f"{name}-{next(places)}"
+        future = client.submit(done, task, key=key, pure=False, workers=[least], allow_other_workers=True)
+        given[least].append(future)
+        return future
+
+    places = itertools.count()
+    try:
+        yield from _in_order(submit, tasks, n_ahead)
+    except BaseException:
+        # A running task cannot be stopped, and must not go on writing when the caller clears away.
+        client.run(_wait_for_the_end, name, on_error="ignore")
+        raise
+
+
+def _done(work: Callable[[Task], Result], resource: str | None, task: Task) -> Result:
+    """Do a task in a worker; one that stands elsewhere may get that of a lost worker, but must not do it."""
+    if resource is not None and (_cluster is None or _cluster.resource != resource):
+        raise DeepSkyError("a worker", "is of another project or code", "start all workers anew, in the same folder")
+    return work(task)
+
+
+async def _wait_for_the_end(name: str, dask_worker: Any) -> None:
+    """Wait, on a worker, until it does nothing more for the tasks of a map that were taken back."""
+    await asyncio.sleep(_SETTLE_S)  # a task that was on its way here has come, and so has its cancellation
+    tasks = dask_worker.state.tasks
+    while any(name in str(key) and task.state in _UNFINISHED for key, task in tasks.items()):
+        await asyncio.sleep(_POLL_S)
