@@ -184,7 +184,8 @@ class Workers:
         self._closing.callback(self._client.close)
         self._client.run_on_scheduler(_leave_retries_to_us)
         self._client.subscribe_topic(PROGRESS, lambda event: self._on_progress(event[1]))
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said in a line of ours
+        for name in [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]:
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what goes wrong is said in a line of ours
         if self._is_own:
             for number in range(self._n_workers):
                 self._start(children, f"{_NAME} {number + 1}")
@@ -234,13 +235,12 @@ class Workers:
     def _ours(self) -> list[Mapping[str, Any]]:
         """Return the workers that can run this project's stages."""
         assert self._client is not None
-        with suppress(OSError):
-            workers = self._client.scheduler_info(n_workers=-1)["workers"]
-            named = [{**worker, "address": address} for address, worker in workers.items()]
-            return [
-                worker for worker in named if self._resource in worker["resources"] and worker["status"] == "running"
-            ]
-        return []
+        workers: Mapping[str, Any] = {}
+        if self._client.status == "running":  # else the question waits half a minute for another connection
+            with suppress(OSError):
+                workers = self._client.scheduler_info(n_workers=-1).get("workers", {})
+        named = [{**worker, "address": address} for address, worker in workers.items()]
+        return [one for one in named if self._resource in one["resources"] and one["status"] == "running"]
 
     def _lonely(self) -> DeepSkyError:
         """Return what to say of a scheduler without a worker for this project."""
@@ -264,8 +264,9 @@ class Workers:
         assert self._client is not None
         deadline = time.monotonic() + GRACE_S
         for stage in list(self._running):
-            with suppress(Exception):  # the scheduler may be gone
-                self._client.run(stop_stage, stage, on_error="ignore")
+            if self._client.status == "running":
+                with suppress(Exception):  # the scheduler may be gone
+                    self._client.run(stop_stage, stage, on_error="ignore")
         while self._running and time.monotonic() < deadline and self._client.status == "running":
             time.sleep(0.1)
 
