@@ -30,16 +30,44 @@ SINGLES = [("galaxy_zoo1", "zoo_frozen"), ("galaxy_zoo1", "zoo1_fine_tune"), ("g
 NAMES = sorted([f"{dataset}-{network}" for dataset, network in MATRIX] + [run for _, run in SINGLES])
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Workspace:
-    """A project after its first `deepsky repro --jobs 2`."""
-    workspace = make_workspace(tmp_path_factory.mktemp("pipeline"))
+def small_workspace(folder: Path) -> Workspace:
+    workspace = make_workspace(folder)
     shrink(workspace)
     # Two of the four fields overlap: three groups, one for each part.
     workspace.edit_params(catalogue__n_fields=4, split__test_fraction=0.34, split__val_fraction=0.34)
     workspace.edit_params(archive__stsci_jpg=False)
-    workspace.run("deepsky", "repro", "--jobs", "2")
     return workspace
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Workspace:
+    """A project after its first `deepsky repro --jobs 2`; what it left stands in tree.json beside it."""
+    workspace = small_workspace(tmp_path_factory.mktemp("pipeline"))
+    workspace.run("deepsky", "repro", "--jobs", "2")
+    (workspace.root.parent / "tree.json").write_text(json.dumps(tree(workspace.root)))
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> Workspace:
+    """The same project after plain `dvc repro`."""
+    workspace = small_workspace(tmp_path_factory.mktemp("plain"))
+    workspace.run("dvc", "repro")
+    return workspace
+
+
+def tree(root: Path) -> dict[str, str]:
+    """A hash of every file that stages wrote."""
+    files = [root / name for name in ("plan.yaml", "versions.json", "dvc.lock")]
+    for name in ("data", "models", "evaluation", "reports"):
+        files += [path for path in sorted((root / name).rglob("*")) if path.is_file()]
+    return {str(path.relative_to(root)): hashlib.md5(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_the_engine_leaves_what_plain_dvc_repro_leaves(project, plain):
+    engine, alone = json.loads((project.root.parent / "tree.json").read_text()), tree(plain.root)
+    assert engine.keys() == alone.keys()
+    assert {name for name in engine if engine[name] != alone[name]} == set()
 
 
 def stages_run(output: str) -> set[str]:
@@ -90,7 +118,7 @@ def test_a_clone_with_dvc_pull_runs_nothing_and_knows_its_runs(project, tmp_path
     project.run("git", "clone", "--quiet", str(project.root), str(tmp_path / "clone"))
     clone = Workspace(tmp_path / "clone", project.env)
     clone.run("dvc", "pull")
-    assert "[1/" not in clone.run("deepsky", "repro", "--jobs", "2").stdout
+    assert "everything is up to date" in clone.run("deepsky", "repro", "--jobs", "2").stdout
     table = runs(clone)
     assert sorted(table["tags.deepsky.run"]) == NAMES
     assert table["metrics.test_accuracy"].notna().sum() == len(NAMES) - 1, "and the fractions' RMSE"
@@ -152,15 +180,15 @@ def test_an_experiment_changes_one_run_and_leaves_the_others(project):
     (project.root / "params.yaml").write_text(before)  # DVC writes the file anew, without its layout
 
 
-def test_no_stage_runs_code_that_its_fingerprint_does_not_know(project):
+def test_no_stage_runs_code_that_its_fingerprint_does_not_know(plain):
     """Registries import on demand and hide edges; what only parses or prints may be there."""
-    code, experiment = Code(project.root / "src/deepsky"), read_experiment(project.root / "params.yaml")
+    code, experiment = Code(plain.root / "src/deepsky"), read_experiment(plain.root / "params.yaml")
     known = "import deepsky.cli, deepsky.experiment.plan, sys; print(' '.join(sys.modules))"
-    parsing = set(project.run(sys.executable, "-c", known).stdout.split())
+    parsing = set(plain.run(sys.executable, "-c", known).stdout.split())
     verbs = set()
-    for line in Path(project.env["DEEPSKY_SOCKET_LOG"]).with_name("modules.log").read_text().splitlines():
+    for line in Path(plain.env["DEEPSKY_SOCKET_LOG"]).with_name("modules.log").read_text().splitlines():
         verb, item, *imported = line.split(" ")
-        if verb not in {path.stem for path in (project.root / "src/deepsky/stages").glob("*.py")} or verb == "plan":
+        if verb not in {path.stem for path in (plain.root / "src/deepsky/stages").glob("*.py")} or verb == "plan":
             continue
         verbs.add(verb)
         roots = [f"deepsky.stages.{verb}"]
