@@ -19,6 +19,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from deepsky.cli import cli, main
+from deepsky.config import read_yaml
 from deepsky.experiment.experiment import read_experiment
 from deepsky.experiment.fingerprint import Code, changes_no_result
 from deepsky.formats.registry import FORMATS
@@ -58,10 +59,12 @@ def plain(tmp_path_factory) -> Workspace:
 
 def tree(root: Path) -> dict[str, str]:
     """A hash of every file that stages wrote."""
-    files = [root / name for name in ("plan.yaml", "versions.json", "dvc.lock")]
+    files = [root / name for name in ("plan.yaml", "versions.json")]
     for name in ("data", "models", "evaluation", "reports"):
         files += [path for path in sorted((root / name).rglob("*")) if path.is_file()]
-    return {str(path.relative_to(root)): hashlib.md5(path.read_bytes()).hexdigest() for path in files}
+    hashes = {str(path.relative_to(root)): hashlib.md5(path.read_bytes()).hexdigest() for path in files}
+    stages = read_yaml(root / "dvc.lock")["stages"]  # in the order in which they ended
+    return hashes | {f"dvc.lock: {name}": json.dumps(entry, sort_keys=True) for name, entry in stages.items()}
 
 
 def test_the_engine_leaves_what_plain_dvc_repro_leaves(project, plain):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 import pytest
+from distributed.cli.dask_scheduler import main as dask_scheduler
 from dvc.cli import parse_args
 
 from deepsky.cli import cli
@@ -29,6 +30,9 @@ def test_command_exists(command):
         return
     if words[0] == "dvc":
         parse_args(words[1:])  # raises on an unknown or missing option
+        return
+    if words[:2] == ["dask", "scheduler"]:
+        dask_scheduler.make_context("dask scheduler", words[2:])
         return
     assert words[0] == "deepsky", f"{command!r} is no command of this project"
     context, group = click.Context(cli), cli

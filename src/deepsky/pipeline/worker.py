@@ -235,7 +235,7 @@ def perform(task: Task) -> Outcome:
             os.environ.clear()
             os.environ.update(environment)
             os.chdir(root)
-    if returncode == 128 + signal.SIGINT and not _here.was_told:
+    if returncode in (128 + signal.SIGINT, 128 + signal.SIGTERM) and not _here.was_told:
         _here.shutdown()  # a person, or the engine that started this worker, ends it
     return Outcome(returncode, _worker.address, psutil.Process().memory_info().rss)
 
