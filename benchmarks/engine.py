@@ -19,11 +19,12 @@ ENV = {
 }
 N_EMPTY, N_TRAININGS, N_ROUNDS = 30, 12, 3
 PARAMS = """
+train: {{seed: {seed}}}
 datasets:
   pictures:
-    toy: {format: images, source: given, id_column: id, label_column: class, classes: [A, B], size_px: 32,
-          group_by: image}
-networks: {cnn_small: {input_size_px: 32, batch_size: 16, epochs: 8}}
+    toy: {{format: images, source: given, id_column: id, label_column: class, classes: [A, B], size_px: 32,
+           group_by: image}}
+networks: {{cnn_small: {{input_size_px: 32, batch_size: 16, epochs: 8}}}}
 runs:
 """
 STAGES = """
@@ -40,6 +41,7 @@ TRAIN = """
     cmd: >-
       deepsky train run{n} --packed data/packed/toy --split data/splits/toy.csv --features none --weights none
       --out models/run{n}
+    params: [{{versions.json: [train.run{n}]}}]
     deps: [data/splits/toy.csv]
     outs: [models/run{n}]
 """
@@ -53,17 +55,21 @@ def project(root: Path) -> None:
         cv2.imwrite(str(root / f"given/{n}.png"), rng.integers(0, 128 + 60 * (n % 2), (32, 32, 3), np.uint8))
         rows.append(f"{n},{'AB'[n % 2]}")
     (root / "given/labels.csv").write_text("\n".join(rows) + "\n")
-    runs = "".join(f"  run{n}: {{dataset: toy, network: cnn_small}}\n" for n in range(N_TRAININGS))
-    (root / "params.yaml").write_text(PARAMS + runs)
+    write_params(root, 0)
     empty = "".join(f"  empty{n}: {{cmd: deepsky show run0, deps: [params.yaml]}}\n" for n in range(N_EMPTY + 1))
     (root / "dvc.yaml").write_text(STAGES + "".join(TRAIN.format(n=n) for n in range(N_TRAININGS)) + empty)
     subprocess.run(["git", "init", "--quiet", str(root)], check=True)
     subprocess.run(["dvc", "init", "--quiet"], cwd=root, env=ENV, check=True)
 
 
+def write_params(root: Path, seed: int) -> None:
+    """Write params.yaml; another seed makes all trainings new."""
+    runs = "".join(f"  run{n}: {{dataset: toy, network: cnn_small}}\n" for n in range(N_TRAININGS))
+    (root / "params.yaml").write_text(PARAMS.format(seed=seed) + runs)
+
+
 def seconds(root: Path, jobs: int, *targets: str) -> float:
-    """Run stages as if they had never run, and return how long it took."""
-    subprocess.run(["rm", "-rf", "models", ".dvc/cache/runs"], cwd=root, check=True)
+    """Bring stages up to date, and return how long it took."""
     started = time.perf_counter()
     done = subprocess.run(
         ["deepsky", "repro", "--jobs", str(jobs), *targets], cwd=root, env=ENV, capture_output=True, text=True
@@ -79,14 +85,18 @@ def main() -> None:
         project(root)
         seconds(root, 1, "split", "empty0")
         gaps = []
-        for _ in range(N_ROUNDS):
-            (root / "params.yaml").write_text((root / "params.yaml").read_text() + "\n")
+        for number in range(1, N_ROUNDS + 1):
+            write_params(root, number)
             one = seconds(root, 1, "plan", "empty0")
             gaps.append((seconds(root, 1, *(f"empty{n}" for n in range(1, N_EMPTY + 1))) - one) / (N_EMPTY - 2))
         print(f"a stage that does nothing, warm, books included: {min(gaps):.2f} to {max(gaps):.2f} s (aim 0.7 s)")
         names, ratios = [f"train{n}" for n in range(N_TRAININGS)], []
-        for _ in range(N_ROUNDS):
-            alone, two = (seconds(root, jobs, *names) for jobs in (1, 2))
+        for number in range(1, N_ROUNDS + 1):
+            times = []
+            for jobs in (1, 2):
+                write_params(root, 100 * jobs + number)
+                times.append(seconds(root, jobs, *names))
+            alone, two = times
             ratios.append(alone / two)
             print(f"{N_TRAININGS} trainings: one worker {alone:.1f} s, two {two:.1f} s: {alone / two:.2f} x")
         print(f"two workers against one: {sorted(ratios)[N_ROUNDS // 2]:.2f} x (aim 1.7 x)")
