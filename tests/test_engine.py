@@ -323,7 +323,6 @@ def test_a_scheduler_without_a_worker_for_this_project_is_one_line(project, tmp_
         assert returncode == 1
         assert re.fullmatch(rf"error: {address}: has no worker for this project; run deepsky worker .*\n", stderr)
         with worker(address, tmp_path / "other"):
-            time.sleep(8)
             _, _, stderr = repro("--scheduler", address)
     assert "(those that are there have another project)" in stderr
 

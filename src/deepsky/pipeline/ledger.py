@@ -5,11 +5,12 @@ several commands can run between the halves. DVC's lock is held in a half, never
 ask `dvc status` meanwhile.
 """
 
+import io
 import logging
 import shlex
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -241,7 +242,7 @@ def own_words(command: str) -> list[str] | None:
 
 @contextmanager
 def _overheard(lines: list[str]) -> Iterator[None]:
-    """Collect what DVC logs instead of showing it."""
+    """Collect what DVC logs instead of showing it; its bars, which it shows on a terminal only, go nowhere."""
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -252,7 +253,8 @@ def _overheard(lines: list[str]) -> Iterator[None]:
     for logger in loggers:
         logger.handlers = [Collector(logging.INFO)]
     try:
-        yield
+        with redirect_stderr(io.StringIO()):
+            yield
     finally:
         for logger, handlers in loggers.items():
             logger.handlers = handlers

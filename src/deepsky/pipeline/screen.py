@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 # What DVC, TensorFlow and progress bars say every time.
 _CHATTER = (
@@ -53,7 +53,7 @@ class Screen:
         self._n_stages, self._n_ended = n_stages, 0
         self._running: dict[str, _Running] = {}
         self._warned: set[str] = set()
-        self._last_said = time.monotonic()
+        self._begun = self._last_said = time.monotonic()
         self._console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._closing = ExitStack()
         self._bars: Progress | None = None
@@ -61,10 +61,9 @@ class Screen:
 
     def __enter__(self) -> "Screen":
         if self._console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[share]}"))
-            self._bars = Progress(
-                *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self._console, transient=True
-            )
+            share = TextColumn("{task.fields[share]}")
+            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), share)
+            self._bars = Progress(*columns, console=self._console, transient=True)
             self._all = self._bars.add_task("stages", total=self._n_stages, share="")
             self._closing.enter_context(self._bars)
         return self
@@ -97,7 +96,9 @@ class Screen:
         if self._bars is not None and self._all is not None:
             if one is not None and one.bar is not None:
                 self._bars.remove_task(one.bar)
-            self._bars.update(self._all, completed=self._n_ended)
+            left_s = (time.monotonic() - self._begun) / self._n_ended * (self._n_stages - self._n_ended)
+            share = f"{self._n_ended}/{self._n_stages}, about {_duration(left_s)} left"
+            self._bars.update(self._all, completed=self._n_ended, share=share)
         took = f", {_duration(time.monotonic() - one.since)}" if one is not None else ""
         head = f"[{self._n_ended}/{self._n_stages}] {time.strftime('%H:%M:%S')} {stage}"
         if failed:

@@ -97,7 +97,7 @@ class Workers:
         """Tell whether a worker is free for a command; the first call connects to the scheduler, or starts one.
 
         Raises:
-            DeepSkyError: the scheduler cannot be reached, or has no worker for this project.
+            DeepSkyError: the scheduler cannot be reached.
         """
         if self._client is None:
             self._open(children)
@@ -189,9 +189,6 @@ class Workers:
         if self._is_own:
             for number in range(self._n_workers):
                 self._start(children, f"{_NAME} {number + 1}")
-            return
-        if not self._ours():
-            raise self._lonely()
 
     def _start(self, children: Children, name: str) -> None:
         from deepsky.pipeline.worker import has_gpu
