@@ -158,7 +158,7 @@ def test_predict_by_the_workers_of_a_scheduler(two_hosts: Client, tmp_path: Path
     scheduler = two_hosts.scheduler.address
     label(tmp_path / "model.h5", [tmp_path], None, tmp_path / "helped", scheduler=scheduler)
     assert hashes(tmp_path / "helped") == hashes(tmp_path / "alone")
-    with pytest.raises(ConfigError, match="scheduler nowhere: does not answer; give its address"):
+    with pytest.raises(ConfigError, match="--scheduler nowhere: is no address; give tls://HOST:PORT"):
         label(tmp_path / "model.h5", [tmp_path], None, tmp_path / "helped", scheduler="nowhere")
 
 

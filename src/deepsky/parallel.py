@@ -119,16 +119,14 @@ def connected(scheduler: str | None) -> Iterator[None]:
         scheduler: its address; None: nothing changes.
 
     Raises:
-        ConfigError: no scheduler answers there, it has no workers, or ``distributed`` is not installed.
+        ConfigError: no scheduler answers there, or it has no workers.
     """
     global _cluster
     if scheduler is None:
         yield
         return
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise ConfigError(f"scheduler {scheduler}", "needs dask's distributed", "pip install distributed") from error
+    from distributed import Client  # slow to import
+
     try:
         client = Client(scheduler, timeout=_ANSWER_S, set_as_default=False)
     except (OSError, ValueError) as error:

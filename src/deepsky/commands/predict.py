@@ -22,6 +22,7 @@ from deepsky.imaging.pictures import find_pictures, read_picture
 from deepsky.imaging.preparation import Preparation
 from deepsky.networks.views import images_at_once
 from deepsky.parallel import KERAS_LOCK, connected, mapped
+from deepsky.pipeline.workers import check_address
 from deepsky.training.predict import batches_of, predict_batch, predict_batches
 from deepsky.training.saved import ModelCard, load_network
 
@@ -84,6 +85,8 @@ def run(
         ConfigError: a network of pictures with a catalogue, or one of flux without; a band it does not know; a
             scheduler that does not answer or has no workers.
     """
+    if scheduler is not None:
+        check_address(scheduler)
     known = Version.of(model)
     network, card = _loaded(known)
     if (card.kind == "flux") != (catalogue is not None):

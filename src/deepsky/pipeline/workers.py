@@ -48,7 +48,7 @@ class Workers:
             ConfigError: the scheduler's address is wrong, or would carry code over a network in the open.
         """
         if scheduler is not None:
-            _check_address(scheduler)
+            check_address(scheduler)
         self._n_workers, self._address, self._is_own = n_workers, scheduler or "", scheduler is None
         self._on_progress = on_progress
         self._client: Client | None = None
@@ -126,7 +126,7 @@ class Workers:
             self._n_failed += 1
             if self._n_failed > _MAX_FAILED_STARTS:
                 said = ended.output.strip().splitlines() or [f"exit code {ended.returncode}"]
-                raise DeepSkyError(ended.name, f"cannot work ({said[-1]})", "run deepsky repro --jobs 1 to see more")
+                raise DeepSkyError(ended.name, f"cannot work ({said[-1]})", "mend that, or run dvc repro")
         self._start(children, ended.name)
 
     def check(self, children: Children) -> None:
@@ -246,7 +246,7 @@ class Workers:
         assert self._client is not None
         own, others = identity(Path.cwd()), list[Mapping[str, str]]()
         with suppress(Exception):  # workers of other people need not know deepsky
-            others = list(self._client.run(_identity_there, on_error="ignore").values())
+            others = list(self._client.run(identity, Path(), on_error="ignore").values())
         problem = "has no worker for this project"
         if others:
             differing = [name for name in own if any(other.get(name) != own[name] for other in others)]
@@ -273,14 +273,12 @@ def _leave_retries_to_us(dask_scheduler: Any) -> None:
     dask_scheduler.allowed_failures = 0
 
 
-def _identity_there() -> dict[str, str]:
-    from deepsky.pipeline.worker import identity
+def check_address(address: str) -> None:
+    """Refuse a scheduler's address that is none, and one beyond this machine without TLS.
 
-    return identity(Path.cwd())
-
-
-def _check_address(address: str) -> None:
-    """Refuse an address that is none, and one beyond this machine without TLS."""
+    Raises:
+        ConfigError: says which.
+    """
     from deepsky.pipeline.worker import is_loopback
 
     parts = urlsplit(address)
