@@ -123,7 +123,8 @@ def test_stages_share_a_process_and_leave_what_plain_dvc_repro_leaves(project, t
 def test_dry_says_what_would_run_and_why_and_writes_nothing(project):
     assert repro("--dry")[1].splitlines()[-1] == "4 stages"
     assert not Path("plan.yaml").exists()
-    assert repro()[0] == 0
+    returncode, stdout, stderr = repro()
+    assert returncode == 0, stdout + stderr
     assert repro("--dry")[1] == "everything is up to date\n"
     before = Path("plan.yaml").read_bytes()
     write_params(project, ["net"], epochs=3)
@@ -176,7 +177,7 @@ def test_a_stage_whose_workers_die_twice_has_failed_and_the_rest_goes_on(project
     assert process.returncode == 1, process.stdout + process.stderr
     assert process.stdout.count("bad: its worker died; it runs once more") == 1
     assert "ERROR: its worker died 2 times; is there too little memory? --jobs 1 needs less" in process.stdout
-    assert process.stderr == "error: stage bad: failed; its own line above says why\n"
+    assert process.stderr == "error: stage bad: failed; its own line above says why\n", process.stdout
     assert {path.name for path in Path("models/trained/toy").iterdir()} >= {"net", "again"}
     assert not living()
 

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -114,6 +115,23 @@ def test_four_processes_at_once_on_a_cold_store(tmp_path, monkeypatch):
         assert process.returncode == 0, errors
     assert _statuses() == {f"net{k}": "FINISHED" for k in range(4)}
     assert not list(root.glob(".mlflow.*"))
+
+
+def test_runs_of_one_dataset_that_start_together_all_name_it(project, monkeypatch):
+    outs = "\n".join(f"    - {{path: data/{n}, hash: md5, md5: hash{n}, size: 1}}" for n in range(20))
+    (project / "dvc.lock").write_text(f"schema: '2.0'\nstages:\n  data:\n    cmd: true\n    outs:\n{outs}\n")
+    monkeypatch.setenv("DVC_STAGE", "train")
+    reads = [Path(f"data/{n}") for n in range(20)]
+    prepare("sky")
+    together = threading.Barrier(6)
+
+    def start(number: int) -> int:
+        together.wait()
+        with training_run(**{**RUN, "name": f"run{number}"}, inputs=reads) as run:
+            return len(run._client.get_run(run.run_id).inputs.dataset_inputs)
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(start, range(6))) == [20] * 6
 
 
 def test_artifacts_go_below_the_root_wherever_the_process_stands(project, monkeypatch):

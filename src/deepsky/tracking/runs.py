@@ -12,13 +12,14 @@ from typing import Any
 import psutil
 from mlflow.entities import Dataset, DatasetInput, Metric, Param
 from mlflow.entities import Run as StoredRun
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from deepsky.errors import TrackingError
 from deepsky.interruption import interruptible, status_of, uninterrupted
 from deepsky.tracking.artifacts import log_files
 from deepsky.tracking.lineage import Lineage, current_lineage, recorded_lineage
-from deepsky.tracking.store import prepare, store_errors
+from deepsky.tracking.store import one_at_a_time, prepare, store_errors
 
 KEY_FILES = ("run.json", "predictions.csv")
 # Facts that are tables or stand in the classes' own figures, not parameters to compare runs by; the name is the run's.
@@ -271,14 +272,28 @@ def _create(
             run_name=name,
         )
         run = Run(client, stored.info.run_id)
-        inputs = [
-            DatasetInput(Dataset(name=path, digest=digest, source_type="local", source=f'{{"uri": "{path}"}}'))
-            for path, digest in lineage.data.items()
-        ]
-        if inputs:
-            client.log_inputs(run.run_id, inputs)
+        _log_inputs(client, run.run_id, lineage.data)
     run.log_params(params)
     return run
+
+
+def _log_inputs(client: MlflowClient, run_id: str, data: Mapping[str, str]) -> None:
+    """Log what a run reads.
+
+    MLflow enters each dataset once, and refuses one that another run entered between its look and its entry: two runs
+    of one dataset that start together are the rule here.
+    """
+    inputs = [
+        DatasetInput(Dataset(name=path, digest=digest, source_type="local", source=f'{{"uri": "{path}"}}'))
+        for path, digest in data.items()
+    ]
+    if not inputs:
+        return
+    with one_at_a_time():
+        try:
+            client.log_inputs(run_id, inputs)
+        except MlflowException:  # another machine was faster
+            client.log_inputs(run_id, inputs)
 
 
 def lineage_tags(lineage: Lineage) -> dict[str, str]:
