@@ -11,7 +11,7 @@ import pytest
 from distributed import Client
 
 from deepsky.commands import predict
-from deepsky.errors import ConfigError, DataError
+from deepsky.errors import ConfigError, DataError, DeepSkyError
 from deepsky.files import Version
 from deepsky.formats.galaxy_zoo_challenge import CLASSES
 from deepsky.formats.params import PicturesParams
@@ -23,13 +23,14 @@ from deepsky.parallel import is_helped
 from deepsky.stages import features, pack, render
 from deepsky.training.saved import ModelCard, save_network
 from tests import test_pack_images, test_render
-from tests.clusters import cluster_of
+from tests.clusters import cluster_of, scheduler, worker
 from tests.galaxy_zoo_files import write_challenge
 from tests.run_project import write_project
 from tests.small_frames import sdss_path
 from tests.test_features import MIRRORED, PACKED, PLAIN, SPLIT, WEIGHTS, network_features
 from tests.test_pack_images import picture
 from tests.test_render import hashes
+from tests.test_repro import ENV
 from tests.tiny_networks import tiny_network, tiny_tail
 
 if sys.platform != "linux":
@@ -150,16 +151,23 @@ def test_predict_on_pictures_is_helped(two_hosts: Client, tmp_path: Path) -> Non
     assert_same_line(two_hosts, pictures, tmp_path / "bad", "50.png: ")
 
 
-def test_predict_by_the_workers_of_a_scheduler(two_hosts: Client, tmp_path: Path) -> None:
-    (tmp_path / "model.h5").write_bytes(tiny_network(3))
+def test_predict_by_the_workers_of_a_scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("model.h5").write_bytes(tiny_network(3))
+    Path("pictures").mkdir()
     for number in range(40):
-        write_png(tmp_path / f"{number}.png", picture(number, 3 * number, 200 - number))
-    label(tmp_path / "model.h5", [tmp_path], None, tmp_path / "alone")
-    scheduler = two_hosts.scheduler.address
-    label(tmp_path / "model.h5", [tmp_path], None, tmp_path / "helped", scheduler=scheduler)
-    assert hashes(tmp_path / "helped") == hashes(tmp_path / "alone")
-    with pytest.raises(ConfigError, match="--scheduler nowhere: is no address; give tls://HOST:PORT"):
-        label(tmp_path / "model.h5", [tmp_path], None, tmp_path / "helped", scheduler="nowhere")
+        write_png(Path(f"pictures/{number}.png"), picture(number, 3 * number, 200 - number))
+    predict = functools.partial(label, Path("model.h5"), [Path("pictures")], None)
+    predict(Path("alone"))
+    with scheduler(ENV) as (address, _):
+        with pytest.raises(DeepSkyError, match="has no worker for this project; run deepsky worker"):
+            predict(Path("helped"), scheduler=address)
+        with worker(address, tmp_path, ENV), Client(address, set_as_default=False) as client:
+            client.wait_for_workers(1, timeout=60)
+            predict(Path("helped"), scheduler=address)
+    assert hashes(Path("helped")) == hashes(Path("alone"))
+    with pytest.raises(ConfigError, match="scheduler nowhere: is no address; give tls://HOST:PORT"):
+        predict(Path("helped"), scheduler="nowhere")
 
 
 def test_predict_on_frames_is_helped(two_hosts: Client, tmp_path: Path) -> None:

@@ -1,21 +1,23 @@
 """The engine: deepsky's own stages in warm workers, on this machine or behind a scheduler that runs elsewhere."""
 
 import re
+import resource
+import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 from mlflow.tracking import MlflowClient
+from ruamel.yaml import YAML
 
+from deepsky.pipeline.children import Children, Ended
+from tests.clusters import scheduler, worker
 from tests.run_project import write_params, write_project
-from tests.test_repro import CLOCK, ENV, dvc, living, repro, start
+from tests.test_repro import CLOCK, ENV, SRC, dvc, living, repro, start
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value will soon raise:DeprecationWarning")  # pygtrie in DVC
 
@@ -115,8 +117,10 @@ def test_stages_share_a_process_and_leave_what_plain_dvc_repro_leaves(project, t
     dvc("repro")
     for name in ("models/trained", ".dvc/cache/files"):
         assert files_of(project / name) == files_of(plain / name)
-    for name in ("plan.yaml", "versions.json", "dvc.lock"):
+    for name in ("plan.yaml", "versions.json"):
         assert (project / name).read_text() == (plain / name).read_text()
+    ours, theirs = (YAML(typ="safe").load(root / "dvc.lock") for root in (project, plain))
+    assert ours == theirs, "but for the order, in which stages end"
     assert "up to date" in dvc("status")
 
 
@@ -155,16 +159,14 @@ def test_a_stage_whose_worker_dies_runs_once_more(project):
 
 def test_a_stage_whose_workers_die_twice_has_failed_and_the_rest_goes_on(project):
     write_params(project, ["net"], epochs=2)
-    # It ends its own process, as the kernel does when the memory is full.
-    bad = "  bad: {cmd: deepsky worker --help, wdir: elsewhere, deps: [../params.yaml], outs: [bad.txt]}\n"
+    bad = "  bad: {cmd: deepsky plan --out bad/plan.yaml, deps: [params.yaml], outs: [bad/plan.yaml]}\n"
     Path("dvc.yaml").write_text(TWO + bad)
-    Path("elsewhere").mkdir()
-    kill = "import os, sys\nif sys.argv[1:3] == ['worker', '--help']: os.kill(os.getpid(), 9)\n"
+    # It ends its own process, as the kernel does when the memory is full.
     Path("sitecustomize.py").write_text(
-        "import sys, threading\n"
+        "import os, sys\n"
         "def guard(event, args):\n"
-        "    if event == 'os.chdir' and sys.argv[1:3] == ['worker', '--help']:\n"
-        f"        exec({kill!r})\n"
+        "    if event == 'os.mkdir' and str(args[0]) == 'bad' and sys.argv[1] == 'plan':\n"
+        "        os.kill(os.getpid(), 9)\n"
         "sys.addaudithook(guard)\n"
     )
     process = subprocess.run(
@@ -182,6 +184,55 @@ def test_a_stage_whose_workers_die_twice_has_failed_and_the_rest_goes_on(project
     assert not living()
 
 
+def test_a_worker_that_has_grown_makes_room_for_a_new_one(project):
+    def little_memory() -> None:
+        resource.setrlimit(resource.RLIMIT_RSS, (2**27, 2**27))  # Linux grants more; the engine plans with it
+
+    process = subprocess.run(
+        ["deepsky", "repro", "--jobs", "2"], env=ENV, capture_output=True, text=True, preexec_fn=little_memory
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "died" not in process.stdout
+    assert len(tags("deepsky.pid")) == 2
+    assert not living()
+
+
+def test_what_a_killed_worker_started_is_killed_as_well(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Children() as children:
+        children.start_worker("worker 1", ["bash", "-c", "sleep 1000 & echo said; kill -9 $$"])
+        ended = children.next_ended(60)
+        assert ended == Ended("worker 1", -9, "said\n")
+        until(lambda: not living(), "the end of sleep")
+
+
+def test_code_that_changes_while_stages_run_is_one_line(project, tmp_path):
+    """A worker that is started then would run other code than the engine has planned with."""
+    shutil.copytree(SRC / "deepsky", tmp_path / "src/deepsky", ignore=shutil.ignore_patterns("__pycache__"))
+    write_params(project, ["net"], epochs=3000)
+    process = start("deepsky", "repro", "--jobs", "1", env=ENV | {"PYTHONPATH": str(tmp_path / "src")})
+    until(is_training, "a training")
+    with (tmp_path / "src/deepsky/errors.py").open("a") as file:
+        file.write("# changed\n")
+    (worker,) = workers_of(process)
+    worker.kill()
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert stderr == "error: src/deepsky: changed while its stages ran; run this again\n"
+    assert not living()
+
+
+def test_a_full_disk_fails_the_stage_that_met_it_and_no_other(project):
+    Path("logs").mkdir()
+    Path("logs/net.log").symlink_to("/dev/full")
+    returncode, stdout, stderr = repro("--jobs", "1")
+    assert (returncode, stderr) == (1, "error: stage net: failed; its own line above says why\n")
+    assert "No space left on device; free space or permission is missing, mend it and rerun\n" in stdout
+    assert Path("models/trained/toy/again/model.h5").exists()
+    Path("logs/net.log").unlink()
+    assert repro()[0] == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_training_at_once_and_closes_its_run(project, number):
     write_params(project, ["net"], epochs=3000)
@@ -192,8 +243,7 @@ def test_a_signal_ends_a_training_at_once_and_closes_its_run(project, number):
     stdout, _ = process.communicate(timeout=60)
     assert time.monotonic() - begun < 15
     assert process.returncode == 128 + number
-    assert "net" not in stdout
-    assert "again" not in stdout
+    assert not re.search(r"\] .* (net|again)", stdout), "neither has ended"
     assert statuses() == ["KILLED"]
     assert not living()
     assert not Path("models/trained/toy").exists() or not list(Path("models/trained/toy").iterdir())
@@ -221,54 +271,52 @@ def test_what_is_there_is_shown_though_a_stage_failed(project):
     assert "bad.txt" in Path("report.txt").read_text()
 
 
+ONLY = """
+stages:
+  plan: {cmd: echo > plan.yaml, deps: [params.yaml], outs: [plan.yaml]}
+  train_run:
+    foreach: [net, votes_net]
+    do: {cmd: "test ${item} = votes_net && echo > ${item}", deps: [plan.yaml], outs: ["${item}"]}
+  evaluate: {cmd: ls net votes_net > evaluation.txt || true, deps: [plan.yaml], outs: [evaluation.txt]}
+  report: {cmd: cp evaluation.txt report.txt, deps: [evaluation.txt], outs: [report.txt]}
+"""
+
+
+def test_of_some_runs_too_what_is_there_is_shown_though_one_failed(project):
+    write_params(project, ["net", "votes_net"])
+    Path("dvc.yaml").write_text(ONLY)
+    returncode, _, stderr = repro("--only", "net", "votes_net")
+    assert (returncode, stderr) == (1, "error: stage train_run@net: failed; its own line above says why\n")
+    assert Path("report.txt").read_text() == "votes_net\n"
+
+
 def test_garbage_that_a_stage_prints_harms_nothing(project):
+    Path("garbage.py").write_text(
+        "import sys\n"
+        "sys.stdout.buffer.write(b'\\377\\376[bold]\\033[31mred\\033]0;title\\007' + b'x' * 5_000_000 + b'\\n')\n"
+        "sys.stdout.buffer.write(b'again and again\\n' * 20_000 + b'the end')\n"
+    )
     Path("dvc.yaml").write_text(
-        "stages: {odd: {cmd: \"printf '\\\\377\\\\376[bold]\\\\033[31m%s' x; echo > a\", "
-        "deps: [params.yaml], outs: [a]}}"
+        f"stages: {{odd: {{cmd: {sys.executable} garbage.py; echo > a, deps: [params.yaml], outs: [a]}}}}"
     )
     returncode, stdout, stderr = repro()
     assert (returncode, stderr) == (0, "")
-    assert "[bold]" in stdout
+    assert "[bold]redx" in stdout
+    assert "the end" in stdout
+    assert "\033" not in stdout
+    assert len(stdout) < 10_000
 
 
 # ---- a scheduler that runs elsewhere ----
 
 
-@contextmanager
-def scheduler() -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """A Dask scheduler as a person starts it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = ["--host", "127.0.0.1", "--port", str(port), "--no-dashboard", "--no-show"]
-    process = start(sys.executable, "-m", "distributed.cli.dask_scheduler", *command)
-    try:
-        yield f"tcp://127.0.0.1:{port}", process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-@contextmanager
-def worker(address: str, folder: Path) -> Iterator["subprocess.Popen[str]"]:
-    """A worker as a person starts it."""
-    with subprocess.Popen(
-        ["deepsky", "worker", address],
-        cwd=folder,
-        env=ENV,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
 def test_stages_run_on_workers_that_a_person_started(project, tmp_path):
     (tmp_path / "other").mkdir()
-    with scheduler() as (address, _), worker(address, tmp_path / "other"), worker(address, project) as ours:
+    with (
+        scheduler(ENV) as (address, _),
+        worker(address, tmp_path / "other", ENV),
+        worker(address, project, ENV) as ours,
+    ):
         returncode, stdout, stderr = repro("--scheduler", address)
         assert returncode == 0, stdout + stderr
         assert tags("deepsky.pid") == {str(ours.pid)}, "one in another folder gets nothing"
@@ -288,14 +336,16 @@ def test_stages_run_on_workers_that_a_person_started(project, tmp_path):
 
 def test_a_scheduler_that_goes_away_is_one_line_and_its_worker_ends(project):
     write_params(project, ["net"], epochs=3000)
-    with scheduler() as (address, process), worker(address, project) as ours:
+    with scheduler(ENV) as (address, process), worker(address, project, ENV) as ours:
         run = start("deepsky", "repro", "--jobs", "1", "--scheduler", address)
         until(is_training, "a training")
         process.kill()
         _, stderr = run.communicate(timeout=120)
         assert run.returncode == 1
         assert re.fullmatch(rf"error: {address}: the scheduler went away; .*\n", stderr)
-        assert ours.wait(timeout=60) != 0
+        _, said = ours.communicate(timeout=60)
+        assert ours.returncode == 1
+        assert said == f"error: {address}: went away in the middle of a stage; start it and its workers again\n"
     assert statuses() == ["KILLED"]
     assert "plan" in Path("dvc.lock").read_text(), "what was done is kept"
 
@@ -305,25 +355,29 @@ def test_a_scheduler_that_goes_away_is_one_line_and_its_worker_ends(project):
     [
         (
             "tcp://127.0.0.1:9",
-            r"--scheduler tcp://127.0.0.1:9: does not answer \(.*\); start one there: dask scheduler",
+            r"scheduler tcp://127.0.0.1:9: does not answer \(.*\); start one there: dask scheduler",
         ),
-        ("tcp://192.0.2.1:8786", r"--scheduler tcp://192.0.2.1:8786: would send code over the network unprotected; .*"),
-        ("localhost", r"--scheduler localhost: is no address; give tls://HOST:PORT or tcp://127.0.0.1:PORT"),
+        ("tcp://192.0.2.1:8786", r"scheduler tcp://192.0.2.1:8786: would send code over the network unprotected; .*"),
+        ("localhost", r"scheduler localhost: is no address; give tls://HOST:PORT or tcp://127.0.0.1:PORT"),
     ],
 )
 def test_a_wrong_scheduler_is_one_line(project, address, line):
     returncode, _, stderr = repro("--scheduler", address)
     assert returncode == 1
     assert re.fullmatch(rf"error: {line}\n", stderr)
+    quickly = ENV | {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "2s"}
+    of_worker = subprocess.run(["deepsky", "worker", address], env=quickly, capture_output=True, text=True, timeout=60)
+    assert of_worker.returncode == 1
+    assert re.fullmatch(rf"error: {line}\n", of_worker.stderr)
 
 
 def test_a_scheduler_without_a_worker_for_this_project_is_one_line(project, tmp_path):
     (tmp_path / "other").mkdir()
-    with scheduler() as (address, _):
+    with scheduler(ENV) as (address, _):
         returncode, _, stderr = repro("--scheduler", address)
         assert returncode == 1
         assert re.fullmatch(rf"error: {address}: has no worker for this project; run deepsky worker .*\n", stderr)
-        with worker(address, tmp_path / "other"):
+        with worker(address, tmp_path / "other", ENV):
             _, _, stderr = repro("--scheduler", address)
     assert "(those that are there have another project)" in stderr
 
@@ -345,10 +399,17 @@ def test_the_scheduler_of_a_repro_is_for_its_owner_alone(project):
         for connection in one.net_connections():
             if connection.status == psutil.CONN_LISTEN:
                 assert connection.laddr.ip == "127.0.0.1"
-    code = f"from distributed import Client; Client('{address.replace('tls', 'tcp')}', timeout=5)"
-    assert subprocess.run([sys.executable, "-c", code], env=ENV, capture_output=True).returncode != 0
-    keys = Path(ours.environ()["DASK_DISTRIBUTED__COMM__TLS__WORKER__KEY"])
-    assert keys.parent.stat().st_mode & 0o077 == 0
+    client = "from distributed import Client\nfrom distributed.security import Security\n"
+    stranger = f"Client('{address.replace('tls', 'tcp')}', timeout=5)"
+    ca, cert, key = (
+        ours.environ()[f"DASK_DISTRIBUTED__COMM__TLS__{name}"] for name in ("CA_FILE", "WORKER__CERT", "WORKER__KEY")
+    )
+    owner = (
+        f"Client('{address}', security=Security(tls_ca_file='{ca}', tls_client_cert='{cert}', tls_client_key='{key}'))"
+    )
+    assert subprocess.run([sys.executable, "-c", client + stranger], env=ENV, capture_output=True).returncode != 0
+    assert subprocess.run([sys.executable, "-c", client + owner], env=ENV, capture_output=True).returncode == 0
+    assert Path(key).parent.stat().st_mode & 0o077 == 0
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
-    assert not keys.exists()
+    assert not Path(key).exists()

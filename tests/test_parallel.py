@@ -15,7 +15,7 @@ from distributed import Client, get_worker
 
 from deepsky.errors import DataError, DeepSkyError
 from deepsky.parallel import connected, in_threads, is_helped, mapped, use_cluster
-from tests.clusters import cluster_of
+from tests.clusters import STAGE, cluster_of
 
 if sys.platform != "linux":
     pytest.skip("only Linux has more than one loopback address", allow_module_level=True)
@@ -82,9 +82,12 @@ def test_a_cluster_is_used_only_if_it_has_another_host(two_hosts: Client) -> Non
     assert as_stage(two_hosts, is_helped)
     with cluster_of(HOSTS[0], HOSTS[0]) as client:
         assert not as_stage(client, is_helped)
-        with connected(client.scheduler.address):  # who names a cluster, and is none of its workers, wants it
+        with connected(client.scheduler.address, STAGE):  # who names a cluster, and is none of its workers, wants it
             assert is_helped()
         assert not is_helped()
+        another = connected(client.scheduler.address, "another")
+        with pytest.raises(DeepSkyError, match="has no worker for this project"), another:
+            pass
 
 
 def other_project() -> None:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +40,14 @@ def dvc(*command: str) -> str:
     return done.stdout
 
 
-def start(*command: str) -> subprocess.Popen[str]:
+def start(*command: str, env: Mapping[str, str] = ENV) -> subprocess.Popen[str]:
     """Start a command, with SIGINT's default action even where pytest itself runs in the background."""
 
     def listen() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, env=ENV, text=True, preexec_fn=listen, **pipes)
+    return subprocess.Popen(command, env=env, text=True, preexec_fn=listen, **pipes)
 
 
 def repro(*options: str) -> tuple[int, str, str]:

@@ -5,16 +5,20 @@ that runs it says so (``use_cluster``). Workers read by the caller's own paths: 
 """
 
 import asyncio
+import ipaddress
 import itertools
+import logging
+import socket
 import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import joblib
 
@@ -28,7 +32,7 @@ Result = TypeVar("Result")
 KERAS_LOCK = threading.RLock()
 
 _UNFINISHED = {"waiting", "constrained", "ready", "executing", "long-running", "cancelled", "resumed"}  # dask's words
-_SETTLE_S, _POLL_S, _ANSWER_S = 0.2, 0.02, 10.0
+_SETTLE_S, _POLL_S, _ANSWER_S = 0.2, 0.02, 30.0
 
 
 def mapped(
@@ -62,12 +66,12 @@ def mapped(
         yield from map(work, tasks)
 
 
-def use_cluster(connect: Callable[[], Any], *, resource: str | None = None, own: Callable[[], str | None]) -> None:
+def use_cluster(connect: Callable[[], Any], *, resource: str, own: Callable[[], str | None]) -> None:
     """Let ``mapped`` work through a dask cluster; a worker calls this once, before it starts.
 
     Args:
         connect: makes the client, when it is first needed: a synchronous one.
-        resource: what the workers have that stand in the same folder with the same code; None: all do.
+        resource: what the workers have that stand in the same folder with the same code.
         own: gives the address of this process's worker, or None: it is none, and any worker is better than none.
     """
     global _cluster
@@ -86,7 +90,7 @@ def is_helped() -> bool:
 @dataclass
 class _Cluster:
     connect: Callable[[], Any]
-    resource: str | None
+    resource: str
     own: Callable[[], str | None]
     known: Any = None
 
@@ -101,8 +105,7 @@ class _Cluster:
         workers = self.client.scheduler_info(n_workers=-1)["workers"]
         own = self.own()
         own_host = workers[own]["host"] if own in workers else None
-        if self.resource is not None:
-            workers = {address: worker for address, worker in workers.items() if self.resource in worker["resources"]}
+        workers = {address: worker for address, worker in workers.items() if self.resource in worker["resources"]}
         if not {worker["host"] for worker in workers.values()} - {own_host}:
             return {}
         return {address: max(1, worker["nthreads"] - 1) for address, worker in workers.items()}  # one holds a stage
@@ -111,31 +114,83 @@ class _Cluster:
 _cluster: _Cluster | None = None
 
 
+def client_of(address: str) -> Any:
+    """Return a client of a dask scheduler.
+
+    Args:
+        address: tls://HOST:PORT, by the keys of dask's configuration, or tcp://127.0.0.1:PORT.
+
+    Raises:
+        ConfigError: the address is wrong, or would carry code over a network in the open.
+        DeepSkyError: no scheduler answers there.
+    """
+    check_address(address)
+    from distributed import Client  # slow to import
+    from distributed.security import Security
+
+    quieten()
+    try:
+        return Client(address, security=Security(), timeout=_ANSWER_S, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise not_there(address, error) from error
+
+
+def check_address(address: str) -> None:
+    """Refuse a scheduler's address that is none, and one beyond this machine without TLS.
+
+    Raises:
+        ConfigError: says which.
+    """
+    parts = urlsplit(address)
+    with suppress(ValueError):
+        if parts.scheme in ("tcp", "tls") and parts.hostname and parts.port:
+            if parts.scheme == "tls" or is_loopback(parts.hostname):
+                return
+            remedy = "give tls://HOST:PORT, with the keys in dask's configuration (distributed.comm.tls)"
+            raise ConfigError(f"scheduler {address}", "would send code over the network unprotected", remedy)
+    raise ConfigError(f"scheduler {address}", "is no address", "give tls://HOST:PORT or tcp://127.0.0.1:PORT")
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address is this machine's own loopback."""
+    try:
+        found = socket.getaddrinfo(host, None)
+    except OSError:
+        return False
+    return all(ipaddress.ip_address(address[0]).is_loopback for *_, address in found)
+
+
+def not_there(address: str, error: BaseException) -> DeepSkyError:
+    """Return what to say of a scheduler that does not answer."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return DeepSkyError(f"scheduler {address}", f"does not answer ({reason})", "start one there: dask scheduler")
+
+
+def quieten() -> None:
+    """Let dask be silent: what goes wrong is said in a line of ours."""
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
 @contextmanager
-def connected(scheduler: str | None) -> Iterator[None]:
+def connected(scheduler: str, resource: str) -> Iterator[None]:
     """Let ``mapped`` work through a dask scheduler in the block.
 
     Args:
-        scheduler: its address; None: nothing changes.
+        scheduler: its address.
+        resource: what the workers have that stand in the same folder with the same code.
 
     Raises:
-        ConfigError: no scheduler answers there, or it has no workers.
+        ConfigError: the address is wrong.
+        DeepSkyError: no scheduler answers there, or it has no such workers.
     """
     global _cluster
-    if scheduler is None:
-        yield
-        return
-    from distributed import Client  # slow to import
-
-    try:
-        client = Client(scheduler, timeout=_ANSWER_S, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"scheduler {scheduler}", "does not answer", "give its address, tcp://HOST:8786") from error
-    with client:
-        use_cluster(lambda: client, own=lambda: None)
+    with client_of(scheduler) as client:
+        use_cluster(lambda: client, resource=resource, own=lambda: None)
         try:
             if not is_helped():
-                raise ConfigError(f"scheduler {scheduler}", "has no workers", "start some in this folder")
+                remedy = f"run deepsky worker {scheduler} in this folder, as installed here"
+                raise DeepSkyError(f"scheduler {scheduler}", "has no worker for this project", remedy)
             yield
         finally:
             _cluster = None
@@ -220,9 +275,9 @@ def _on_cluster(
         raise
 
 
-def _done(work: Callable[[Task], Result], resource: str | None, task: Task) -> Result:
+def _done(work: Callable[[Task], Result], resource: str, task: Task) -> Result:
     """Do a task in a worker; one that stands elsewhere may get that of a lost worker, but must not do it."""
-    if resource is not None and (_cluster is None or _cluster.resource != resource):
+    if _cluster is None or _cluster.resource != resource:
         raise DeepSkyError("a worker", "is of another project or code", "start all workers anew, in the same folder")
     return work(task)
 

@@ -148,7 +148,7 @@ def drop(names: tuple[str, ...]) -> None:
 @click.option("--position", type=click.Choice(["radec", "xy"]), default="radec", show_default=True)
 @click.option("--position-band", help="band whose pixels x and y count, from 0 (r, if the network has it)")
 @click.option("--csv", "out", type=PATH, help="write a CSV here instead of printing")
-@click.option("--scheduler", help="address of a dask scheduler whose workers, in this same folder, do the work")
+@click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers do the work (deepsky worker)")
 def predict(model: Path, inputs: tuple[Path, ...], out: Path | None, **options: Any) -> None:
     """Label images, or the catalogued objects of FITS frames, with the trained network MODEL.h5."""
     from deepsky.commands import predict as command

@@ -1,7 +1,7 @@
 """Label new images, or the objects of new frames, with a trained network."""
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -21,8 +21,7 @@ from deepsky.imaging.fields import SkyField, assign_fields, find_frames, group_f
 from deepsky.imaging.pictures import find_pictures, read_picture
 from deepsky.imaging.preparation import Preparation
 from deepsky.networks.views import images_at_once
-from deepsky.parallel import KERAS_LOCK, connected, mapped
-from deepsky.pipeline.workers import check_address
+from deepsky.parallel import KERAS_LOCK, check_address, connected, mapped
 from deepsky.training.predict import batches_of, predict_batch, predict_batches
 from deepsky.training.saved import ModelCard, load_network
 
@@ -78,7 +77,7 @@ def run(
         id_column: its column that names each object; None numbers the rows.
         position: ``radec`` (columns ra, dec in degrees) or ``xy`` (columns x, y in pixels of ``position_band`` from 0).
         position_band: see ``position``; None takes r, or the network's first band.
-        scheduler: address of a dask scheduler whose workers do the work; None: this process does.
+        scheduler: address of a dask scheduler whose workers (deepsky worker) do the work; None: this process does.
 
     Raises:
         DataError: a model, image, frame or table that cannot be used; nothing is written then.
@@ -86,7 +85,7 @@ def run(
             scheduler that does not answer or has no workers.
     """
     if scheduler is not None:
-        check_address(scheduler)
+        check_address(scheduler)  # before the network is read
     known = Version.of(model)
     network, card = _loaded(known)
     if (card.kind == "flux") != (catalogue is not None):
@@ -101,13 +100,21 @@ def run(
             raise ConfigError(f"position band {position_band!r}", problem, "give one of them as --position-band")
         first, tasks = "id", _object_tasks(inputs, card, catalogue, id_column, position, position_band)
     labelled = mapped(partial(_labelled, known), tasks, n_ahead=_AHEAD, locally="here")
-    with connected(scheduler), closing(labelled):
+    with _helped_by(scheduler), closing(labelled):
         table = _table(first, list(labelled), card)
     if out is None:
         click.echo(table.to_string(index=False))
     else:
         with whole_file(out) as path:
             table.to_csv(path, index=False, float_format="%.6f", lineterminator="\n")
+
+
+def _helped_by(scheduler: str | None) -> AbstractContextManager[None]:
+    if scheduler is None:
+        return nullcontext()
+    from deepsky.pipeline.worker import resource_of  # dask is slow to import
+
+    return connected(scheduler, resource_of(Path.cwd()))
 
 
 def _table(first: str, parts: list[Labelled], card: ModelCard) -> pd.DataFrame:

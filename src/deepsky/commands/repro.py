@@ -12,7 +12,7 @@ from deepsky.experiment.fingerprint import Code
 from deepsky.experiment.plan import VERSIONS, plan_stages, versions_of
 from deepsky.pipeline.holder import held_project
 from deepsky.pipeline.ledger import open_ledger
-from deepsky.pipeline.runner import bring_up_to_date
+from deepsky.pipeline.runner import StagesFailed, bring_up_to_date
 
 MAX_JOBS = 64
 LAST = ("evaluate", "report")
@@ -45,19 +45,38 @@ def run(jobs: int, targets: Sequence[str] = (), only: Sequence[str] = (), schedu
         for folder in _READ_WHOLE:  # by evaluate, whose stage DVC would not start without them
             folder.mkdir(parents=True, exist_ok=True)
     with held_project():
-        if only:
-            n_stale = bring_up_to_date(jobs, targets=stages_of(experiment, only), scheduler=scheduler)
-            n_stale += bring_up_to_date(1, stages=LAST, scheduler=scheduler)
-        else:
-            n_stale = bring_up_to_date(jobs, targets=targets, scheduler=scheduler)
+        try:
+            if only:
+                n_stale = _bring_these(experiment, only, jobs, scheduler)
+            else:
+                n_stale = bring_up_to_date(jobs, targets=targets, scheduler=scheduler)
+        except StagesFailed:
+            _close_dead_runs(experiment)
+            raise
         if not n_stale:
             click.echo(_UP_TO_DATE)
+    _close_dead_runs(experiment)
     from deepsky.commands.planned import log_pulled_runs  # slow to import
-    from deepsky.tracking.runs import close_dead_runs
 
-    # A killed training whose outputs then came from DVC's cache has no successor to close its run.
-    close_dead_runs(experiment.tracking.experiment)
     log_pulled_runs()
+
+
+def _bring_these(experiment: Experiment, names: Sequence[str], jobs: int, scheduler: str | None) -> int:
+    """Bring the runs of some datasets up to date, then show what is there, though some of them failed."""
+    try:
+        n_stale = bring_up_to_date(jobs, targets=stages_of(experiment, names), scheduler=scheduler)
+    except StagesFailed as error:
+        if "plan" not in error.stages:
+            bring_up_to_date(1, stages=LAST, scheduler=scheduler)
+        raise
+    return n_stale + bring_up_to_date(1, stages=LAST, scheduler=scheduler)
+
+
+def _close_dead_runs(experiment: Experiment) -> None:
+    """Close the runs of killed trainings that have no successor: it failed as well, or came from DVC's cache."""
+    from deepsky.tracking.runs import close_dead_runs  # slow to import
+
+    close_dead_runs(experiment.tracking.experiment)
 
 
 def list_stale(targets: Sequence[str] = (), only: Sequence[str] = ()) -> None:

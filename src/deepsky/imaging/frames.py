@@ -10,8 +10,9 @@ import re
 import warnings
 import zlib
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,9 @@ from astropy.wcs import WCS, FITSFixedWarning
 
 from deepsky.errors import DataError
 
+# Surveys write keywords by their old names, RADECSYS and PC001001. Not in a block of catch_warnings: what it sets holds
+# for all threads, and may stay set when two of them leave it at a time.
+warnings.filterwarnings("ignore", category=FITSFixedWarning)
 FRAME_SUFFIXES = (".fits", ".fits.bz2", ".fits.gz")
 FluxArray = npt.NDArray[np.float32]
 
@@ -30,6 +34,7 @@ _NANOMAGGY_ZERO_POINT_MAG = 22.5
 _MOST_MASKED = 0.5  # share of a stack's pixels
 # Remarks, and what Pan-STARRS says of its camera and of the images in a stack.
 _NOT_COORDINATES = re.compile(r"|COMMENT|HISTORY|(FPA|CHIP|CELL)\..*|(INP|SCL|ZPT|EXP|AIR)_\d{4}")
+_FIRST = (b"SIMPLE  =", b"XTENSION=")  # of a header
 _UNREADABLE = (OSError, EOFError, ValueError, zlib.error)  # what bz2, gzip, zlib and astropy raise on bad bytes
 _FETCH_AGAIN = "fetch or copy the file again"
 
@@ -112,23 +117,21 @@ def celestial_wcs(path: Path, header: fits.Header) -> WCS:
     Raises:
         DataError: the header has none; ``path`` only names the file.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FITSFixedWarning)  # SDSS writes RADECSYS, the old name of RADESYS
-        try:
-            # Of the hundreds of cards of a stack astropy would verify each, several times: 5 ms instead of 1.
-            cards = [card for card in header.cards if not _NOT_COORDINATES.fullmatch(card.keyword)]
-            wcs = WCS(fits.Header(cards), fix=False)
-        except Exception as error:  # wcslib has a dozen kinds, all of them "this header is no use"
-            raise DataError(path, f"its sky coordinates cannot be read ({_reason(error)})", "solve its WCS") from error
+    try:
+        # Of the hundreds of cards of a stack astropy would verify each, several times: 5 ms instead of 1.
+        cards = [card for card in header.cards if not _NOT_COORDINATES.fullmatch(card.keyword)]
+        wcs = WCS(fits.Header(cards), fix=False)
+    except Exception as error:  # wcslib has a dozen kinds, all of them "this header is no use"
+        raise DataError(path, f"its sky coordinates cannot be read ({_reason(error)})", "solve its WCS") from error
     if wcs.naxis != 2 or not wcs.has_celestial:
         raise DataError(path, "has no sky coordinates (CTYPE1, CTYPE2)", "solve its WCS and write it into the header")
     return wcs
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: Path) -> BufferedReader:
     if path.suffix == ".bz2":
-        return cast(IO[bytes], bz2.open(path))
-    return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+        return cast(BufferedReader, bz2.open(path))
+    return cast(BufferedReader, gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
 
 
 def _decompressed(path: Path) -> bytes:
@@ -141,13 +144,10 @@ def _decompressed(path: Path) -> bytes:
         raise DataError(path, f"cannot be decompressed ({_reason(error)})", _FETCH_AGAIN) from error
 
 
-def _next_header(stream: IO[bytes]) -> fits.Header:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        try:
-            return fits.Header.fromfile(stream)
-        except UserWarning as error:  # astropy only warns of what is no header at all
-            raise ValueError(str(error)) from error
+def _next_header(stream: BufferedReader) -> fits.Header:
+    if not stream.peek(len(_FIRST[0])).startswith(_FIRST):  # astropy only warns of what is no header at all
+        raise ValueError("no header begins where one should")
+    return fits.Header.fromfile(stream)
 
 
 def _first_image(path: Path, content: bytes) -> Any:

@@ -1,1 +1,1 @@
-"""Stages of dvc.yaml side by side: one process keeps DVC's books, the stages' commands are its children."""
+"""Stages of dvc.yaml side by side: one process keeps DVC's books, warm workers run the stages."""

@@ -11,7 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, BinaryIO
+
+from deepsky.pipeline.logs import ends_of
 
 GRACE_S = 10.0  # what a training has to close its run
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -26,7 +28,7 @@ class Ended:
     Attributes:
         name: of the child or stage.
         returncode: 0 is well, a negative number is a signal's.
-        output: empty where it was not kept.
+        output: what a worker printed, or what went wrong in it; empty else.
         is_lost: its worker went away; another one may try.
     """
 
@@ -66,30 +68,56 @@ class Children:
     def __len__(self) -> int:
         return len(self._running)
 
-    def start(self, name: str, command: Sequence[str], keep_output: bool, **options: Any) -> None:
+    def start(self, name: str, command: Sequence[str], output: BinaryIO, **options: Any) -> None:
         """Start a command that reads no terminal.
 
         Args:
             name: what ``next_ended`` calls it; no running child has it.
             command: program and arguments.
-            keep_output: keep what it writes instead of showing it.
+            output: file for what it prints. Not a pipe: what a child leaves running would hold a pipe open.
             options: Popen's own, such as cwd and env.
         """
-        # A file, not a pipe: what a child leaves running would hold a pipe open.
-        output = tempfile.TemporaryFile() if keep_output else None  # noqa: SIM115 - closed when the child has ended
-        kept: Mapping[str, Any] = {"stdout": output, "stderr": subprocess.STDOUT} if output else {}
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0, **kept, **options)
-        self._running[name] = process
+        process = self._begin(name, command, output, options)
 
         def report() -> None:
-            returncode, text = process.wait(), ""
-            if output:
-                with output:
-                    output.seek(0)
-                    text = output.read().decode(errors="replace")
-            self._events.put(Ended(name, returncode, text))
+            self._events.put(Ended(name, process.wait(), ""))
 
         threading.Thread(target=report, daemon=True).start()
+
+    def start_worker(self, name: str, command: Sequence[str], **options: Any) -> None:
+        """Start a command whose output ``next_ended`` gives; what it leaves running when it dies is killed.
+
+        Args:
+            name: as for ``start``.
+            command: program and arguments.
+            options: Popen's own, such as cwd and env.
+        """
+        output = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the worker has ended
+        process = self._begin(name, command, output, options)
+
+        def report() -> None:
+            # Its own processes may write where the stage runs again. While it is not reaped, its group's id is its own.
+            with suppress(ChildProcessError):
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+                _send(process.pid, signal.SIGKILL)
+            returncode = process.wait()
+            with output:
+                self._events.put(Ended(name, returncode, ends_of(output)))
+
+        threading.Thread(target=report, daemon=True).start()
+
+    def _begin(
+        self, name: str, command: Sequence[str], output: BinaryIO, options: Mapping[str, Any]
+    ) -> "subprocess.Popen[bytes]":
+        process = self._running[name] = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+            **options,
+        )
+        return process
 
     def tell(self, ended: Ended) -> None:
         """Let ``next_ended`` return what ended elsewhere; from any thread."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -32,7 +33,8 @@ class Command:
 
     Attributes:
         shell: program and arguments as DVC starts them: through a shell.
-        own: its words after ``deepsky`` where it is one of deepsky's own and needs no shell; else None.
+        own: its words after ``deepsky`` where it is one of deepsky's own that needs no shell and runs in the project's
+            root; else None.
     """
 
     shell: Sequence[str]
@@ -142,8 +144,14 @@ class Ledger:
             self._repo.stage_cache.restore(stage)
         except RunCacheNotFoundError:
             stage.save_deps()  # says what is missing before anything runs
-            shell, texts = get_executable(), _enforce_cmd_list(stage.cmd)
-            return [Command(_make_cmd(shell, text), own_words(text)) for text in texts], prepare_kwargs(stage)
+            shell, options = get_executable(), prepare_kwargs(stage)
+            # A warm process stays in the project's root: threads that help other stages read their paths from there.
+            is_in_root = Path(options["cwd"]).resolve() == Path.cwd().resolve()
+            commands = [
+                Command(_make_cmd(shell, text), own_words(text) if is_in_root else None)
+                for text in _enforce_cmd_list(stage.cmd)
+            ]
+            return commands, options
         self._record(stage)
         return (), {}
 

@@ -2,12 +2,13 @@
 
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from graphlib import TopologicalSorter
 
 from deepsky.errors import DeepSkyError
 from deepsky.pipeline.children import Children, Ended
 from deepsky.pipeline.ledger import Command, Ledger, Work, causes, open_ledger
+from deepsky.pipeline.logs import open_log, said
 from deepsky.pipeline.screen import Screen
 from deepsky.pipeline.workers import Workers
 
@@ -18,7 +19,19 @@ SHOWING: Mapping[str, frozenset[str]] = {
 }
 _TRIES = 2  # of a stage whose worker dies
 _LOOK_S, _LOOK_SOON_S = 1.0, 0.2  # the latter while a stage waits for a worker that is just starting
-_HEAD_LINES, _TAIL_LINES = 5, 40  # of a stage that says very much
+
+
+class StagesFailed(DeepSkyError):
+    """Stages failed; what does not wait for them was finished.
+
+    Attributes:
+        stages: their DVC addresses.
+    """
+
+    def __init__(self, stages: Collection[str]) -> None:
+        where = f"stage{'s' if len(stages) > 1 else ''} {', '.join(stages)}"
+        super().__init__(where, "failed", "its own line above says why")
+        self.stages = frozenset(stages)
 
 
 def bring_up_to_date(
@@ -40,7 +53,8 @@ def bring_up_to_date(
 
     Raises:
         ConfigError: the scheduler's address is wrong.
-        DeepSkyError: the pipeline cannot be read, stages failed, or there are no workers.
+        StagesFailed: some did.
+        DeepSkyError: the pipeline cannot be read, or there are no workers.
         KeyboardInterrupt: Ctrl-C came; what ran has ended.
         SystemExit: SIGTERM or a hangup came; what ran has ended.
     """
@@ -56,12 +70,10 @@ def bring_up_to_date(
 
 @dataclass
 class _Task:
-    """A stage that runs: its commands to come, whether it is in a worker, and what was said so far."""
+    """A stage that runs: its commands to come, and how many have begun."""
 
     work: Work
     commands: deque[Command]
-    lines: list[str] = field(default_factory=list)
-    is_own: bool = False
     n_begun: int = 0
 
 
@@ -92,7 +104,7 @@ class Runner:
         self._graph, self._ledger, self._children, self._jobs = graph, ledger, children, jobs
         self._workers, self._screen = workers, screen
         self._running: dict[str, _Task] = {}
-        self._waiting: deque[tuple[str, _Task]] = deque()  # begun in the books, so that who becomes free need not wait
+        self._waiting: dict[str, _Task] = {}  # begun in the books, so that who becomes free need not wait
         self._n_tries: dict[str, int] = {}
         self._left_out: list[str] = []
         self._failed: dict[str, list[str]] = {}
@@ -101,18 +113,23 @@ class Runner:
         """Run every stage that can run; what failed is said last.
 
         Raises:
-            DeepSkyError: stages failed, by name; or the workers' scheduler went away.
+            StagesFailed: by name.
+            DeepSkyError: the workers' scheduler went away, or they cannot work.
         """
         ready: deque[str] = deque()
-        while self._sorter.is_active():
-            ready.extend(self._sorter.get_ready())
-            if ready and not self._waiting:
-                self._begin(ready.popleft())
-            elif ended := self._children.next_ended(_LOOK_SOON_S if self._waiting else _LOOK_S):
-                self._go_on(ended)
-            self._start_waiting()
-            self._workers.check(self._children)
-            self._screen.wait()
+        try:
+            while self._sorter.is_active():
+                ready.extend(self._sorter.get_ready())
+                if ready and (not self._waiting or len(self._running) + len(self._waiting) <= self._jobs):
+                    self._begin(ready.popleft())
+                elif ended := self._children.next_ended(_LOOK_SOON_S if self._waiting else _LOOK_S):
+                    self._go_on(ended)
+                self._workers.check(self._children)
+                self._start_waiting()
+                self._screen.wait()
+        except DeepSkyError:
+            self._record_ended()
+            raise
         if self._failed:
             self._report_failures()
 
@@ -124,35 +141,34 @@ class Runner:
             return
         try:
             work = self._ledger.begin(stage)
-            if work.commands:
-                self._waiting.append((stage, _Task(work, deque(work.commands), list(work.lines))))
         except Exception as error:  # as DVC's own --keep-going: the other stages can still be finished
             self._fail(stage, [f"ERROR: {causes(error)}"])
+            return
+        if work.commands:
+            self._waiting[stage] = _Task(work, deque(work.commands))
         else:
-            if not work.commands:
-                self._succeed(stage, work.lines)
+            self._succeed(stage, work.lines)
 
     def _start_waiting(self) -> None:
-        while self._waiting and self._can_start(self._waiting[0][1].commands[0]):
-            stage, task = self._waiting.popleft()
-            self._screen.begin(stage)
-            self._start_next(stage, task)
+        """Start what has a worker; what waits for a GPU holds nothing else up."""
+        for stage, task in list(self._waiting.items()):
+            if self._has_started(stage, task):
+                del self._waiting[stage]
+                self._running[stage] = task
+                task.commands.popleft()
+                task.n_begun += 1
+                self._screen.begin(stage)
 
-    def _can_start(self, command: Command) -> bool:
-        """Tell whether there is a worker for a command; others than deepsky's own run here, some at a time."""
+    def _has_started(self, stage: str, task: _Task) -> bool:
+        """Start the next command of a stage, deepsky's own in a worker and others here, if there is room for it."""
+        command, goes_on = task.commands[0], task.n_begun > 0
+        if len(self._running) >= self._jobs and not (command.own and not self._workers.are_own):
+            return False
         if command.own is not None:
-            return self._workers.can_take(self._children, command.own)
-        return len(self._running) < self._jobs
-
-    def _start_next(self, stage: str, task: _Task) -> None:
-        self._running[stage] = task
-        command = task.commands.popleft()
-        task.is_own = command.own is not None
-        if command.own is not None:
-            self._workers.submit(self._children, stage, command.own, task.work, goes_on=task.n_begun > 0)
-        else:
-            self._children.start(stage, command.shell, keep_output=True, **task.work.options)
-        task.n_begun += 1
+            return self._workers.try_start(self._children, stage, command.own, task.work, goes_on=goes_on)
+        with open_log(stage, goes_on=goes_on) as log:
+            self._children.start(stage, command.shell, log, **task.work.options)
+        return True
 
     def _go_on(self, ended: Ended) -> None:
         if self._workers.is_worker(ended.name):
@@ -161,31 +177,38 @@ class Runner:
         task = self._running.pop(ended.name)
         if ended.is_lost:
             self._try_again(ended.name)
-            return
-        if ended.returncode or not task.commands:
-            self._start_waiting()  # the books of this one are kept while the next one runs
-        if task.is_own and not task.commands:
-            task.lines += self._workers.said(ended.name)
-        task.lines += ended.output.splitlines()
-        if ended.returncode:
-            self._fail(ended.name, [*task.lines, f"ERROR: its command ended with {_how(ended.returncode)}"])
-            return
-        try:
-            if task.commands:
-                self._waiting.appendleft((ended.name, task))
-                return
-            task.lines += self._ledger.finish(ended.name)
-        except Exception as error:  # an output is missing, a disk is full
-            self._fail(ended.name, [*task.lines, f"ERROR: {causes(error)}"])
+        elif ended.returncode:
+            self._fail(ended.name, _with_problem(said(ended.name), ended))
+        elif task.commands:
+            self._waiting = {ended.name: task, **self._waiting}
         else:
-            self._succeed(ended.name, task.lines)
+            try:
+                self._start_waiting()  # the books of this one are kept while the next one runs
+            finally:
+                self._record(ended.name, task)
+
+    def _record(self, stage: str, task: _Task) -> None:
+        lines = [*task.work.lines, *said(stage)]
+        try:
+            lines += self._ledger.finish(stage)
+        except Exception as error:  # an output is missing, a disk is full
+            self._fail(stage, [*lines, f"ERROR: {causes(error)}"])
+        else:
+            self._succeed(stage, lines)
+
+    def _record_ended(self) -> None:
+        """Keep the books of stages that ended just before everything does."""
+        while ended := self._children.next_ended(0):
+            task = self._running.pop(ended.name, None)
+            if task and not (ended.returncode or ended.is_lost or task.commands):
+                self._record(ended.name, task)
 
     def _try_again(self, stage: str) -> None:
         """Run a stage once more whose worker died, as if it had never begun."""
         self._n_tries[stage] = self._n_tries.get(stage, 1) + 1
         if self._n_tries[stage] > _TRIES:
             remedy = "is there too little memory? --jobs 1 needs less"
-            self._fail(stage, [*self._workers.said(stage), f"ERROR: its worker died {_TRIES} times; {remedy}"])
+            self._fail(stage, [*said(stage), f"ERROR: its worker died {_TRIES} times; {remedy}"])
             return
         self._screen.say(f"{stage}: its worker died; it runs once more")
         self._begin(stage)
@@ -203,16 +226,14 @@ class Runner:
         if self._left_out:
             self._screen.say(f"not run, as they wait for what failed: {', '.join(self._left_out)}")
         for stage, lines in self._failed.items():
-            self._screen.say(f"{stage} failed:", _shortened(lines))
-        where = f"stage{'s' if len(self._failed) > 1 else ''} {', '.join(self._failed)}"
-        raise DeepSkyError(where, "failed", "its own line above says why")
+            self._screen.say(f"{stage} failed:", lines)
+        raise StagesFailed(self._failed)
 
 
-def _shortened(lines: Sequence[str]) -> Sequence[str]:
-    if len(lines) <= _HEAD_LINES + _TAIL_LINES:
-        return lines
-    n_left_out = len(lines) - _HEAD_LINES - _TAIL_LINES
-    return [*lines[:_HEAD_LINES], f"... ({n_left_out} lines are left out)", *lines[-_TAIL_LINES:]]
+def _with_problem(lines: list[str], ended: Ended) -> list[str]:
+    """Return what a stage said that failed, and why it did."""
+    why = [ended.output] if ended.output and ended.output not in lines else []
+    return [*lines, *why, f"ERROR: its command ended with {_how(ended.returncode)}"]
 
 
 def _how(returncode: int) -> str:

@@ -1,5 +1,6 @@
 """What a person sees of a pipeline at work: bars on a terminal, plain lines elsewhere."""
 
+import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +29,10 @@ _CHATTER = (
 )
 _BAR = "━"
 _WARNING = "WARNING: "
-_LONGEST_WARNING = 200
+_LONGEST_WARNING, _LONGEST_LINE = 200, 1000
+_HEAD_LINES, _TAIL_LINES = 5, 40  # of a stage that says very much
+# What would move the cursor, colour the terminal or rename its window.
+_CONTROL = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\\\)|.)?|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _PLAIN_EVERY_S = 30.0
 
 
@@ -126,9 +130,9 @@ class Screen:
         self.say(f"{time.strftime('%H:%M:%S')} running: {', '.join(parts)}")
 
     def _say_indented(self, lines: Iterable[str]) -> None:
-        for line in lines:
-            if line.strip() and not line.startswith(_CHATTER) and _BAR not in line:
-                self._console.print(f"    {line}")
+        lines = [line for line in lines if line.strip() and not line.startswith(_CHATTER) and _BAR not in line]
+        for line in _shortened(lines):
+            self._console.print(f"    {_CONTROL.sub('', line)[:_LONGEST_LINE]}")
         sys.stdout.flush()
 
     def _once(self, lines: Iterable[str]) -> list[str]:
@@ -143,6 +147,13 @@ class Screen:
                     line = f"{line[:_LONGEST_WARNING]}... (the stage's log has it all)"
             kept.append(line)
         return kept
+
+
+def _shortened(lines: Sequence[str]) -> Sequence[str]:
+    if len(lines) <= _HEAD_LINES + _TAIL_LINES:
+        return lines
+    n_left_out = len(lines) - _HEAD_LINES - _TAIL_LINES
+    return [*lines[:_HEAD_LINES], f"... ({n_left_out} lines are left out)", *lines[-_TAIL_LINES:]]
 
 
 def _duration(seconds: float) -> str:

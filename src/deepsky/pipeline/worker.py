@@ -1,12 +1,12 @@
 """A worker of the engine: stages run in its main thread, one at a time, and find its imports warm."""
 
 import asyncio
+import fcntl
 import gc
 import hashlib
-import ipaddress
+import io
 import os
 import signal
-import socket
 import sys
 import threading
 import traceback
@@ -22,16 +22,20 @@ from queue import SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
 
+import dask
 import psutil
 from distributed import Worker
 from distributed.security import Security
 
 from deepsky import parallel, progress
 from deepsky.errors import DeepSkyError
+from deepsky.pipeline.logs import log_of, open_log
 
-LOGS = Path("logs")
 MAIN = "main"  # the executor of stages
-PROGRESS = "deepsky-progress"  # the topic of events (stage, done, total)
+# Topics of events, each followed by the project's resource: how far a stage is (stage, done, total), and its end
+# (stage, key, returncode, problem, leaves). Not the result of dask's task: a worker that dies takes that with it.
+PROGRESS, ENDED = "deepsky-progress-", "deepsky-ended-"
+_CLOSE_S = 10.0
 _PROJECT_ID = Path(".dvc/tmp/deepsky-project")  # who reads the same id sees the same folder
 _MATTERS = ("deepsky", "numpy", "keras", "tensorflow", "jax", "distributed")
 
@@ -42,37 +46,19 @@ class Task:
 
     Attributes:
         stage: its DVC address.
+        key: names this attempt.
         words: of the command line, without ``deepsky``.
-        folder: where it runs, from the project's root.
         environment: variables that are set for it.
         goes_on: whether a command of the same stage ran before it.
+        max_bytes: a worker that holds more memory afterwards ends; None: it stays whatever it holds.
     """
 
     stage: str
+    key: str
     words: Sequence[str]
-    folder: str
     environment: Mapping[str, str]
     goes_on: bool
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a task.
-
-    Attributes:
-        returncode: 0 is well.
-        address: of the worker.
-        n_bytes: of memory that the worker holds now.
-    """
-
-    returncode: int
-    address: str
-    n_bytes: int
-
-
-def log_of(stage: str) -> Path:
-    """Return the log file of a stage, from the project's root."""
-    return LOGS / f"{stage.replace('/', '_').replace(':', '_')}.log"
+    max_bytes: int | None
 
 
 def resource_of(root: Path) -> str:
@@ -82,12 +68,16 @@ def resource_of(root: Path) -> str:
 
 def identity(root: Path) -> dict[str, str]:
     """Return what must be equal of an engine and its workers: project, code and versions."""
-    file = root / _PROJECT_ID
-    if not file.exists() and (root / ".dvc").is_dir():
+    project, file = f"none in {root}", root / _PROJECT_ID
+    if (root / ".dvc").is_dir():
         file.parent.mkdir(exist_ok=True)
-        with suppress(FileExistsError), file.open("x") as new:
-            new.write(uuid.uuid4().hex)
-    project = file.read_text() if file.exists() else f"none in {root}"
+        with file.open("a+") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)  # who comes second reads the whole of what the first one wrote
+            held.seek(0)
+            project = held.read()
+            if not project:
+                project = uuid.uuid4().hex
+                held.write(project)
     versions = {name: version(name) for name in _MATTERS} | {"python": f"{sys.version_info[0]}.{sys.version_info[1]}"}
     return {"project": project, "code": _code(), **versions}
 
@@ -119,15 +109,25 @@ class MainThread(Executor):
         """End ``serve`` when what came before is done."""
         self._tasks.put(None)
 
-    def serve(self) -> None:
-        """Run what is submitted until ``shutdown``; Ctrl-C ends a stage, if one runs, and the worker."""
+    def serve(self) -> bool:
+        """Run what is submitted until ``shutdown``; Ctrl-C ends a stage, if one runs, and the worker.
+
+        Returns:
+            Whether it was no Ctrl-C.
+        """
         with suppress(KeyboardInterrupt):
             while task := self._tasks.get():
                 future, work = task
+                if not future.set_running_or_notify_cancel():
+                    continue
                 try:
-                    future.set_result(work())
+                    result = work()
                 except Exception as error:
                     future.set_exception(error)
+                else:
+                    future.set_result(result)
+            return True
+        return False
 
     @contextmanager
     def running(self, stage: str) -> Iterator[None]:
@@ -140,13 +140,19 @@ class MainThread(Executor):
             with self._lock:
                 self._stage = ""
 
-    def stop(self, stage: str = "") -> None:
-        """Send the stage that runs, if it is this one, what Ctrl-C sends; from another thread."""
+    def stop(self, stage: str = "") -> bool:
+        """Send the stage that runs, if it is this one, what Ctrl-C sends; from another thread.
+
+        Returns:
+            Whether it runs.
+        """
         with self._lock:
-            if self._stage and stage in ("", self._stage) and not self._is_told:
+            runs = bool(self._stage) and stage in ("", self._stage)
+            if runs and not self._is_told:
                 self._is_told = True
                 assert self._main
                 signal.pthread_kill(self._main, signal.SIGINT)
+            return runs
 
     @property
     def was_told(self) -> bool:
@@ -157,7 +163,9 @@ class MainThread(Executor):
 # Of this process: a task finds them here, for dask's own get_worker knows only its own threads.
 _here = MainThread()
 _worker: Worker
+_loop: asyncio.AbstractEventLoop
 _command_line: Callable[[], None]
+_resource: str
 
 
 def serve(address: str, command_line: Callable[[], None], n_threads: int) -> None:
@@ -169,29 +177,38 @@ def serve(address: str, command_line: Callable[[], None], n_threads: int) -> Non
         n_threads: for what a stage gives to all workers.
 
     Raises:
+        ConfigError: the address is wrong, or would carry code over a network in the open.
         DeepSkyError: the scheduler is not there, or went away in the middle of a stage.
     """
-    global _command_line
-    _command_line = command_line
-    root, failed = Path.cwd(), list[BaseException]()
-    resources = {resource_of(root): 1.0, **({"gpu": 1.0} if has_gpu() else {})}
+    global _command_line, _resource
+    parallel.check_address(address)
+    _command_line, _resource = command_line, resource_of(Path.cwd())
+    resources = {_resource: 1.0, **({"gpu": 1.0} if has_gpu() else {})}
+    failed, cut_short = list[BaseException](), list[bool]()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a script started this in the background
+    for number, name in ((1, "stdout"), (2, "stderr")):  # without a buffer: a full disk is told at once, and forgotten
+        raw = open(number, "wb", buffering=0, closefd=False)  # noqa: SIM115 - as long as the process
+        setattr(sys, name, io.TextIOWrapper(raw, errors="replace", write_through=True))
+    parallel.quieten()
 
     async def attend() -> None:
-        global _worker
+        global _worker, _loop
+        _loop = asyncio.get_running_loop()
         _worker = Worker(
             address,
             # One more than the small tasks need: a stage takes one for itself.
             nthreads=n_threads + 1,
             executor={MAIN: _here},
             resources=resources,
-            memory_limit=0,  # a stage may fill the memory; the engine ends a worker that has grown
-            host="127.0.0.1" if is_loopback(urlsplit(address).hostname or "") else None,
+            memory_limit=0,  # a stage may fill the memory; one that holds much afterwards ends
+            host="127.0.0.1" if parallel.is_loopback(urlsplit(address).hostname or "") else None,
             dashboard=False,
             dashboard_address="127.0.0.1:0",
+            death_timeout=dask.config.get("distributed.comm.timeouts.connect"),
             security=Security(),  # of dask's configuration
         )
         # dask's get_worker, by which a task would find its client, knows only dask's own threads.
-        parallel.use_cluster(_worker._get_client, resource=resource_of(root), own=lambda: _worker.address)
+        parallel.use_cluster(_worker._get_client, resource=_resource, own=lambda: _worker.address)
         await _worker
         await _worker.finished()
 
@@ -201,43 +218,52 @@ def serve(address: str, command_line: Callable[[], None], n_threads: int) -> Non
         except BaseException as error:
             failed.append(error)
         finally:
-            _here.stop()  # nobody waits for its result any more
+            cut_short.append(_here.stop())  # nobody waits for its result any more
             _here.shutdown()
 
     thread = threading.Thread(target=live, daemon=True)
     thread.start()
-    _here.serve()
+    if _here.serve():
+        thread.join(_CLOSE_S)
     if failed:
-        reason = str(failed[0]).splitlines()[0] if str(failed[0]) else type(failed[0]).__name__
-        raise DeepSkyError(address, f"cannot be reached ({reason})", "start a scheduler there: dask scheduler")
+        raise parallel.not_there(address, failed[0])
+    if any(cut_short):
+        raise DeepSkyError(address, "went away in the middle of a stage", "start it and its workers again")
 
 
-def perform(task: Task) -> Outcome:
-    """Run a task in the main thread of this worker; what it prints goes into the stage's log."""
-    root, log = Path.cwd(), log_of(task.stage)
-    environment, arguments = dict(os.environ), sys.argv
+def perform(task: Task) -> None:
+    """Run a task in the main thread of this worker; what it prints goes into the stage's log, its end to ENDED.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C ended it, and ends this worker.
+    """
+    before, arguments = dict(os.environ), sys.argv
+    returncode, problem = 1, ""
     _as_new()
-    log.parent.mkdir(exist_ok=True)
-    with log.open("ab" if task.goes_on else "wb") as file, _printed_to(file.fileno()):
-        os.environ.update(task.environment, DVC_ROOT=str(root))
-        sys.argv = ["deepsky", *task.words]
-        progress.listener = partial(_send_progress, task.stage)
-        try:
+    try:
+        with open_log(task.stage, goes_on=task.goes_on) as file, _printed_to(file.fileno()):
+            os.environ.update(task.environment, DVC_ROOT=str(Path.cwd()))
+            sys.argv = ["deepsky", *task.words]
+            progress.listener = partial(_send_progress, task.stage)
             with _here.running(task.stage):
-                if task.folder != ".":
-                    os.chdir(root / task.folder)
-                returncode = _called()
-        except KeyboardInterrupt:  # it came between two lines of ours
-            returncode = 128 + signal.SIGINT
-        finally:
-            progress.listener = None
-            sys.argv = arguments
-            os.environ.clear()
-            os.environ.update(environment)
-            os.chdir(root)
+                returncode, problem = _called()
+    except KeyboardInterrupt:  # it came between two lines of ours
+        returncode = 128 + signal.SIGINT
+    except OSError as error:
+        problem = f"{log_of(task.stage)}: {error.strerror}; free space or permission is missing, mend it and rerun"
+    finally:
+        progress.listener = None
+        sys.argv = arguments
+        _restore(before)
     if returncode in (128 + signal.SIGINT, 128 + signal.SIGTERM) and not _here.was_told:
-        _here.shutdown()  # a person, or the engine that started this worker, ends it
-    return Outcome(returncode, _worker.address, psutil.Process().memory_info().rss)
+        raise KeyboardInterrupt  # a person, or the engine that started this worker, ends it
+    leaves = task.max_bytes is not None and psutil.Process().memory_info().rss > task.max_bytes
+    if leaves:
+        _here.shutdown()
+    end = {"stage": task.stage, "key": task.key, "returncode": returncode, "problem": problem, "leaves": leaves}
+    _send(ENDED, {**end, "address": _worker.address})
+    if leaves:  # gracefully: what it has said is to arrive
+        asyncio.run_coroutine_threadsafe(_worker.close(nanny=False), _loop).result(_CLOSE_S)
 
 
 def stop_stage(stage: str) -> None:
@@ -245,34 +271,34 @@ def stop_stage(stage: str) -> None:
     _here.stop(stage)
 
 
-def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address is this machine's own loopback."""
-    try:
-        return ipaddress.ip_address(socket.gethostbyname(host)).is_loopback
-    except OSError:
-        return False
-
-
 def has_gpu() -> bool:
     """Tell whether this process may use an NVIDIA card, without asking a slow library."""
     return os.environ.get("CUDA_VISIBLE_DEVICES") != "" and Path("/dev/nvidiactl").exists()
 
 
-def _called() -> int:
-    """Run the command line and return its exit code; what is wrong is printed."""
+def _called() -> tuple[int, str]:
+    """Run the command line; return its exit code, and the line that says what went wrong."""
     try:
         _command_line()
+        return 0, ""
     except SystemExit as end:
-        if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
-            return 1
-        return int(end.code or 0)
+        if not isinstance(end.code, str):
+            return int(end.code or 0), ""
+        problem = end.code
     except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    return 0
+        return 128 + signal.SIGINT, ""
+    except BaseException as error:
+        problem = "".join(traceback.format_exception(error))
+    with suppress(OSError):  # the disk of the log may be full
+        print(problem, file=sys.stderr)
+    return 1, problem.strip().rpartition("\n")[2]
+
+
+def _restore(environment: Mapping[str, str]) -> None:
+    """Take back what was changed of the environment, and nothing else: other threads read it."""
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update({name: value for name, value in environment.items() if os.environ.get(name) != value})
 
 
 def _as_new() -> None:
@@ -286,20 +312,21 @@ def _as_new() -> None:
 @contextmanager
 def _printed_to(file: int) -> Iterator[None]:
     """Let all that this process prints, compiled code too, go into a file."""
-    sys.stdout.flush()
-    sys.stderr.flush()
     before = [(number, os.dup(number)) for number in (1, 2)]
     for number, _ in before:
         os.dup2(file, number)
     try:
         yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
         for number, kept in before:
             os.dup2(kept, number)
             os.close(kept)
 
 
 def _send_progress(stage: str, done: float, total: float) -> None:
-    _worker.log_event(PROGRESS, {"stage": stage, "done": done, "total": total})
+    _send(PROGRESS, {"stage": stage, "done": done, "total": total})
+
+
+def _send(topic: str, event: Mapping[str, Any]) -> None:
+    with suppress(RuntimeError):  # the scheduler went away, and with it whoever would hear this
+        _worker.log_event(topic + _resource, event)

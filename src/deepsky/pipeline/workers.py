@@ -1,32 +1,42 @@
 """The engine's side of its workers: on this machine, or on those of a scheduler that was started elsewhere."""
 
-import logging
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-import psutil
-
-from deepsky.errors import ConfigError, DeepSkyError
+from deepsky.errors import DeepSkyError
+from deepsky.parallel import check_address, client_of, quieten
 from deepsky.pipeline.children import GRACE_S, Children, Ended
 from deepsky.pipeline.ledger import Work
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-_WAIT_S = 30.0  # for a scheduler to answer, and for the first worker of a scheduler elsewhere
+_WAIT_S = 30.0  # for the first worker of a scheduler elsewhere
 _MAX_FAILED_STARTS = 2
 _NAME = "worker"
 # Stages whose command computes on a GPU where there is one.
 _ON_GPU = ("features", "train")
+# Variables that a worker elsewhere needs from the engine: where runs are logged, and the like.
+_SENT = ("MLFLOW_", "DEEPSKY_", "KERAS_")
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A stage that a worker has: by which key, and where."""
+
+    key: str
+    future: "Future"
+    address: str
 
 
 class Workers:
@@ -49,68 +59,66 @@ class Workers:
         """
         if scheduler is not None:
             check_address(scheduler)
-        self._n_workers, self._address, self._is_own = n_workers, scheduler or "", scheduler is None
+        self._n_workers, self._address, self.are_own = n_workers, scheduler or "", scheduler is None
         self._on_progress = on_progress
         self._client: Client | None = None
         self._closing = ExitStack()
-        self._running: dict[str, tuple[Future, str]] = {}  # with the address of its worker
+        self._lock = threading.Lock()  # of the next line: dask tells in a thread of its own
+        self._running: dict[str, _Given] = {}
+        self._there: list[Mapping[str, Any]] = []
+        self._leaving: set[str] = set()
         self._missed: set[str] = set()
         self._environment: dict[str, str] = {}
         self._n_failed = 0
         self._resource, self._lonely_since = "", 0.0
-        # A process that has grown past its share of half the memory makes room for a new one.
-        self._max_bytes = psutil.virtual_memory().total // (2 * n_workers)
+        self._max_bytes: int | None = None
 
     def __enter__(self) -> "Workers":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self._client is not None and not self._is_own and error:
+        if self._client is not None and not self.are_own and error:
             self._stop_stages()
         self._closing.close()
 
-    def submit(self, children: Children, stage: str, words: Sequence[str], work: Work, *, goes_on: bool) -> None:
-        """Start a command on a free worker, of which there must be one; ``children.next_ended`` says when it has ended.
+    def try_start(self, children: Children, stage: str, words: Sequence[str], work: Work, *, goes_on: bool) -> bool:
+        """Start a command if a worker is free; ``children.next_ended`` says when it has ended.
+
+        The first call connects to the scheduler, or starts one.
 
         Args:
             children: for workers of this machine.
             stage: its DVC address.
             words: of the command line, after ``deepsky``.
-            work: of the stage; gives folder and environment.
+            work: of the stage; gives its environment.
             goes_on: whether a command of the same stage ran before it.
+
+        Returns:
+            Whether it was started.
+
+        Raises:
+            DeepSkyError: the scheduler cannot be reached.
         """
         import dask
 
         from deepsky.pipeline.worker import MAIN, Task, perform
 
-        assert self._client is not None
-        address = self._free(words)[0]
-        environment = {key: v for key, v in work.options["env"].items() if os.environ.get(key) != v}
-        task = Task(stage, words, os.path.relpath(work.options["cwd"]), environment, goes_on)
-        with dask.annotate(executor=MAIN):
-            key = f"{stage}-{time.monotonic_ns()}"
-            future = self._client.submit(perform, task, key=key, pure=False, workers=[address])
-        self._running[stage] = future, address
-        future.add_done_callback(partial(self._tell, children, task.stage))
-
-    def can_take(self, children: Children, words: Sequence[str]) -> bool:
-        """Tell whether a worker is free for a command; the first call connects to the scheduler, or starts one.
-
-        Raises:
-            DeepSkyError: the scheduler cannot be reached.
-        """
         if self._client is None:
-            self._open(children)
-        return bool(self._free(words))
-
-    def said(self, stage: str) -> list[str]:
-        """Return what a stage has printed."""
-        from deepsky.pipeline.worker import log_of
-
-        try:
-            return log_of(stage).read_text(errors="replace").splitlines()
-        except OSError:  # it never began
-            return []
+            self._client = self._opened(children)
+        address = self._free(words)
+        if address is None:
+            return False
+        sent = () if self.are_own else _SENT
+        environment = {
+            name: v for name, v in work.options["env"].items() if os.environ.get(name) != v or name.startswith(sent)
+        }
+        key = f"{stage}-{time.monotonic_ns()}"
+        task = Task(stage, key, words, environment, goes_on, self._max_bytes)
+        with dask.annotate(executor=MAIN), self._lock:
+            future = self._client.submit(perform, task, key=key, pure=False, workers=[address])
+            self._running[stage] = _Given(key, future, address)
+        future.add_done_callback(partial(self._on_error, children, stage, key))
+        return True
 
     def is_worker(self, name: str) -> bool:
         """Tell whether a child is one of these."""
@@ -120,11 +128,11 @@ class Workers:
         """Start another worker for one that ended.
 
         Raises:
-            DeepSkyError: workers end by an error of their own.
+            DeepSkyError: one after the other ends, though no stage does.
         """
-        if ended.returncode > 0:
+        if ended.returncode:
             self._n_failed += 1
-            if self._n_failed > _MAX_FAILED_STARTS:
+            if self._n_failed > self._n_workers + _MAX_FAILED_STARTS:
                 said = ended.output.strip().splitlines() or [f"exit code {ended.returncode}"]
                 raise DeepSkyError(ended.name, f"cannot work ({said[-1]})", "mend that, or run dvc repro")
         self._start(children, ended.name)
@@ -139,56 +147,62 @@ class Workers:
             return
         if self._client.status != "running":
             raise DeepSkyError(self._address, "the scheduler went away", "start it and its workers, and run this again")
-        there = {worker["address"] for worker in self._ours()}
-        # One that went away before its stage reached it: dask would wait for it to come back.
-        missed = {stage for stage, (_, address) in self._running.copy().items() if address not in there}
-        for stage in missed & self._missed:
-            if lost := self._running.pop(stage, None):
-                lost[0].cancel()
-                children.tell(Ended(stage, 1, "", is_lost=True))
-        self._missed = missed
-        if there or self._is_own:
+        everyone = self._everyone()
+        self._there = [one for one in everyone if self._resource in one["resources"]]
+        if self.are_own and len(self._there) < len(everyone):
+            raise DeepSkyError("src/deepsky", "changed while its stages ran", "run this again")
+        # What a worker had that is gone, twice in a row: dask would wait for it to come back.
+        there = {worker["address"] for worker in self._there}
+        missed = {given.key: stage for stage, given in self._running.copy().items() if given.address not in there}
+        for key in missed.keys() & self._missed:
+            if self._settled(missed[key], key):
+                children.tell(Ended(missed[key], 1, "", is_lost=True))
+        self._missed = set(missed)
+        if there or self.are_own:
             self._lonely_since = 0.0
         elif not self._lonely_since:
             self._lonely_since = time.monotonic()
         elif time.monotonic() - self._lonely_since > _WAIT_S:
             raise self._lonely()
 
-    def _open(self, children: Children) -> None:
+    def _opened(self, children: Children) -> "Client":
         """Connect to the scheduler, or start one and workers of its own."""
-        from distributed import Client, LocalCluster
-        from distributed.security import Security
-
-        from deepsky.pipeline.worker import PROGRESS, resource_of
+        from deepsky.pipeline.worker import ENDED, PROGRESS, resource_of
 
         self._resource = resource_of(Path.cwd())
-        if self._is_own:
-            # Whoever reaches a scheduler can run code: on a machine of many users 127.0.0.1 alone protects nobody.
-            security = Security.temporary()
+        client = self._own_client() if self.are_own else client_of(self._address)
+        self._closing.callback(client.close)
+        client.subscribe_topic(PROGRESS + self._resource, lambda event: self._on_progress(event[1]))
+        client.subscribe_topic(ENDED + self._resource, lambda event: self._on_end(children, event[1]))
+        quieten()
+        if self.are_own:
+            for number in range(self._n_workers):
+                self._start(children, f"{_NAME} {number + 1}")
+        return client
+
+    def _own_client(self) -> "Client":
+        """Start a scheduler that only this user can reach, and prepare what its workers need."""
+        import dask
+        from distributed import Client, LocalCluster
+        from distributed.security import Security
+        from distributed.system import MEMORY_LIMIT
+
+        # Whoever reaches a scheduler can run code: on a machine of many users 127.0.0.1 alone protects nobody.
+        security = Security.temporary()
+        # Its workers are children: whether they live needs no clock, which goes on while a computer sleeps.
+        with dask.config.set({"distributed.scheduler.worker-ttl": None}):
             cluster = LocalCluster(
                 n_workers=0, host="127.0.0.1", protocol="tls", security=security, silence_logs=50,
                 dashboard_address=None, scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             )  # fmt: skip
-            self._closing.callback(cluster.close)
-            self._address = cluster.scheduler_address
-            folder = Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="deepsky-")))
-            self._environment = {**os.environ, **_tls_environment(security, folder)}
-            self._environment |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-            place: Any = cluster
-        else:
-            security, place = Security(), self._address
-        try:
-            self._client = Client(place, security=security, timeout=_WAIT_S, set_as_default=False)
-        except (OSError, ValueError) as error:
-            raise _not_there(self._address, error) from error
-        self._closing.callback(self._client.close)
-        self._client.run_on_scheduler(_leave_retries_to_us)
-        self._client.subscribe_topic(PROGRESS, lambda event: self._on_progress(event[1]))
-        for name in [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]:
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # what goes wrong is said in a line of ours
-        if self._is_own:
-            for number in range(self._n_workers):
-                self._start(children, f"{_NAME} {number + 1}")
+        self._closing.callback(cluster.close)
+        self._address = cluster.scheduler_address
+        folder = Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="deepsky-")))
+        self._environment = {**os.environ, **_tls_environment(security, folder)}
+        self._environment |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        # A process that has grown past its share of half the memory makes room for a new one.
+        self._max_bytes = MEMORY_LIMIT // (2 * self._n_workers)
+        return Client(cluster, security=security, set_as_default=False)
 
     def _start(self, children: Children, name: str) -> None:
         from deepsky.pipeline.worker import has_gpu
@@ -200,44 +214,48 @@ class Workers:
         # A network's own threads are as many as in plain dvc repro: their number changes the last digits of a result.
         n_threads = max(1, len(os.sched_getaffinity(0)) // self._n_workers)
         command = [sys.executable, "-m", "deepsky", "worker", self._address, "--threads", str(n_threads)]
-        children.start(name, command, keep_output=True, env=environment)
+        children.start_worker(name, command, env=environment)
 
-    def _tell(self, children: Children, stage: str, future: "Future") -> None:
-        """Say what came of a stage; called in a thread of dask's."""
+    def _on_end(self, children: Children, event: Mapping[str, Any]) -> None:
+        """Hear that a stage has ended; called in a thread of dask's."""
+        if event["leaves"]:
+            self._leaving.add(event["address"])
+        if self._settled(event["stage"], event["key"]):
+            self._n_failed = 0
+            children.tell(Ended(event["stage"], event["returncode"], event["problem"]))
+
+    def _on_error(self, children: Children, stage: str, key: str, future: "Future") -> None:
+        """Hear that a worker could not even begin, or died too often for dask; called in a thread of dask's."""
         from distributed import KilledWorker
 
-        if self._running.get(stage, (None,))[0] is not future:
-            return  # told already
-        del self._running[stage]
-        if future.status == "finished":
-            outcome = future.result()
-            if self._is_own and outcome.n_bytes > self._max_bytes and self._client is not None:
-                self._client.retire_workers([outcome.address], close_workers=True)
-            children.tell(Ended(stage, outcome.returncode, ""))
-            return
-        error = future.exception() if future.status == "error" else None
-        if isinstance(error, KilledWorker):
-            children.tell(Ended(stage, 1, "", is_lost=True))
-        elif error is not None:
-            children.tell(Ended(stage, 1, f"ERROR: {error}"))
-        # else the scheduler went away, which check() says
+        if future.status == "error" and self._settled(stage, key):
+            error = future.exception()
+            children.tell(Ended(stage, 1, str(error), is_lost=isinstance(error, KilledWorker)))
 
-    def _free(self, words: Sequence[str]) -> list[str]:
-        """Return the addresses of the workers that could take a command now; where there are GPUs, it may need one."""
-        ours, busy = self._ours(), {address for _, address in self._running.copy().values()}
+    def _settled(self, stage: str, key: str) -> bool:
+        """Take a stage from its worker; tell whether it was still there, by this key."""
+        with self._lock:
+            if (given := self._running.get(stage)) is None or given.key != key:
+                return False
+            del self._running[stage]
+        return True
+
+    def _free(self, words: Sequence[str]) -> str | None:
+        """Return the address of a worker that can take a command now; where there are GPUs, it may need one."""
+        ours, busy = self._there, {given.address for given in self._running.copy().values()} | self._leaving
         if words[0] in _ON_GPU and (with_gpu := [worker for worker in ours if "gpu" in worker["resources"]]):
             ours = with_gpu
-        return [worker["address"] for worker in ours if worker["address"] not in busy]
+        return next((worker["address"] for worker in ours if worker["address"] not in busy), None)
 
-    def _ours(self) -> list[Mapping[str, Any]]:
-        """Return the workers that can run this project's stages."""
+    def _everyone(self) -> list[Mapping[str, Any]]:
+        """Return all workers of the scheduler."""
         assert self._client is not None
         workers: Mapping[str, Any] = {}
         if self._client.status == "running":  # else the question waits half a minute for another connection
             with suppress(OSError):
                 workers = self._client.scheduler_info(n_workers=-1).get("workers", {})
         named = [{**worker, "address": address} for address, worker in workers.items()]
-        return [one for one in named if self._resource in one["resources"] and one["status"] == "running"]
+        return [one for one in named if one["status"] == "running"]
 
     def _lonely(self) -> DeepSkyError:
         """Return what to say of a scheduler without a worker for this project."""
@@ -260,40 +278,12 @@ class Workers:
 
         assert self._client is not None
         deadline = time.monotonic() + GRACE_S
-        for stage in list(self._running):
+        for stage, given in self._running.copy().items():
             if self._client.status == "running":
                 with suppress(Exception):  # the scheduler may be gone
-                    self._client.run(stop_stage, stage, on_error="ignore")
+                    self._client.run(stop_stage, stage, workers=[given.address], on_error="ignore")
         while self._running and time.monotonic() < deadline and self._client.status == "running":
             time.sleep(0.1)
-
-
-def _leave_retries_to_us(dask_scheduler: Any) -> None:
-    """Let a stage whose worker died come back at once: its outputs are to be removed before it runs again."""
-    dask_scheduler.allowed_failures = 0
-
-
-def check_address(address: str) -> None:
-    """Refuse a scheduler's address that is none, and one beyond this machine without TLS.
-
-    Raises:
-        ConfigError: says which.
-    """
-    from deepsky.pipeline.worker import is_loopback
-
-    parts = urlsplit(address)
-    with suppress(ValueError):
-        if parts.scheme in ("tcp", "tls") and parts.hostname and parts.port:
-            if parts.scheme == "tls" or is_loopback(parts.hostname):
-                return
-            remedy = "give tls://HOST:PORT, with the keys in dask's configuration (distributed.comm.tls)"
-            raise ConfigError(f"--scheduler {address}", "would send code over the network unprotected", remedy)
-    raise ConfigError(f"--scheduler {address}", "is no address", "give tls://HOST:PORT or tcp://127.0.0.1:PORT")
-
-
-def _not_there(address: str, error: Exception) -> DeepSkyError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return DeepSkyError(f"--scheduler {address}", f"does not answer ({reason})", "start one there: dask scheduler")
 
 
 def _tls_environment(security: Any, folder: Path) -> dict[str, str]:
@@ -315,4 +305,7 @@ def _cards() -> list[str]:
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return [one.strip() for one in chosen.split(",") if one.strip()]
-    return sorted(name for path in Path("/dev").glob("nvidia*") if (name := path.name.removeprefix("nvidia")).isdigit())
+    # CUDA counts those that are there, whatever their files are called: a container may have nvidia3 alone.
+    return list(
+        map(str, range(sum(path.name.removeprefix("nvidia").isdigit() for path in Path("/dev").glob("nvidia*"))))
+    )
