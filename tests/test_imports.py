@@ -1,5 +1,6 @@
 """What takes seconds to import is imported only where it is needed."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -11,16 +12,17 @@ from deepsky.experiment.experiment import read_experiment
 from deepsky.experiment.plan import write_plan
 
 ROOT = Path(__file__).resolve().parents[1]
+ON_THE_SIDE = ("matplotlib", "sklearn", "PIL", "jax")
 HEAVY = ("matplotlib", "sklearn", "scipy", "tensorflow", "keras", "mlflow", "optuna")
 # A fresh process runs a command line, or imports a module, and says what it holds then.
 VERB = "import sys; from deepsky.cli import cli; sys.argv[0] = 'deepsky'; cli(standalone_mode=False)"
 SAY = "import atexit, sys; atexit.register(lambda: print('holds', *(name for name in {!r} if name in sys.modules)))"
 
 
-def held(code: str, *arguments: str) -> tuple[str, str]:
-    """Return which of HEAVY a fresh process imported, and what it said went wrong."""
-    command = [sys.executable, "-c", f"{SAY.format(HEAVY)}; {code}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+def held(code: str, *arguments: str, of: tuple[str, ...] = HEAVY, **environment: str) -> tuple[str, str]:
+    """Return which of some packages a fresh process imported, and what it said went wrong."""
+    command = [sys.executable, "-c", f"{SAY.format(of)}; {code}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **environment})
     assert "holds" in done.stdout, done.stderr
     return done.stdout.splitlines()[-1].removeprefix("holds").strip(), done.stderr
 
@@ -63,3 +65,14 @@ def test_a_mistake_is_told_before_anything_heavy_is_imported(project, arguments,
 @pytest.mark.parametrize("stage", ["plan", "simulate", "render", "pack", "split"])
 def test_a_stage_without_networks_imports_none_of_their_libraries(stage):
     assert held(f"import deepsky.stages.{stage}") == ("", "")
+
+
+def test_keras_brings_nothing_that_nobody_asked_for_and_hides_nothing(tmp_path):
+    (tmp_path / "keras.json").write_text('{"backend": "jax"}')
+    own, by_file = {"KERAS_BACKEND": "tensorflow"}, {"KERAS_HOME": str(tmp_path)}
+    assert held("import deepsky.training.fit", of=ON_THE_SIDE, **own)[0] == ""
+    code = "import deepsky, keras, sklearn.metrics, jax, PIL.Image, matplotlib; keras.layers.Dense(1)"
+    assert held(code, of=ON_THE_SIDE, **own)[0] == " ".join(ON_THE_SIDE)
+    assert held("import deepsky.training.fit", of=ON_THE_SIDE, **{"KERAS_BACKEND": "jax"})[0] == "jax"
+    read = "import os; os.environ.pop('KERAS_BACKEND', None); import deepsky.training.fit, keras; "
+    assert held(read + "assert keras.backend.backend() == 'jax'", of=ON_THE_SIDE, **by_file)[0] == "jax"

@@ -49,11 +49,29 @@ def project(tmp_path_factory) -> Workspace:
     return workspace
 
 
+# One stage of each kind, in an order in which they can run; what they write, or keep from one run to the next.
+KINDS = (
+    "plan", "catalogue", "fetch", "simulate", "render@sdss", "pack@galaxy_zoo1", "split@galaxy_zoo1", "weights",
+    "features@galaxy_zoo1", "train@sdss_cutouts-mobilenet", "train@sdss_cutouts-cnn_small", "train_run@zoo1_fine_tune",
+    "train_run@zoo_fractions", "evaluate", "report",
+)  # fmt: skip
+OF_KINDS = (
+    "plan.yaml", "versions.json", "data/catalogue.csv", "data/raw", "data/png", "data/packed/sdss_frames",
+    "data/packed/sdss_rgb", "data/packed/sdss_cutouts", "data/packed/galaxy_zoo1", "data/splits/galaxy_zoo1.csv",
+    "models/pretrained", "data/features/galaxy_zoo1", "models/trained/sdss_cutouts", "evaluation", "reports",
+    "models/trained/galaxy_zoo1/zoo1_fine_tune", "models/trained/galaxy_zoo",
+)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory) -> Workspace:
-    """The same project after plain `dvc repro`."""
+def plain(project: Workspace, tmp_path_factory) -> Workspace:
+    """The same project, with a stage of each kind run anew by plain `dvc repro`."""
     workspace = small_workspace(tmp_path_factory.mktemp("plain"))
-    workspace.run("dvc", "repro")
+    for name in ("data", "models", "dvc.lock"):
+        project.run("cp", "-r", name, str(workspace.root))
+    for name in OF_KINDS:
+        workspace.run("rm", "-rf", name)
+    workspace.run("dvc", "repro", "--force", "--single-item", *KINDS)
     return workspace
 
 

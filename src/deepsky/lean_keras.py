@@ -1,0 +1,71 @@
+"""Import Keras without the packages that it only looks for on the side: they are half the time of its import.
+
+Keras and TensorFlow offer wrappers for scikit-learn, plots of networks, conversions from JAX and the like wherever such
+a package is installed, and import it for that. Nobody here asks for any of it. Whoever needs one of these packages
+imports it as ever, before or after.
+"""
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+
+_NOT_NEEDED = frozenset({"sklearn", "matplotlib", "scipy", "pandas", "PIL", "jax"})
+_OF_JAX = frozenset({"jax", "scipy"})  # what Keras does need where JAX computes
+
+
+class _KerasFinder(MetaPathFinder):
+    """Finds Keras; while that is imported, its thread does not find the packages above."""
+
+    def __init__(self) -> None:
+        self.refused: frozenset[str] = frozenset()
+        self.thread = 0
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if threading.get_ident() == self.thread and name.partition(".")[0] in self.refused:
+            raise ModuleNotFoundError(f"{name} is left out while Keras is imported", name=name)
+        if name != "keras" or (spec := PathFinder.find_spec(name)) is None or spec.loader is None:
+            return None
+        spec.loader = _KerasLoader(spec.loader, self)
+        return spec
+
+
+class _KerasLoader(Loader):
+    """Loads Keras as its own loader does."""
+
+    def __init__(self, own: Loader, finder: _KerasFinder) -> None:
+        self._own, self._finder = own, finder
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._own.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert module.__spec__
+        module.__spec__.loader = module.__loader__ = self._own  # whom those see who look for its files
+        self._finder.refused = _NOT_NEEDED - _OF_JAX if _backend() == "jax" else _NOT_NEEDED
+        self._finder.thread = threading.get_ident()
+        try:
+            self._own.exec_module(module)
+        finally:
+            self._finder.thread = 0
+
+
+def _backend() -> str:
+    """Return the backend that Keras will choose: as the environment says, else as a person's keras.json does."""
+    if "KERAS_BACKEND" in os.environ:
+        return os.environ["KERAS_BACKEND"]
+    file = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras", "keras.json")
+    with suppress(OSError, ValueError, AttributeError):
+        return str(json.loads(file.read_text()).get("backend", ""))
+    return ""
+
+
+sys.meta_path.insert(0, _KerasFinder())
