@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
+from deepsky import progress
 from deepsky.archives.downloader import Outcome, fetch_all
 from deepsky.archives.journal import UNFINISHED, set_aside
 from deepsky.archives.manifest import Absent, Receipt, read_absent, read_manifest, write_manifest
@@ -224,6 +225,14 @@ def test_the_manifest_says_what_came_and_whence(tmp_path: Path) -> None:
     assert row.time.endswith("Z")
     assert row.etag.startswith('"')
     assert row.last_modified.endswith("GMT")
+
+
+def test_how_far_a_fetch_is_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = list[tuple[float, float]]()
+    monkeypatch.setattr(progress, "listener", lambda done, total: told.append((done, total)))
+    with ArchiveServer(FILES) as server:
+        fetch(server.url, tmp_path)
+    assert told[-1] == (4, 4)
 
 
 def test_what_another_catalogue_does_not_want_is_set_aside_and_brought_back(tmp_path: Path) -> None:

@@ -393,6 +393,15 @@ def test_a_missing_input_fails_its_stage_only(project, capsys):
     )
 
 
+def test_a_log_that_cannot_be_written_fails_its_stage_only(project, capsys):
+    project(PIPELINE)
+    Path("logs/first.log").mkdir(parents=True)
+    with pytest.raises(DeepSkyError, match="stage first: failed"):
+        bring_up_to_date(2)
+    assert ran() == ["left", "right"]
+    assert "Is a directory: 'logs/first.log'" in capsys.readouterr().out.splitlines()[-1]
+
+
 def test_a_pipeline_that_cannot_be_read_is_one_line(project):
     project("stages: {a: {cmd: [}}")
     returncode, stdout, stderr = repro()

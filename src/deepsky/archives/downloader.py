@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from deepsky import progress
 from deepsky.archives.answers import Failed, Left
 from deepsky.archives.checks import check_content
 from deepsky.archives.http import Client
@@ -137,13 +138,14 @@ class _Fetch:
 
     def _collect(self, n_files: int) -> list[Absent]:
         failures, in_a_row, in_all = list[Absent](), dict[str, int](), dict[str, int]()
-        with _progress() as progress:
-            task = progress.add_task("fetch", total=n_files, said="")
-            for _ in range(n_files):
+        with _bar() as bar:
+            task = bar.add_task("fetch", total=n_files, said="")
+            for n_done in range(1, n_files + 1):
                 each, error = self._results.get()
+                progress.tell(n_done, n_files)
                 seconds = max(time.monotonic() - self._started_s, 0.001)
                 said = f"{self.n_bytes / 1e6:.1f} MB, {self.n_bytes / 1e6 / seconds:.1f} MB/s"
-                progress.update(task, advance=1, said=said)
+                bar.update(task, advance=1, said=said)
                 if error is not None and not isinstance(error, Failed):
                     raise error
                 host = _host(each)
@@ -230,7 +232,7 @@ def _host(wanted: Wanted) -> str:
     return urlsplit(wanted.url).netloc
 
 
-def _progress() -> Progress:
+def _bar() -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -152,7 +152,13 @@ class Runner:
     def _start_waiting(self) -> None:
         """Start what has a worker; what waits for a GPU holds nothing else up."""
         for stage, task in list(self._waiting.items()):
-            if self._has_started(stage, task):
+            try:
+                has_started = self._has_started(stage, task)
+            except OSError as error:  # its log cannot be written, its folder is missing
+                del self._waiting[stage]
+                self._fail(stage, [f"ERROR: {error}"])
+                continue
+            if has_started:
                 del self._waiting[stage]
                 self._running[stage] = task
                 task.commands.popleft()
