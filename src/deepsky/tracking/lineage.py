@@ -130,17 +130,23 @@ def _unknown(path: str) -> tuple[str, str]:
 
 def _output_hashes(root: Path) -> dict[str, str]:
     """Return the hash of every stage's outputs by path."""
-    entries = _read(root / "dvc.lock").get("stages", {}).values()
-    return {out["path"]: out["md5"] for entry in entries for out in entry.get("outs", ()) if "md5" in out}
+    try:
+        entries = _read(root / "dvc.lock").get("stages", {}).values()
+        return {out["path"]: out["md5"] for entry in entries for out in entry.get("outs", ()) if "md5" in out}
+    except (AttributeError, TypeError, KeyError) as error:  # DVC is writing it: valid YAML, but not all of it
+        raise TrackingError(root / "dvc.lock", "is not whole", "run dvc repro, or restore it with git") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
     """Return a YAML file's mapping, empty when there is no such file."""
-    return _parse(path, path.stat().st_mtime_ns) if path.exists() else {}
+    if not path.exists():
+        return {}
+    now = path.stat()
+    return _parse(path, (now.st_mtime_ns, now.st_size))  # two writes within one tick of the clock differ in size
 
 
 @lru_cache(maxsize=4)
-def _parse(path: Path, _modified_ns: int) -> dict[str, Any]:
+def _parse(path: Path, _version: tuple[int, int]) -> dict[str, Any]:
     """Parse a file once per version of it: a lock of 90 stages takes half a second."""
     try:
         return YAML(typ="safe").load(path) or {}
