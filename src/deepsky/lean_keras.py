@@ -50,7 +50,7 @@ class _KerasLoader(Loader):
     def exec_module(self, module: ModuleType) -> None:
         assert module.__spec__
         module.__spec__.loader = module.__loader__ = self._own  # whom those see who look for its files
-        self._finder.refused = _NOT_NEEDED - _OF_JAX if _backend() == "jax" else _NOT_NEEDED
+        self._finder.refused = _NOT_NEEDED - _OF_JAX if backend() == "jax" else _NOT_NEEDED
         self._finder.thread = threading.get_ident()
         try:
             self._own.exec_module(module)
@@ -58,14 +58,14 @@ class _KerasLoader(Loader):
             self._finder.thread = 0
 
 
-def _backend() -> str:
+def backend() -> str:
     """Return the backend that Keras will choose: as the environment says, else as a person's keras.json does."""
     if "KERAS_BACKEND" in os.environ:
         return os.environ["KERAS_BACKEND"]
     file = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras", "keras.json")
     with suppress(OSError, ValueError, AttributeError):
-        return str(json.loads(file.read_text()).get("backend", ""))
-    return ""
+        return str(json.loads(file.read_text()).get("backend", "tensorflow"))
+    return "tensorflow"
 
 
 sys.meta_path.insert(0, _KerasFinder())

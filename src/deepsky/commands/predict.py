@@ -81,8 +81,9 @@ def run(
 
     Raises:
         DataError: a model, image, frame or table that cannot be used; nothing is written then.
-        ConfigError: a network of pictures with a catalogue, or one of flux without; a band it does not know; a
-            scheduler that does not answer or has no workers.
+        ConfigError: a network of pictures with a catalogue, or one of flux without; a band it does not know; a wrong
+            address.
+        DeepSkyError: the scheduler does not answer, or has no worker for this project.
     """
     if scheduler is not None:
         check_address(scheduler)  # before the network is read

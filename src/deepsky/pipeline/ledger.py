@@ -244,7 +244,7 @@ def own_words(command: str) -> list[str] | None:
     with suppress(ValueError):
         words = shlex.split(command)
         if words[:1] == ["deepsky"] and not _SHELL_SIGNS & set(command):
-            return words[1:]
+            return words[1:] or None
     return None
 
 

@@ -27,7 +27,7 @@ import psutil
 from distributed import Worker
 from distributed.security import Security
 
-from deepsky import parallel, progress
+from deepsky import lean_keras, parallel, progress
 from deepsky.errors import DeepSkyError
 from deepsky.pipeline.logs import log_of, open_log
 
@@ -67,7 +67,7 @@ def resource_of(root: Path) -> str:
 
 
 def identity(root: Path) -> dict[str, str]:
-    """Return what must be equal of an engine and its workers: project, code and versions."""
+    """Return what must be equal of an engine and its workers: project, code, Keras' backend and versions."""
     project, file = f"none in {root}", root / _PROJECT_ID
     if (root / ".dvc").is_dir():
         file.parent.mkdir(exist_ok=True)
@@ -79,7 +79,7 @@ def identity(root: Path) -> dict[str, str]:
                 project = uuid.uuid4().hex
                 held.write(project)
     versions = {name: version(name) for name in _MATTERS} | {"python": f"{sys.version_info[0]}.{sys.version_info[1]}"}
-    return {"project": project, "code": _code(), **versions}
+    return {"project": project, "code": _code(), "backend": lean_keras.backend(), **versions}
 
 
 def _code() -> str:
@@ -186,9 +186,7 @@ def serve(address: str, command_line: Callable[[], None], n_threads: int) -> Non
     resources = {_resource: 1.0, **({"gpu": 1.0} if has_gpu() else {})}
     failed, cut_short = list[BaseException](), list[bool]()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a script started this in the background
-    for number, name in ((1, "stdout"), (2, "stderr")):  # without a buffer: a full disk is told at once, and forgotten
-        raw = open(number, "wb", buffering=0, closefd=False)  # noqa: SIM115 - as long as the process
-        setattr(sys, name, io.TextIOWrapper(raw, errors="replace", write_through=True))
+    _print_at_once()
     parallel.quieten()
 
     async def attend() -> None:
@@ -229,6 +227,13 @@ def serve(address: str, command_line: Callable[[], None], n_threads: int) -> Non
         raise parallel.not_there(address, failed[0])
     if any(cut_short):
         raise DeepSkyError(address, "went away in the middle of a stage", "start it and its workers again")
+
+
+def _print_at_once() -> None:
+    """Print without a buffer: a full disk is told where it is met, and forgotten by the next stage."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        raw = open(number, "wb", buffering=0, closefd=False)  # noqa: SIM115 - as long as the process
+        setattr(sys, name, io.TextIOWrapper(raw, errors="replace", write_through=True))
 
 
 def perform(task: Task) -> None:

@@ -27,7 +27,7 @@ _NAME = "worker"
 # Stages whose command computes on a GPU where there is one.
 _ON_GPU = ("features", "train")
 # Variables that a worker elsewhere needs from the engine: where runs are logged, and the like.
-_SENT = ("MLFLOW_", "DEEPSKY_", "KERAS_")
+_SENT = ("MLFLOW_", "DEEPSKY_")
 
 
 @dataclass(frozen=True)
