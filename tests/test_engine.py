@@ -15,6 +15,7 @@ from mlflow.tracking import MlflowClient
 from ruamel.yaml import YAML
 
 from deepsky.pipeline.children import Children, Ended
+from deepsky.pipeline.worker import resource_of
 from tests.clusters import scheduler, worker
 from tests.run_project import write_params, write_project
 from tests.test_repro import CLOCK, ENV, SRC, dvc, living, repro, start
@@ -380,6 +381,13 @@ def test_a_scheduler_without_a_worker_for_this_project_is_one_line(project, tmp_
         with worker(address, tmp_path / "other", ENV):
             _, _, stderr = repro("--scheduler", address)
     assert "(those that are there have another project)" in stderr
+
+
+def test_a_worker_of_another_backend_is_another_one(project, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    under_jax = resource_of(project)
+    monkeypatch.delenv("KERAS_BACKEND")
+    assert under_jax != resource_of(project) == resource_of(project)
 
 
 @pytest.mark.parametrize("jobs", ["0", "99"])

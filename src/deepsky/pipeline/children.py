@@ -65,9 +65,6 @@ class Children:
         if not error:
             self.check()
 
-    def __len__(self) -> int:
-        return len(self._running)
-
     def start(self, name: str, command: Sequence[str], output: BinaryIO, **options: Any) -> None:
         """Start a command that reads no terminal.
 
