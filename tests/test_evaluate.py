@@ -386,6 +386,23 @@ def test_what_did_not_change_is_left_alone_and_equals_a_fresh_evaluation(pair):
     assert _files(OUT, METRICS, PLOTS) == kept
 
 
+def test_many_runs_are_evaluated_side_by_side_to_the_same_files(project, monkeypatch):
+    names = [f"sdss_jpg/network{n}" for n in range(evaluate.FEW + 1)]
+    for seed, name in enumerate(names):
+        write_trained(TRAINED / name, seed=seed)
+    _evaluate(*names)
+    together = _files(OUT, METRICS, PLOTS)
+    shutil.rmtree(OUT)
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "FEW", len(names))
+        _evaluate(*names)
+    assert _files(OUT, METRICS, PLOTS) == together
+    (TRAINED / names[3] / "predictions.csv").write_text("id,split\n")
+    shutil.rmtree(OUT)
+    with pytest.raises(DataError, match=r"network3/predictions\.csv"):
+        _evaluate(*names)
+
+
 @pytest.mark.parametrize("name", ["run.json", "predictions.csv", "predictions_plain.csv", "history.csv", "model.h5"])
 def test_an_evaluation_is_made_of_every_file(tmp_path, name):
     folder, reference = tmp_path / "zoo/turned", tmp_path / "zoo/other"

@@ -8,6 +8,7 @@ import asyncio
 import ipaddress
 import itertools
 import logging
+import os
 import socket
 import threading
 import uuid
@@ -17,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -216,16 +218,18 @@ def _in_processes(work: Callable[[Task], Result], tasks: Sequence[Task]) -> Gene
     if n_processes <= 1:
         yield from map(work, tasks)
         return
-    parallel = joblib.Parallel(n_processes, return_as="generator", initializer=_be_one_of_many)
+    start = {"initializer": _be_one_of_many, "initargs": (Path.cwd(),)}
+    parallel = joblib.Parallel(n_processes, return_as="generator", **start)
     # Closed before its end, or at an error, joblib ends the processes.
     with closing(parallel(joblib.delayed(work)(task) for task in tasks)) as results:
         yield from results
 
 
-def _be_one_of_many() -> None:
-    """Let OpenCV take one thread: the processes are the parallelism."""
+def _be_one_of_many(folder: Path) -> None:
+    """Stand where the caller stands, and let OpenCV take one thread: the processes are the parallelism."""
     import cv2
 
+    os.chdir(folder)
     cv2.setNumThreads(1)
 
 

@@ -59,11 +59,10 @@ def write_evaluation(folder: Path, found: Evaluation) -> None:
         save_png(figure, folder / name)
 
 
-def write_scores(folder: Path, found: Evaluation, key: str) -> dict[str, Any]:
-    """Write scores.json beside everything else, by which ``kept_scores`` knows it again; returns its content."""
+def write_scores(folder: Path, found: Evaluation, key: str) -> None:
+    """Write scores.json beside everything else, by which ``kept_scores`` knows it again."""
     content = {"key": key, "files": _contents(folder), "summary": found.summary, "tracked": found.tracked}
     write_json(folder / SCORES, content)
-    return dict(_rounded(content))
 
 
 def remove_others(out: Path, kept: Iterable[Path]) -> None:

@@ -15,6 +15,7 @@ from deepsky.simulation.fields import Field
 Header = tuple[tuple[str, object, str], ...]
 
 _FITS_BLOCK = 2880
+_BZ2_LEVEL = 1  # a tenth larger than the archive's 9, but unpacked in a quarter of the time
 _FULL_WELL_COUNTS = 60000.0
 _KEPT_BITS = np.uint32(0xFFFFC000)  # sign, exponent and 10 significant binary digits: SDSS' FLOATCOMPRESS
 _ALLSKY_SHAPE = (192, 256)
@@ -84,7 +85,7 @@ def expose(light_nmgy: npt.NDArray[np.float32], field: Field, band: str, wcs: WC
         _sky_table(sky_grid, column_index, row_index),
         _astrans_table(field, band),
     )
-    return bz2.compress(b"".join(parts))
+    return bz2.compress(b"".join(parts), _BZ2_LEVEL)
 
 
 def truncate_mantissa(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

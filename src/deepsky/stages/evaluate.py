@@ -2,10 +2,11 @@
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -24,10 +25,12 @@ from deepsky.evaluation.fractions import evaluate_fractions
 from deepsky.evaluation.planned import PlannedRun, in_words, trained_runs
 from deepsky.evaluation.trained import MEASURES, Trained, read_facts, read_trained
 from deepsky.files import whole_folder
+from deepsky.parallel import mapped
 from deepsky.tracking import runs as store
 from deepsky.tracking.origin import origin_tags
 
 SUMMARY = "summary.json"
+FEW = 8  # so many runs are drawn in the time in which processes start
 
 
 def run(
@@ -67,10 +70,12 @@ def run(
     (out / SUMMARY).unlink(missing_ok=True)  # it stands only beside the runs that it was made of
     remove_others(out, [one.folder(out) for one in there])
     work = _Work({one.name: one for one in there}, experiment, packed, trained, out, code)
-    summary = {}
-    for n_done, one in enumerate(there):
-        progress.tell(n_done, len(there))
-        summary[one.name] = work.evaluated(one) | {"label": one.label, "is_cell": one.is_cell}
+    stale = [one for one in there if not work.is_kept(one)]
+    locally: Literal["processes", "here"] = "processes" if len(stale) > FEW else "here"
+    with closing(mapped(work.write, stale, n_ahead=len(stale), locally=locally)) as written:
+        for n_done, _ in enumerate(written):
+            progress.tell(n_done, len(stale))
+    summary = {one.name: work.tracked(one) | {"label": one.label, "is_cell": one.is_cell} for one in there}
     _write_metrics(metrics, summary)
     _write_plots(plots, there, out)
     write_json(out / SUMMARY, {"runs": summary, "left_out": list(map(asdict, left_out))}, sort_keys=True)
@@ -93,7 +98,8 @@ def log_evaluated(runs: Sequence[PlannedRun], experiment: str, *, trained: Path,
     there, _ = trained_runs(runs, trained)
     work = _Work({one.name: one for one in there}, experiment, Path(), trained, out, code)
     for one in there:
-        work.log(one)
+        if work.is_kept(one):
+            work.tracked(one)
 
 
 @dataclass(frozen=True)
@@ -107,20 +113,31 @@ class _Work:
     out: Path
     code: str
 
-    def evaluated(self, one: PlannedRun) -> dict[str, Any]:
-        """Bring the folder and the MLflow run of one run up to date; returns its entry of the summary."""
-        reference, against, key = self._compared(one)
+    def is_kept(self, one: PlannedRun) -> bool:
+        """Tell whether the evaluation of one run is there and of what is there to evaluate."""
+        return kept_scores(one.folder(self.out), self._compared(one)[2]) is not None
+
+    def write(self, one: PlannedRun) -> None:
+        """Write the evaluation of one run."""
+        reference, _, key = self._compared(one)
+        trained = self._read(one)
+        evaluate = evaluate_fractions if trained.target == "fractions" else evaluate_classes
+        found = evaluate(trained, self._read(reference) if reference else None)
+        with whole_folder(one.folder(self.out)) as fresh:
+            write_evaluation(fresh, found)
+            if not one.is_cell:
+                _draw(trained, self.packed / one.dataset, fresh / "pictures")
+            write_scores(fresh, found, key)
+
+    def tracked(self, one: PlannedRun) -> dict[str, Any]:
+        """Bring the MLflow run of one evaluated run up to date; returns its entry of the summary."""
+        _, against, key = self._compared(one)
         folder = one.folder(self.out)
-        scores = kept_scores(folder, key) or self._anew(one, reference, folder, key)
+        scores = kept_scores(folder, key)
+        if scores is None:
+            raise DataError(folder, "was changed while all runs were evaluated", "run dvc repro once more")
         self._track(one, against, scores["tracked"], folder)
         return dict(scores["summary"]) | ({"reference": one.reference} if one.reference else {})
-
-    def log(self, one: PlannedRun) -> None:
-        """Bring the MLflow run of one run up to date, if its evaluation is there."""
-        _, against, key = self._compared(one)
-        scores = kept_scores(one.folder(self.out), key)
-        if scores:
-            self._track(one, against, scores["tracked"], one.folder(self.out))
 
     def _compared(self, one: PlannedRun) -> tuple[PlannedRun | None, Path | None, str]:
         """Return the run that one is compared with, its folder, and a hash of all that the scores follow from."""
@@ -129,17 +146,6 @@ class _Work:
         against = reference.folder(self.trained) if reference else None
         key = evaluation_key(one.folder(self.trained), against, pictures=not one.is_cell, code=self.code)
         return reference, against, key
-
-    def _anew(self, one: PlannedRun, reference: PlannedRun | None, folder: Path, key: str) -> dict[str, Any]:
-        """Write the evaluation of one run."""
-        trained = self._read(one)
-        evaluate = evaluate_fractions if trained.target == "fractions" else evaluate_classes
-        found = evaluate(trained, self._read(reference) if reference else None)
-        with whole_folder(folder) as fresh:
-            write_evaluation(fresh, found)
-            if not one.is_cell:
-                _draw(trained, self.packed / one.dataset, fresh / "pictures")
-            return write_scores(fresh, found, key)
 
     def _track(self, one: PlannedRun, against: Path | None, tracked: Mapping[str, float | None], folder: Path) -> None:
         """Log the scores into the run that made these files, once; a gain also depends on the reference's files."""
