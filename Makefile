@@ -47,7 +47,8 @@ report: $(READY) ## bring the report up to date and say where it is
 bench: $(READY)  ## every benchmark that needs no data; each prints ratios measured in one run
 	for file in $(filter-out benchmarks/real_% benchmarks/tuned_heads.py, $(wildcard benchmarks/*.py)); do python $$file || exit 1; done
 
-weights: $(READY) ## look for the pretrained weights again, then rerun what depends on them
+weights: $(READY) ## download the pretrained weights that are missing, then rerun what depends on them
+	deepsky download-weights
 	dvc repro plan
 	dvc repro --force --single-item weights
 	deepsky repro --jobs $(JOBS)

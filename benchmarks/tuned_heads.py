@@ -119,7 +119,7 @@ def search(
             study.tell(trial, results[index].values or None, state=optuna.trial.TrialState[results[index].state])
     best = candidate_of(study.best_trial.params, params, base)
     outcomes = [trainer.train([best], fold, lambda number, score: True)[0] for fold in folds]
-    return replace(best, epochs=round(mean(outcome.kept(best.keep).epoch for outcome in outcomes)))
+    return replace(best, epochs=round(mean(outcome.kept(best).epoch for outcome in outcomes)))
 
 
 def head_accuracy(recipe: Recipe, examples: Examples, rest: np.ndarray, held: np.ndarray) -> float:

@@ -81,7 +81,7 @@ def test_pictures_and_table_are_copied_into_one_folder_and_compared(project, tmp
     }
     assert parsed(project)["compare"] == {
         "datasets": {"mine": None},
-        "networks": {"mobilenet": None, "cnn_small": None},
+        "networks": {"efficientnet_lite0": None, "cnn_small": None},
     }
     assert "# a comment" in (project / "params.yaml").read_text()
     assert packed(project).rows["id"].tolist() == ["0", "1", "2", "3"]

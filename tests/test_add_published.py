@@ -84,7 +84,7 @@ def test_a_file_is_copied_and_entered(project, tmp_path, capsys):
     told = capsys.readouterr().out
     assert "added datasets.pictures.digits\n" in told
     line = told.splitlines()[-1]
-    assert YAML(typ="safe").load(line) == {"digits_mobilenet": {"dataset": "digits", "network": "mobilenet"}}
+    assert YAML(typ="safe").load(line) == {"digits_frozen": {"dataset": "digits", "network": "efficientnet_lite0"}}
     assert "compare" not in text
 
 

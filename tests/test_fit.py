@@ -279,6 +279,15 @@ def test_patience_ends_a_fit() -> None:
     assert len(history) < 30
 
 
+def test_patience_may_watch_the_accuracy() -> None:
+    data = separable()
+    labels = np.eye(3, dtype=np.float32)[np.random.default_rng(1).integers(0, 3, 120)]
+    recipe = replace(HEAD, learning_rate=0.1, epochs=30, patience=2, monitor="val_accuracy")
+    history = fit_head(replace(data, targets=labels), recipe)
+    assert history["val_accuracy"].idxmax() == len(history) - 3
+    assert history["val_loss"].idxmin() != len(history) - 3, "or this test says nothing"
+
+
 @pytest.mark.parametrize("activation", ["tanh", "relu"])  # ReLU hides the NaN of a weight from the loss
 def test_weights_that_are_no_numbers_stop_with_a_line(activation: str) -> None:
     head = build_head(5, softmax_answer(3), (16,), activation)

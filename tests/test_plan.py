@@ -50,8 +50,7 @@ def appended(text: str) -> Callable[[Path], None]:
 
 CODE = "\n\ndef _more() -> int:\n    return 1\n"
 OF_NETWORK = {
-    "mobilenet": {key for key in RUNS if key.endswith("-mobilenet")} | {"train.zoo_frozen", "train.zoo1_fine_tune"},
-    "vgg16": {key for key in RUNS if key.endswith("-vgg16")},
+    "mobilenet": {key for key in RUNS if key.endswith("-mobilenet")},
     "cnn_small": {key for key in RUNS if key.endswith("-cnn_small")},
 }
 CUTOUTS = {f"features.{name}" for name in ("sdss_frames", "sdss_rgb", "sdss_cutouts", "sdss_jpg", "stsci_jpg")}
@@ -68,7 +67,7 @@ CUTOUTS = {f"features.{name}" for name in ("sdss_frames", "sdss_rgb", "sdss_cuto
         ("config.py", set()),
         ("networks/registry.py", set()),
         ("report/page.py", {"report"}),
-        ("networks/vgg16.py", {"weights"} | CUTOUTS | OF_NETWORK["vgg16"]),
+        ("networks/mobilenet.py", {"weights"} | CUTOUTS | OF_NETWORK["mobilenet"]),
         ("networks/cnn_small.py", OF_NETWORK["cnn_small"]),
         ("archives/checks.py", {"fetch"}),
         ("archives/addresses.py", {"fetch"}),

@@ -3,45 +3,55 @@
 import hashlib
 import inspect
 import json
+import pickle
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import cv2
 import keras
 import numpy as np
 import pytest
+from sklearn.datasets import load_sample_image
 
-from deepsky.archives.http import download
+from deepsky.archives.params import DownloadParams
 from deepsky.errors import ConfigError, DataError, WeightsError
-from deepsky.networks import mobilenet
-from deepsky.networks.backbone import load_weights
+from deepsky.networks import efficientnet_lite0, mobilenet
+from deepsky.networks.backbone import Backbone, load_weights
 from deepsky.networks.params import WeightsParams
 from deepsky.networks.pretrained import draw_weights
+from deepsky.networks.published import download_file, find_file
 from deepsky.networks.registry import BACKBONES, find_backbone
 from deepsky.networks.saving import save_h5
+from deepsky.networks.torch_archive import read_archive
 from deepsky.networks.weights_card import read_weights_card
 from deepsky.stages import weights as stage
 
 FILE = mobilenet.BACKBONE.weights_file
 OFFLINE = WeightsParams()
-ONLINE = WeightsParams(source="imagenet", download=True)
+ONLY_REAL = WeightsParams(source="imagenet")
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves ``server.files``; /short promises more bytes than it sends."""
+    """Serves ``server.files``, from where a Range begins; hangs up after ``server.breaks_after`` bytes."""
 
     def do_GET(self) -> None:
         self.server.asked.append(self.path)  # type: ignore[attr-defined]
+        self.server.ranges.append(self.headers["Range"])  # type: ignore[attr-defined]
         body = self.server.files.get(self.path)  # type: ignore[attr-defined]
         if body is None:
             self.send_error(404)
             return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body) + (1000 if "short" in self.path else 0)))
+        begin = int((self.headers["Range"] or "bytes=0-")[6:-1])
+        self.send_response(206 if begin else 200)
+        self.send_header("Content-Length", str(len(body) - begin))
+        self.send_header("ETag", '"the only version"')
+        if begin:
+            self.send_header("Content-Range", f"bytes {begin}-{len(body) - 1}/{len(body)}")
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(body[begin : self.server.breaks_after])  # type: ignore[attr-defined]
 
     def log_message(self, *_: object) -> None:
         """Stay silent."""
@@ -51,7 +61,7 @@ class Handler(BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    http.files, http.asked = {}, []  # type: ignore[attr-defined]
+    http.files, http.asked, http.ranges, http.breaks_after = {}, [], [], None  # type: ignore[attr-defined]
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield http
@@ -83,83 +93,159 @@ def mobilenet_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_download_writes_the_file_and_returns_its_hash(
-    server: ThreadingHTTPServer, address: str, tmp_path: Path
-) -> None:
-    body = bytes(range(256)) * 9000  # more than one chunk
-    server.files["/a.h5"] = body  # type: ignore[attr-defined]
-    expected = hashlib.sha256(body).hexdigest()
-    assert download(f"{address}/a.h5", tmp_path / "deep" / "a.h5", digest=expected) == expected
-    assert (tmp_path / "deep" / "a.h5").read_bytes() == body
+QUICK = DownloadParams(requests_per_s=None, timeout_s=5.0, tries=1)
 
 
-@pytest.mark.parametrize(
-    ("name", "digest", "problem"),
-    [
-        ("absent.h5", None, "answers 404"),
-        ("a.h5", "0" * 64, "has the hash .* not 0000"),
-        ("short.h5", None, "cannot be downloaded|ended after"),
-    ],
-)
-def test_download_that_fails_leaves_nothing(
-    name: str, digest: str | None, problem: str, server: ThreadingHTTPServer, address: str, tmp_path: Path
+def _served(monkeypatch: pytest.MonkeyPatch, body: bytes) -> Backbone:
+    """Let MobileNet's published file be ``body``."""
+    known = replace(mobilenet.BACKBONE, weights_digest=hashlib.sha256(body).hexdigest())
+    monkeypatch.setattr(mobilenet, "BACKBONE", known)
+    return known
+
+
+def test_a_file_comes_into_kerass_cache_and_is_found_there(
+    server: ThreadingHTTPServer,
+    address: str,
+    mobilenet_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    keras_home: Path,
 ) -> None:
-    server.files |= {"/a.h5": b"abc", "/short.h5": b"abc"}  # type: ignore[attr-defined]
-    folder = tmp_path / "out"
-    with pytest.raises(DataError, match=f"{name}: ({problem})") as caught:
-        download(f"{address}/{name}", folder / "a.h5", digest=digest)
+    body = mobilenet_file.read_bytes()
+    server.files[f"/mobilenet/{FILE}"] = body  # type: ignore[attr-defined]
+    monkeypatch.setenv("DEEPSKY_WEIGHTS_URL", address)
+    told: list[tuple[int, int | None]] = []
+    backbone = _served(monkeypatch, body)
+    assert download_file(backbone, QUICK, lambda *so_far: told.append(so_far)) == keras_home / "models" / FILE
+    assert told[-1] == (len(body), len(body))
+    assert len(told) > 10
+    assert [path.name for path in (keras_home / "models").iterdir()] == [FILE]
+    stage.run({"mobilenet": True}, ONLY_REAL, out=tmp_path / "out")
+    assert (tmp_path / "out" / "mobilenet" / "weights.h5").read_bytes() == body
+    card = read_weights_card(tmp_path / "out" / "mobilenet")
+    assert (card.weights, card.source) == ("imagenet", FILE)
+    assert card.sha256 == hashlib.sha256(body).hexdigest()
+
+
+def test_what_had_come_of_a_file_is_not_asked_for_again(
+    server: ThreadingHTTPServer, address: str, monkeypatch: pytest.MonkeyPatch, keras_home: Path
+) -> None:
+    body = bytes(range(256)) * 9000
+    backbone = _served(monkeypatch, body)
+    monkeypatch.setenv("DEEPSKY_WEIGHTS_URL", address)
+    server.files[f"/mobilenet/{FILE}"] = body  # type: ignore[attr-defined]
+    server.breaks_after = 1_000_000  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match=f"{FILE}: (ended after|cannot be downloaded).*make weights goes on from there"):
+        download_file(backbone, QUICK, lambda *_: None)
+    assert not (keras_home / "models" / FILE).exists()
+    part = keras_home / "models" / f"{FILE}.part"
+    assert part.stat().st_size == 1_000_000
+    server.breaks_after = None  # type: ignore[attr-defined]
+    assert download_file(backbone, QUICK, lambda *_: None).read_bytes() == body
+    assert server.ranges == [None, "bytes=1000000-"]  # type: ignore[attr-defined]
+    assert [path.name for path in (keras_home / "models").iterdir()] == [FILE]
+
+
+@pytest.mark.parametrize("network", [name for name in BACKBONES if name != "efficientnet_lite0"])
+def test_another_file_than_keras_own_is_refused(
+    network: str, server: ThreadingHTTPServer, address: str, monkeypatch: pytest.MonkeyPatch, keras_home: Path
+) -> None:
+    backbone = find_backbone(network)
+    page = b"<html>please log in</html>"
+    server.files[f"/{backbone.weights_folder}/{backbone.weights_file}"] = page  # type: ignore[attr-defined]
+    monkeypatch.setenv("DEEPSKY_WEIGHTS_URL", address)
+    with pytest.raises(DataError, match=f"not {backbone.weights_digest}; .*is a proxy between") as caught:
+        download_file(backbone, QUICK, lambda *_: None)
     assert "\n" not in str(caught.value)
-    assert not folder.exists() or list(folder.iterdir()) == []
+    assert list((keras_home / "models").iterdir()) == []
 
 
-def test_download_from_a_closed_port_names_the_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_no_server_has_is_an_error(address: str, monkeypatch: pytest.MonkeyPatch, keras_home: Path) -> None:
+    monkeypatch.setenv("DEEPSKY_WEIGHTS_URL", address)
+    with pytest.raises(DataError, match=f"{FILE}: answers 404"):
+        download_file(mobilenet.BACKBONE, QUICK, lambda *_: None)
+    assert list((keras_home / "models").iterdir()) == []
+
+
+def test_a_server_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     port = http.server_address[1]
     http.server_close()
-    with pytest.raises(DataError, match=rf"http://127\.0\.0\.1:{port}/a: cannot be downloaded"):
-        download(f"http://127.0.0.1:{port}/a", tmp_path / "a")
-
-
-def test_imagenet_is_downloaded_when_no_folder_has_it(
-    server: ThreadingHTTPServer, address: str, mobilenet_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server.files[f"/mobilenet/{FILE}"] = mobilenet_file.read_bytes()  # type: ignore[attr-defined]
-    known = replace(mobilenet.BACKBONE, weights_digest=hashlib.sha256(mobilenet_file.read_bytes()).hexdigest())
-    monkeypatch.setattr(mobilenet, "BACKBONE", known)
-    monkeypatch.setenv("DEEPSKY_WEIGHTS_URL", address)
-    stage.run({"mobilenet": True}, ONLINE, out=tmp_path / "out")
-    assert (tmp_path / "out" / "mobilenet" / "weights.h5").read_bytes() == mobilenet_file.read_bytes()
-    card = read_weights_card(tmp_path / "out" / "mobilenet")
-    assert (card.weights, card.source) == ("imagenet", FILE)
-    assert card.sha256 == hashlib.sha256(mobilenet_file.read_bytes()).hexdigest()
+    monkeypatch.setenv("DEEPSKY_WEIGHTS_URL", f"http://127.0.0.1:{port}")
+    with pytest.raises(DataError, match=rf"http://127\.0\.0\.1:{port}/mobilenet/.*: cannot be downloaded"):
+        download_file(mobilenet.BACKBONE, QUICK, lambda *_: None)
 
 
 def test_imagenet_stops_and_names_every_place(
-    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keras_home: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keras_home: Path
 ) -> None:
-    monkeypatch.setenv("DEEPSKY_WEIGHTS_URL", address)
     (tmp_path / "mine").mkdir()
     monkeypatch.setenv("DEEPSKY_WEIGHTS", str(tmp_path / "mine"))
-    with pytest.raises(WeightsError) as caught:
-        stage.run({"mobilenet": True}, ONLINE, out=tmp_path / "out")
-    for place in (str(tmp_path / "mine"), str(keras_home / "models"), f"{address}/mobilenet/{FILE}", "404"):
+    with pytest.raises(WeightsError, match="make weights downloads it") as caught:
+        stage.run({"mobilenet": True}, ONLY_REAL, out=tmp_path / "out")
+    for place in (FILE, str(tmp_path / "mine"), str(keras_home / "models")):
         assert place in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("network", BACKBONES)
-def test_a_download_with_another_hash_than_keras_own_is_refused(
-    network: str, server: ThreadingHTTPServer, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+# ---- weights of a package ----
+
+
+def test_efficientnet_has_its_weights_wherever_deepsky_is_installed(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        stage.run({"efficientnet_lite0": True}, ONLY_REAL, out=tmp_path / name)
+    card = read_weights_card(tmp_path / "one" / "efficientnet_lite0")
+    assert (card.weights, card.source) == ("imagenet", "efficientnet-lite0-57934424.pth")
+    assert card == read_weights_card(tmp_path / "two" / "efficientnet_lite0")  # the same bytes
+
+
+@pytest.mark.parametrize(("picture", "label", "probability"), [("china.jpg", 698, 0.32), ("flower.jpg", 985, 0.22)])
+def test_efficientnet_knows_a_palace_and_a_daisy(picture: str, label: int, probability: float) -> None:
+    path, _ = find_file(efficientnet_lite0.BACKBONE, None)
+    assert path is not None
+    base = efficientnet_lite0.build(224)
+    efficientnet_lite0.set_published(base, path.read_bytes(), path)
+    image = load_sample_image(picture)[:, :, :]
+    side = min(image.shape[:2])
+    top, left = ((length - side) // 2 for length in image.shape[:2])
+    square = cv2.resize(image[top : top + side, left : left + side], (224, 224), interpolation=cv2.INTER_AREA)
+    pixels = keras.Input((224, 224, 3))
+    maps = keras.Model(pixels, base(efficientnet_lite0.scaling(pixels)))(square[None].astype(np.float32))
+    features = keras.ops.convert_to_numpy(maps).mean(axis=(1, 2))
+    arrays = read_archive(path.read_bytes(), efficientnet_lite0.BACKBONE.weights_digest, path)
+    logits = (features @ arrays["_fc.weight"].T + arrays["_fc.bias"])[0]
+    found = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    assert found.argmax() == label
+    assert found[label] == pytest.approx(probability, abs=0.01)
+
+
+def test_a_package_with_another_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "efficientnet-lite0-57934424.pth"
+    other.write_bytes(pickle.dumps("anything"))
+    monkeypatch.setenv("DEEPSKY_WEIGHTS", str(tmp_path))
+    with pytest.raises(WeightsError, match=rf"{other}: has SHA-256 \w+, not 579344.*; install its package again"):
+        stage.run({"efficientnet_lite0": True}, OFFLINE, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_its_package_a_network_is_random_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    backbone = find_backbone(network)
-    server.files[f"/{backbone.weights_folder}/{backbone.weights_file}"] = b"abc"  # type: ignore[attr-defined]
-    monkeypatch.setenv("DEEPSKY_WEIGHTS_URL", address)
-    with pytest.raises(WeightsError, match=f"has the hash .* not {backbone.weights_digest}"):
-        stage.run({network: True}, ONLINE, out=tmp_path / "out")
+    lost = replace(efficientnet_lite0.BACKBONE, package=("no-such-package", "no_such_package"))
+    monkeypatch.setattr(efficientnet_lite0, "BACKBONE", lost)
+    stage.run({"efficientnet_lite0": True}, OFFLINE, out=tmp_path / "out")
+    assert read_weights_card(tmp_path / "out" / "efficientnet_lite0").weights == "random"
+    assert "make setup installs its package no-such-package" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("network", BACKBONES)
+def test_an_archive_may_name_nothing_else(tmp_path: Path) -> None:
+    content = pickle.dumps(Path)
+    with pytest.raises(pickle.UnpicklingError, match="is not part of a state dict"):
+        read_archive(content, hashlib.sha256(content).hexdigest(), "a file")
+
+
+@pytest.mark.parametrize("network", [name for name in BACKBONES if name != "efficientnet_lite0"])
 def test_hashes_and_addresses_are_those_in_keras(network: str) -> None:
     backbone = find_backbone(network)
     source = inspect.getsource(inspect.getmodule(getattr(keras.applications, backbone.weights_folder).preprocess_input))
@@ -223,7 +309,7 @@ def test_the_variable_wins_over_params_and_the_folder_over_the_cache(
         keras.utils.set_random_seed(seed)
         save_h5(mobilenet.BACKBONE.build(32), folder / FILE)
         contents[name] = (folder / FILE).read_bytes()
-    named = WeightsParams(source="imagenet", folder=str(places["params"]), download=False, seed=1)
+    named = WeightsParams(source="imagenet", folder=str(places["params"]), seed=1)
     monkeypatch.setenv("DEEPSKY_WEIGHTS", str(places["variable"]))
     for name in ("variable", "params", "cache"):
         stage.run({"mobilenet": True}, named, out=tmp_path / "out")
@@ -273,7 +359,9 @@ def test_random_weights_are_seeded_and_their_features_usable(network: str) -> No
     pixels = keras.ops.image.resize(sky, (96, 96), interpolation="bilinear")
     maps = keras.Model(rgb, base(backbone.scale(rgb)))(pixels)
     features = keras.ops.convert_to_numpy(maps).mean(axis=(1, 2))
-    assert 0.01 < features.std(axis=0).mean() < 10, "features of different pictures must differ, and not explode"
+    apart = features.std(axis=0).mean()
+    assert 0.01 < apart < 10, "features of different pictures must differ, and not explode"
+    assert apart > 0.1 * features.mean(), "a head sees what differs, not what all pictures have in common"
 
 
 def test_random_weights_are_the_same_bytes_for_the_same_seed_only(tmp_path: Path) -> None:
@@ -304,7 +392,7 @@ def test_the_real_mobilenet_loads_from_its_folder_and_from_the_cache(
 ) -> None:
     real = real_weights() / FILE
     monkeypatch.setenv("DEEPSKY_WEIGHTS", str(real.parent))
-    stage.run({"mobilenet": True}, ONLINE, out=tmp_path / "named")
+    stage.run({"mobilenet": True}, ONLY_REAL, out=tmp_path / "named")
     monkeypatch.delenv("DEEPSKY_WEIGHTS")
     (keras_home / "models" / FILE).write_bytes(real.read_bytes())
     stage.run({"mobilenet": True}, OFFLINE, out=tmp_path / "cached")

@@ -17,6 +17,10 @@ _ROW_SUM_TOLERANCE = 1e-3  # probabilities are written with few digits
 _FRACTION_TOLERANCE = 1e-5  # so are fractions
 _SMALLEST_PROBABILITY = 1e-7  # Keras' cross-entropy clips there
 _NORMAL_QUANTILE_95 = 1.959963984540054
+# A network has collapsed that gives one answer to more than this share of the objects, and so much more often than it
+# is true. It never says a class that has so many objects and no answer.
+_COLLAPSED_SHARE, _COLLAPSED_EXCESS = 0.95, 0.15
+_MISSED_SUPPORT = 10
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,22 @@ def score(
         },
         confusion=confusion_matrix(truth, answer, labels=codes).astype(np.int64),
     )
+
+
+def one_sidedness(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> str:
+    """Say whether answers leave classes out: ``collapsed: ...``, ``never says ...``, or nothing.
+
+    Args:
+        confusion: (true class, predicted class) counts.
+        classes: their names.
+    """
+    n, true, answered = max(int(confusion.sum()), 1), confusion.sum(axis=1), confusion.sum(axis=0)
+    most = int(answered.argmax())
+    share = answered[most] / n
+    if share > _COLLAPSED_SHARE and share - true[most] / n > _COLLAPSED_EXCESS:
+        return f"collapsed: answers {classes[most]} to {share:.0%} of the objects"
+    never = [classes[int(code)] for code in np.flatnonzero((answered == 0) & (true >= _MISSED_SUPPORT))]
+    return f"never says {', '.join(never)}" if never else ""
 
 
 def confused_pairs(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> pd.DataFrame:

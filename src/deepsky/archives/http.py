@@ -31,7 +31,6 @@ from deepsky.archives.answers import (
 )
 from deepsky.archives.params import DownloadParams
 from deepsky.errors import ConfigError, DataError
-from deepsky.files import whole_file
 
 CHUNK_BYTES = 1 << 18
 BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 60.0
@@ -285,37 +284,6 @@ class Client:
     def _gate(self, address: str) -> Gate:
         with self._lock:
             return self._gates.setdefault(urlsplit(address).netloc, Gate(self.params.connections))
-
-
-def download(
-    url: str, target: Path, *, digest: str | None = None, algorithm: Algorithm = "sha256", timeout_s: float = 30.0
-) -> str:
-    """Fetch ``url`` into ``target``; the file appears only when it is complete and its hash fits.
-
-    Args:
-        url: http or https address.
-        target: the file to write.
-        digest: expected hash as hexadecimal digits; None skips the comparison.
-        algorithm: which hash ``digest`` is.
-        timeout_s: seconds without a byte after which the server counts as gone.
-
-    Returns:
-        The hash of what came, hexadecimal digits of ``algorithm``.
-
-    Raises:
-        DataError: no answer, an HTTP error status, a shortened body or another hash.
-    """
-    client = Client(DownloadParams(None, 1, None, timeout_s, tries=1, contact=None))
-    with whole_file(target) as path:
-        try:
-            found = client.fetch(url, path, algorithm=algorithm).digest
-        except Failed as failed:
-            remedy = "check the address" if failed.status else "check the network, then try again"
-            raise DataError(url, failed.reason, remedy) from failed
-        if digest is not None and found != digest:
-            problem = f"has the hash {found}, not {digest}"
-            raise DataError(url, problem, "the file is not the official one: check the address")
-    return found
 
 
 def _chunks(response: requests.Response) -> Iterator[bytes]:

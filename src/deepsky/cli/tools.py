@@ -129,6 +129,23 @@ def add_collection(name: str, kind: str, source: Path | None, **options: Any) ->
 
 
 @cli.command()
+def networks() -> None:
+    """List every network: smallest image, parameters, and where its pretrained weights are."""
+    from deepsky.commands import networks as command
+
+    command.run()
+
+
+@cli.command("download-weights")
+@click.argument("networks", nargs=-1)
+def download_weights(networks: tuple[str, ...]) -> None:
+    """Download the pretrained weights of NETWORKS, or of all that params.yaml uses, into Keras' cache."""
+    from deepsky.commands import download_weights as command
+
+    command.run(networks)
+
+
+@cli.command()
 @click.argument("names", nargs=-1, required=True)
 def drop(names: tuple[str, ...]) -> None:
     """Take datasets, runs or networks of these NAMES out of params.yaml, with all that refers to them.

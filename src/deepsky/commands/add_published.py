@@ -65,4 +65,4 @@ def run(
     check_pictures(name, objects)
     register(Newcomer(name, "pictures", said(params), [Source(source, target)]), only=only)
     click.echo(f"the next `make repro` packs it; to learn from it, write below runs in {PARAMS}:")
-    click.echo(f"  {name}_mobilenet: {{dataset: {name}, network: mobilenet}}")
+    click.echo(f"  {name}_frozen: {{dataset: {name}, network: efficientnet_lite0}}")

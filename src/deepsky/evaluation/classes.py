@@ -20,7 +20,7 @@ from deepsky.evaluation.result import (
     title,
 )
 from deepsky.evaluation.trained import SPLITS, Trained
-from deepsky.metrics import Scores, confused_pairs, paired_gain_interval, score
+from deepsky.metrics import Scores, confused_pairs, one_sidedness, paired_gain_interval, score
 
 SPLIT_MEASURES = ("accuracy", "f1_macro", "loss")
 _MEASURES = (
@@ -75,7 +75,8 @@ def _summary(one: Trained, scores: Mapping[str, Scores]) -> dict[str, Any]:
     test = scores["test"]
     names = ("accuracy", "accuracy_low", "accuracy_high", "baseline", "f1_macro", "f1_weighted")
     of_test = {f"test_{name}": getattr(test, name) for name in names}
-    return about(one, test.n) | of_test | beside_each_other(scores, SPLIT_MEASURES)
+    remark = one_sidedness(test.confusion, one.facts["classes"])
+    return about(one, test.n) | of_test | beside_each_other(scores, SPLIT_MEASURES) | {"remark": remark}
 
 
 def _tracked(scores: Mapping[str, Scores], gains: Mapping[str, float]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from deepsky.networks.inputs import CaffeScaling, ImageSpec, colour_pixels, imag
 
 @dataclass(frozen=True)
 class Backbone:
-    """One architecture of keras.applications.
+    """One architecture with pretrained weights.
 
     Attributes:
         build: side in px -> network without top and without weights; every layer has a fixed name.
@@ -24,10 +24,13 @@ class Backbone:
         min_size_px: smallest side it accepts.
         block_pattern: regular expression at the start of a layer's name; its group names the block of the layer.
             A layer that does not match belongs to the block of the layer before it, and before all blocks to the stem.
-        weights_file: name of Keras' own no-top weights.
-        weights_folder: where that file stands below Keras' download address.
+        weights_file: name of the published weights: Keras' own no-top ``.h5``, or the file of a package.
+        weights_folder: where Keras' file stands below its download address; of a package, below that.
         weights_digest: hexadecimal hash of that file.
         weights_algorithm: of the hash; md5 where Keras publishes one, else sha256 of the file it serves.
+        package: distribution and package that carry the file; None where it is Keras'.
+        set_published: gives a network of ``build`` the weights of a package's file: the network, the file's content,
+            and what to call it in an error.
     """
 
     build: Callable[[int], keras.Model]
@@ -38,6 +41,8 @@ class Backbone:
     weights_folder: str
     weights_digest: str
     weights_algorithm: Literal["md5", "sha256"] = "md5"
+    package: tuple[str, str] | None = None
+    set_published: Callable[[keras.Model, bytes, object], None] | None = None
 
 
 def application(kind: Callable[..., keras.Model], size_px: int, name: str) -> keras.Model:

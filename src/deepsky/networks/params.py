@@ -51,13 +51,11 @@ class WeightsParams:
         source: ``imagenet`` stops without the real weights, ``imagenet-or-random`` then draws random ones,
             ``random`` always draws them.
         folder: a folder with Keras' no-top ``.h5`` files; the environment variable DEEPSKY_WEIGHTS overrides it.
-        download: whether ``imagenet-or-random`` may use the network; ``imagenet`` always may.
         seed: of the random weights.
     """
 
     source: Literal["imagenet", "imagenet-or-random", "random"] = "imagenet-or-random"
     folder: str | None = None
-    download: bool = False
     seed: int = 1
 
     def __post_init__(self) -> None:

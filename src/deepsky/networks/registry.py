@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # With weights from ImageNet: under a head that learns on their cached features, fine-tuned, or from scratch.
 BACKBONES = {
+    "efficientnet_lite0": "deepsky.networks.efficientnet_lite0:BACKBONE",
     "mobilenet": "deepsky.networks.mobilenet:BACKBONE",
     "resnet50": "deepsky.networks.resnet:RESNET50",
     "resnet101": "deepsky.networks.resnet:RESNET101",
@@ -30,10 +31,12 @@ SCRATCH = {
     "alexnet": "deepsky.networks.alexnet:build_tail",
     "resnet18": "deepsky.networks.resnet:build_tail18",
     "resnet34": "deepsky.networks.resnet:build_tail34",
-    "regression_512": "deepsky.networks.regression_cnns:build_tail_512",
-    "regression_96_64": "deepsky.networks.regression_cnns:build_tail_96_64",
-    "galaxy10_model_1": "deepsky.networks.galaxy10_cnns:build_tail_1",
-    "galaxy10_model_2": "deepsky.networks.galaxy10_cnns:build_tail_2",
+    "regression_512": "deepsky.networks.study_cnns:REGRESSION_512",
+    "regression_96_64": "deepsky.networks.study_cnns:REGRESSION_96_64",
+    "cnn_mnist": "deepsky.networks.study_cnns:MNIST",
+    "cnn_cifar10": "deepsky.networks.study_cnns:CIFAR10",
+    "galaxy10_model_1": "deepsky.networks.study_cnns:GALAXY10_1",
+    "galaxy10_model_2": "deepsky.networks.study_cnns:GALAXY10_2",
 }
 
 

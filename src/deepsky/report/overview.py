@@ -33,6 +33,7 @@ class Cell:
         low: lower end of its 95 % interval.
         high: upper end of it.
         weights: ``imagenet``, ``custom``, ``random`` or ``scratch``.
+        remark: what is wrong with its answers, in a word or two.
         tuned: accuracy of each run that a search found from it.
     """
 
@@ -40,6 +41,7 @@ class Cell:
     low: float
     high: float
     weights: str
+    remark: str = ""
     tuned: tuple[float, ...] = ()
 
 
@@ -74,7 +76,7 @@ def results_figure(
         title: the heading.
     """
     n_rows, n_columns = len(baselines), len(networks) + 1
-    row_inch = 0.72 if not any(cell.tuned for cell in cells.values()) else 0.86  # room for a third small line
+    row_inch = 0.86 if any(cell.tuned or cell.remark for cell in cells.values()) else 0.72  # a third small line
     figure, axes = new_figure(1.9 + 1.3 * n_columns, 1.15 + row_inch * n_rows, title)
     floor = min([*baselines.values(), *(cell.accuracy for cell in cells.values())])
     ramp, scale = colormaps[RAMP], Normalize(max(0.0, floor - 0.05), 1.0)
@@ -90,6 +92,7 @@ def results_figure(
             ink = "white" if scale(cell.accuracy) > DARK_CELL else INK
             small = [f"{cell.low:.2f} – {cell.high:.2f}"]
             small += [f"weights={cell.weights}"] if cell.weights in NAMED_WEIGHTS else []
+            small += [cell.remark] if cell.remark else []
             small += [f"tuned {', '.join(f'{value:.2f}' for value in cell.tuned)}"] if cell.tuned else []
             _cell_text(axes, column, row, f"{cell.accuracy:.2f}", "\n".join(small), ink)
     axes.imshow(picture, aspect="auto")

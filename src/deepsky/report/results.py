@@ -15,7 +15,7 @@ _ABOUT = ("dataset", "network", "label", "is_cell", "target")
 _SUMMARY_KEYS = {
     "class": (
         "weights", "start", "learn", "n_test", "test_accuracy", "test_accuracy_low", "test_accuracy_high",
-        "test_baseline", "test_f1_macro", "test_f1_weighted", "train_accuracy",
+        "test_baseline", "test_f1_macro", "test_f1_weighted", "train_accuracy", "remark",
     ),
     "fractions": (
         "weights", "start", "learn", "n_test", "test_rmse", "test_rmse_low", "test_rmse_high", "test_baseline",
@@ -100,6 +100,11 @@ class Result:
         _, low, high = self.score
         baseline = self.summary["test_baseline"]
         return bool(low > baseline if self.target == "class" else high < baseline)
+
+    @property
+    def remark(self) -> str:
+        """Return what is wrong with its answers: that it gives one only, or never some; else nothing."""
+        return str(self.summary.get("remark", ""))
 
     @property
     def has_random_weights(self) -> bool:

@@ -79,6 +79,9 @@ def run(
     _write_metrics(metrics, summary)
     _write_plots(plots, there, out)
     write_json(out / SUMMARY, {"runs": summary, "left_out": list(map(asdict, left_out))}, sort_keys=True)
+    for name, entry in summary.items():
+        if entry.get("remark"):
+            print(f"WARNING: {name} {entry['remark']}")
     print(in_words(len(there), left_out))
 
 
@@ -136,7 +139,7 @@ class _Work:
         scores = kept_scores(folder, key)
         if scores is None:
             raise DataError(folder, "was changed while all runs were evaluated", "run dvc repro once more")
-        self._track(one, against, scores["tracked"], folder)
+        self._track(one, against, scores, folder)
         return dict(scores["summary"]) | ({"reference": one.reference} if one.reference else {})
 
     def _compared(self, one: PlannedRun) -> tuple[PlannedRun | None, Path | None, str]:
@@ -147,7 +150,7 @@ class _Work:
         key = evaluation_key(one.folder(self.trained), against, pictures=not one.is_cell, code=self.code)
         return reference, against, key
 
-    def _track(self, one: PlannedRun, against: Path | None, tracked: Mapping[str, float | None], folder: Path) -> None:
+    def _track(self, one: PlannedRun, against: Path | None, scores: Mapping[str, Any], folder: Path) -> None:
         """Log the scores into the run that made these files, once; a gain also depends on the reference's files."""
         trained = one.folder(self.trained)
         key = store.run_key(trained)
@@ -157,7 +160,8 @@ class _Work:
             found = self._restored(one, trained)
         elif found.tags().get("deepsky.evaluated") == evaluated:
             return
-        found.log_metrics({name: value for name, value in tracked.items() if value is not None})
+        found.log_metrics({name: value for name, value in scores["tracked"].items() if value is not None})
+        found.set_tag("deepsky.remark", scores["summary"].get("remark", ""))  # of fractions there is none
         found.log_artifact(folder, "evaluation")
         found.set_tag("deepsky.evaluated", evaluated)
 

@@ -39,8 +39,7 @@ def run(networks: Mapping[str, bool], params: WeightsParams, *, out: Path) -> No
                 _announce(network, card, note)
     if drawn:  # one warning for all: they lack weights for the same reason
         which, note = ", ".join(drawn), next(iter(drawn.values()))
-        remedy = "make weights looks for pretrained ones again"
-        _warn(f"RANDOM weights for {which}: what they score means little; {remedy} ({note})")
+        _warn(f"RANDOM weights for {which}; make weights downloads the pretrained ones ({note})")
 
 
 def _announce(network: str, card: WeightsCard, note: str) -> None:

@@ -135,7 +135,8 @@ def fit_batches(
 def keep_best(recipe: Recipe) -> keras.callbacks.Callback:
     """Return the callback that ends a fit by its patience, and puts the best weights back where they shall stay."""
     patience, restore = recipe.patience or recipe.epochs, recipe.keep == "best"
-    return keras.callbacks.EarlyStopping("val_loss", mode="min", patience=patience, restore_best_weights=restore)
+    mode = "min" if recipe.monitor == "val_loss" else "max"
+    return keras.callbacks.EarlyStopping(recipe.monitor, mode=mode, patience=patience, restore_best_weights=restore)
 
 
 def make_rate(recipe: Recipe, n_steps: int) -> float | LearningRateSchedule:

@@ -148,7 +148,9 @@ class Job:
         """Return the epoch whose weights stayed: one of the last phase."""
         own = history.iloc[sum(phase.recipe.epochs for phase in self.phases[:-1]) :]
         last = int(own["epoch"].iloc[-1])
-        return last if self.recipe.keep == "last" else int(own.loc[own["val_loss"].idxmin(), "epoch"])
+        watched = own[self.recipe.monitor]
+        best = watched.idxmin() if self.recipe.monitor == "val_loss" else watched.idxmax()
+        return last if self.recipe.keep == "last" else int(own.loc[best, "epoch"])
 
     def summary(self, figures: Mapping[str, float]) -> str:
         """Return one line about a training."""

@@ -19,7 +19,7 @@ from deepsky.training.fit import Interruptible, on_cpu
 from deepsky.training.recipe import Recipe
 from deepsky.training.scores import score_heads
 from deepsky.training.stacked import Heads, HeadsOptimizer, Shape
-from deepsky.training.trials import EpochScore, MakeBatches, OnEpoch, Outcome
+from deepsky.training.trials import EpochScore, MakeBatches, OnEpoch, Outcome, best_epoch
 
 Array = npt.NDArray[np.float32]
 _ROWS_PER_PREDICTION = 256
@@ -314,8 +314,7 @@ class _Watch(keras.callbacks.Callback):
 
 
 def _out_of_patience(head: Head) -> bool:
-    """Tell whether the best val_loss is ``patience`` epochs old, as Keras' EarlyStopping counts."""
+    """Tell whether the best epoch is ``patience`` epochs old, as Keras' EarlyStopping counts."""
     if head.recipe.patience is None:
         return False
-    best = min(head.scores, key=lambda one: one.val_loss)
-    return head.scores[-1].epoch - best.epoch >= head.recipe.patience
+    return head.scores[-1].epoch - best_epoch(head.scores, head.recipe).epoch >= head.recipe.patience

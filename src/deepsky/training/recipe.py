@@ -11,6 +11,7 @@ from deepsky.networks.params import AugmentParams
 Learn = Literal["head", "all"] | int
 Start = Literal["pretrained", "scratch"]
 Answer = Literal["softmax", "sigmoid", "tree"]
+Monitor = Literal["val_loss", "val_accuracy"]
 PLAIN = AugmentParams()
 MAX_VIEWS = 64
 # What no training needs more of; larger numbers are slips of the keyboard.
@@ -27,7 +28,7 @@ _ALWAYS = (
     "dataset", "network", "start", "learn", "answer", "input_size_px", "test_views", "seed", "optimizer",
     "learning_rate", "schedule", "weight_decay", "momentum", "batch_size", "epochs", "patience", "keep",
 )  # fmt: skip
-_CLASSES_ONLY = ("class_weights", "label_smoothing")
+_CLASSES_ONLY = ("class_weights", "label_smoothing", "monitor")
 _HEAD = ("hidden_units", "activation", "dropout", "batch_norm", "l2", "n_views")
 _PIXELS = ("augment", "mixup", "precision")
 _BACKBONE_LEARNS = ("hidden_units", "dropout")
@@ -120,8 +121,9 @@ class Recipe:
         momentum: of ``sgd``; the other optimizers have their own.
         batch_size: examples per step.
         epochs: passes over the training examples, at most.
-        patience: stop after this many epochs without a better val_loss; None: never.
-        keep: whose weights stay: the ``last`` epoch's, or the ``best`` one's by val_loss.
+        monitor: which figure says that an epoch is better: ``val_loss``, or of classes ``val_accuracy``.
+        patience: stop after this many epochs without a better one; None: never.
+        keep: whose weights stay: the ``last`` epoch's, or the ``best`` one's.
         origin: the search that found these numbers; None where nobody searched.
     """
 
@@ -154,6 +156,7 @@ class Recipe:
     momentum: float = 0.9
     batch_size: int = 32
     epochs: int = 10
+    monitor: Monitor = "val_loss"
     patience: int | None = None
     keep: Literal["last", "best"] = "best"
     origin: Origin | None = None
@@ -163,8 +166,10 @@ class Recipe:
         check_values({field.name: getattr(self, field.name) for field in fields(self)})
         if self.start == "scratch" and self.learn != "all":
             raise ValueError(f"start: scratch draws the whole network, so learn {self.learn} would keep it random")
-        if self.answer != "softmax" and (self.class_weights != "none" or self.label_smoothing):
-            raise ValueError(f"answer {self.answer} has no classes: set class_weights: none and label_smoothing: 0")
+        of_classes = self.class_weights != "none" or self.label_smoothing or self.monitor == "val_accuracy"
+        if self.answer != "softmax" and of_classes:
+            remedy = "set class_weights: none, label_smoothing: 0 and monitor: val_loss"
+            raise ValueError(f"answer {self.answer} has no classes: {remedy}")
 
     @property
     def of_head(self) -> bool:

@@ -60,12 +60,19 @@ class Outcome:
     ended: Literal["finished", "patience", "pruned", "diverged"]
     reason: str = ""
 
-    def kept(self, keep: Literal["last", "best"]) -> EpochScore:
+    def kept(self, recipe: Recipe) -> EpochScore:
         """Return the score of the epoch whose weights stay."""
-        return self.scores[-1] if keep == "last" else min(self.scores, key=lambda one: one.val_loss)
+        return self.scores[-1] if recipe.keep == "last" else best_epoch(self.scores, recipe)
 
 
 OnEpoch = Callable[[int, EpochScore], bool]
+
+
+def best_epoch(scores: Sequence[EpochScore], recipe: Recipe) -> EpochScore:
+    """Return the first of the epochs that are best by what the recipe monitors, as Keras' EarlyStopping does."""
+    if recipe.monitor == "val_loss":
+        return min(scores, key=lambda one: one.val_loss)
+    return max(scores, key=lambda one: one.val_accuracy or 0.0)
 
 
 class Trainer(Protocol):

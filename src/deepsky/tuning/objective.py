@@ -99,7 +99,7 @@ class Objective:
             scores.append(score)
             step = done * self._params.epochs + score.epoch
             one.curve.append((step, score.figures))
-            now = Outcome(tuple(scores), "finished").kept(one.candidate.keep).figures[figure]
+            now = Outcome(tuple(scores), "finished").kept(one.candidate).figures[figure]
             if on_step(numbers[index], step, fmean([*one.kept, now])):
                 return True
             one.state = "PRUNED"
@@ -114,7 +114,7 @@ class Objective:
                 one.state = "FAIL"
                 on_end(number, Result("FAIL", (), tuple(one.curve), outcome.reason))
             elif outcome.ended != "pruned":
-                one.kept.append(outcome.kept(one.candidate.keep).figures[figure])
+                one.kept.append(outcome.kept(one.candidate).figures[figure])
 
     def _complete(self, one: _Progress) -> Result:
         costs = [self._cost(name, one.candidate) for name in self._params.objectives[1:]]

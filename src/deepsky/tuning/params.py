@@ -178,7 +178,7 @@ class TuneParams:
         images: search space of networks that learn from the images.
     """
 
-    run: str = "sdss_cutouts-mobilenet"
+    run: str = "sdss_cutouts-efficientnet_lite0"
     trials: int = 100
     epochs: int = 10
     patience: int | None = None
