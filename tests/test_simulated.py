@@ -10,7 +10,7 @@ import pytest
 from astropy.io import fits
 from astropy.stats import sigma_clipped_stats
 from astropy.wcs import WCS, FITSFixedWarning
-from scipy.ndimage import map_coordinates, zoom
+from scipy.ndimage import gaussian_filter, map_coordinates, maximum_filter, zoom
 
 from deepsky.catalogue.survey import BANDS, FRAME_SHAPE, PIXEL_ARCSEC
 from deepsky.errors import DataError
@@ -24,7 +24,7 @@ from deepsky.simulation.sky import CLASSES
 
 PARAMS = CatalogueParams("simulated", seed=5, n_fields=4, n_per_class_per_field=13)
 # The survey's typical sky noise, nanomaggies per pixel, and the median seeing of 19,022 objects.
-TYPICAL_NOISE_NMGY = {"u": 0.041, "g": 0.018, "r": 0.027, "i": 0.043, "z": 0.19}
+TYPICAL_NOISE_NMGY = {"u": 0.041, "g": 0.018, "r": 0.027, "i": 0.043, "z": 0.152}
 TYPICAL_SEEING_ARCSEC = {"u": 1.37, "g": 1.27, "r": 1.15, "i": 1.08, "z": 1.10}
 REAL_FIELD = "sdss_frames/003918-3-0213"
 
@@ -86,6 +86,13 @@ def sky_noise(image):
     return sigma_clipped_stats(np.asarray(image[100:1400, 100:1900:3], float), sigma=3)[2]
 
 
+def n_detected(image):
+    """Count the peaks above five sigma, smoothed by about the seeing."""
+    smooth = gaussian_filter(np.asarray(image, float), 1.4)
+    sigma = 1.4826 * np.median(np.abs(smooth - np.median(smooth)))
+    return int(((maximum_filter(smooth, 7) == smooth) & (smooth - np.median(smooth) > 5 * sigma)).sum())
+
+
 def isolated(archive, key, band, labels, *, brightest=16.0, faintest=19.0):
     """Catalogued sources of a field, far from its edges, with their pixel places in one band."""
     sources = archive.sources(*key)
@@ -132,6 +139,13 @@ def test_sky_noise_is_the_typical_one(frames, band):
     assert sky_noise(image) == pytest.approx(TYPICAL_NOISE_NMGY[band], rel=0.10)
     assert DETECTORS[band].noise_nmgy == pytest.approx(TYPICAL_NOISE_NMGY[band], rel=0.02)
     assert abs(np.median(image)) < 0.2 * TYPICAL_NOISE_NMGY[band]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("band", BANDS)
+def test_frames_show_about_as_many_sources_as_a_real_one(frames, real_data, band):
+    real = read_frame(real_data(f"{REAL_FIELD}/frame-{band}-003918-3-0213.fits.bz2"))
+    assert 0.35 < n_detected(frames[band][0].data) / n_detected(real[0].data) < 1.5
 
 
 def test_light_brings_its_own_noise(archive, key):

@@ -1,6 +1,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.optimize import minimize_scalar
+from scipy.special import gammaln
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import GroupKFold, cross_val_score
 
@@ -63,9 +65,9 @@ def test_catalogue_is_that_of_the_reference_query(tmp_path):
     table = pd.read_csv(tmp_path / "catalogue.csv")
     assert tuple(table.columns) == ("id", *REFERENCE_COLUMNS)
     assert (table["id"] == table["objid"]).all()
-    counts = table.groupby(["run", "camcol", "field", "class"]).size()
-    assert len(counts) == PARAMS.n_fields * len(CLASSES)
-    assert (counts == PARAMS.n_per_class_per_field).all()
+    counts = table.groupby(["run", "camcol", "field"]).size()
+    assert len(counts) == PARAMS.n_fields
+    assert (counts == PARAMS.n_per_class_per_field * len(CLASSES)).all()
     for column in ("objid", "specobjid"):
         assert table[column].dtype == np.int64
         assert table[column].is_unique
@@ -82,6 +84,34 @@ def test_catalogue_bytes_repeat(tmp_path):
     for name in ("a.csv", "b.csv"):
         catalogue_stage.run(PARAMS, "dr17", query=tmp_path / "query", out=tmp_path / name)
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+def _concentration(table, at_least):
+    """Fit the sum of the parameters of a Dirichlet-multinomial distribution to the mixes of classes in fields."""
+    counts = table.groupby(["run", "camcol", "field"])["class"].value_counts().unstack(fill_value=0)
+    share = counts.sum() / counts.sum().sum()
+    counts = counts[counts.sum(axis=1) >= at_least].to_numpy()
+    n = counts.sum(axis=1)
+
+    def loss(log_sum):
+        alpha = np.exp(log_sum) * share.to_numpy()
+        of_counts = (gammaln(alpha + counts) - gammaln(alpha)).sum(axis=1)
+        return -(gammaln(alpha.sum()) - gammaln(alpha.sum() + n) + of_counts).sum()
+
+    return np.exp(minimize_scalar(loss, bounds=(-2, 8), method="bounded").x)
+
+
+def test_every_field_has_a_mix_of_classes_of_its_own():
+    sky = draw_sky(CatalogueParams("simulated", seed=8, n_fields=200, n_per_class_per_field=4))
+    catalogued = sky[sky["catalogued"]]
+    assert 2.8 < _concentration(catalogued, 5) < 5.6
+    assert catalogued["class"].value_counts(normalize=True).between(0.28, 0.39).all()
+
+
+@pytest.mark.real
+def test_the_mixes_are_spread_as_in_real_fields(real_data):
+    real = pd.read_csv(real_data("catalogues/Skyserver_SQL2_27_2018_6_51_39_PM.csv"))
+    assert 3.0 < _concentration(real, 5) < 5.0
 
 
 @pytest.mark.parametrize("label", CLASSES)

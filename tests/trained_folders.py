@@ -112,6 +112,7 @@ def _write_rest(
         "params": PARAMS,
         "n_parameters": 3228864,
         "n_images": len(predictions),
+        "n_test_images": int((split == "test").sum()),
         "class_counts": counts,
         "n_skipped": 2,
         "n_dropped": 1,

@@ -16,7 +16,7 @@ SPLITS = ("train", "val", "test")
 MEASURES = {"class": "accuracy", "fractions": "rmse"}  # by target: what an epoch is judged by, beside its loss
 FACTS = (
     "run", "dataset", "network", "weights", "start", "learn", "target", "params", "n_parameters", "n_images",
-    "class_counts", "n_skipped", "n_dropped", "classes",
+    "n_test_images", "class_counts", "n_skipped", "n_dropped", "classes",
 )  # fmt: skip
 REMEDY = "run dvc repro to train it again"
 

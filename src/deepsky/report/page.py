@@ -19,6 +19,7 @@ class DatasetPart:
         name: of the dataset.
         target: ``class`` or ``fractions``.
         n_test: test objects.
+        n_test_images: the pictures that show them.
         baseline: accuracy of always answering ``majority_class``, or RMSE of always answering the mean fractions.
         majority_class: the training rows' most frequent class; empty for fractions.
         class_counts: split -> class -> objects.
@@ -29,6 +30,7 @@ class DatasetPart:
     name: str
     target: str
     n_test: int
+    n_test_images: int
     baseline: float
     majority_class: str
     class_counts: dict[str, dict[str, int]]
@@ -127,6 +129,7 @@ def _datasets(runs: list[Result]) -> list[DatasetPart]:
                 one.dataset,
                 one.target,
                 summary["n_test"],
+                summary["n_test_images"],
                 summary["test_baseline"],
                 details.get("majority_class", ""),
                 details["class_counts"],

@@ -14,12 +14,12 @@ _REMEDY = "run dvc repro to evaluate again"
 _ABOUT = ("dataset", "network", "label", "is_cell", "target")
 _SUMMARY_KEYS = {
     "class": (
-        "weights", "start", "learn", "n_test", "test_accuracy", "test_accuracy_low", "test_accuracy_high",
-        "test_baseline", "test_f1_macro", "test_f1_weighted", "train_accuracy", "remark",
+        "weights", "start", "learn", "n_test", "n_test_images", "test_accuracy", "test_accuracy_low",
+        "test_accuracy_high", "test_baseline", "test_f1_macro", "test_f1_weighted", "train_accuracy", "remark",
     ),
     "fractions": (
-        "weights", "start", "learn", "n_test", "test_rmse", "test_rmse_low", "test_rmse_high", "test_baseline",
-        "test_tree_sum_error", "train_rmse",
+        "weights", "start", "learn", "n_test", "n_test_images", "test_rmse", "test_rmse_low", "test_rmse_high",
+        "test_baseline", "test_tree_sum_error", "train_rmse",
     ),
 }  # fmt: skip
 _TUNED_KEYS = ("study", "trial")

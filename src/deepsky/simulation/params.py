@@ -17,7 +17,7 @@ class CatalogueParams:
             use for the other keys.
         seed: of the simulated sky.
         n_fields: SDSS fields, 1..2000; of every four, two overlap.
-        n_per_class_per_field: catalogued galaxies, quasars and stars in each field, 1..60.
+        n_per_class_per_field: catalogued galaxies, quasars and stars in each field, on the mean over fields, 1..60.
     """
 
     survey: Literal["simulated", "sdss"] = "simulated"

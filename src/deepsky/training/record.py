@@ -41,6 +41,7 @@ def describe(job: Job) -> dict[str, Any]:
         "image_shape": list(job.packed.images.shape[1:]),
         "n_images": len(job.packed.images),
         "n_objects": len(job.packed.rows),
+        "n_test_images": len(np.unique(job.packed.rows["image"].to_numpy()[job.split == "test"])),
         "n_skipped": card.n_skipped,
         "n_dropped": sum(card.n_dropped.values()),
         "crop_px": card.crop_px,
