@@ -2,14 +2,19 @@
 PYTHON ?= python3
 JOBS ?= 2
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-READY := .venv/.ready
+# Once set up for a GPU, .venv stays so.
+GPU ?= $(wildcard .venv/.gpu)
+READY := .venv/.ready$(if $(GPU),-gpu)
 
-.PHONY: help setup repro test check tune tune-workers dashboard ui report bench real real-galaxies weights lock clean
+.PHONY: help setup doctor repro test check tune tune-workers dashboard ui report bench real real-galaxies weights lock clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1	/' | expand -t 20
 
-setup: $(READY)  ## create .venv with the locked packages
+setup: $(READY)  ## create .venv with the locked packages; GPU=1: with CUDA's libraries for TensorFlow and JAX
+
+doctor: $(READY) ## look at python, packages, devices, weights, stores and disk, and say what is wrong
+	deepsky doctor
 
 repro: $(READY)  ## run the pipeline, JOBS=2 stages side by side; ONLY=my_galaxies: just that dataset or run
 	deepsky repro --jobs $(JOBS) $(if $(ONLY),--only $(ONLY))
@@ -59,16 +64,18 @@ real: $(READY)   ## the same stages on real images: make real DATA=folder WEIGHT
 real-galaxies: $(READY) ## fine-tuned networks on real galaxies in five folds, and the warm-ups; DATA and WEIGHTS likewise
 	python benchmarks/real_morphology.py --data $(DATA) --weights $(WEIGHTS)
 
-lock: $(READY)   ## resolve the dependencies of pyproject.toml again into requirements.lock
+LOCK = uv pip compile --universal --python-version 3.11 --extra dev pyproject.toml --no-header --no-annotate --no-emit-index-url
+
+lock: $(READY)   ## resolve the dependencies of pyproject.toml again into the two locks
 	python -m pip install --quiet uv
-	uv pip compile --universal --python-version 3.11 --extra dev pyproject.toml \
-	  --output-file requirements.lock --no-header --no-annotate --no-emit-index-url --upgrade
+	$(LOCK) --upgrade --output-file requirements.lock
+	$(LOCK) --upgrade --extra gpu --constraint requirements.lock --output-file requirements-gpu.lock
 
 clean:           ## remove .venv and the caches of the tools; data, models and runs stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .jax_cache
 
-$(READY): requirements.lock pyproject.toml install.py
+$(READY): requirements.lock requirements-gpu.lock pyproject.toml install.py
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"error: python {v[0]}.{v[1]}: deepsky needs 3.11 to 3.13; run make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv .venv
-	.venv/bin/python install.py
-	@touch $(READY)
+	.venv/bin/python install.py $(if $(GPU),gpu)
+	@touch $(READY) $(if $(GPU),.venv/.gpu)

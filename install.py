@@ -1,7 +1,8 @@
-"""Install requirements.lock and deepsky into the environment of this Python: by uv, or by pip where uv will not do.
+"""Install a lock and deepsky into the environment of this Python: by uv, or by pip where uv will not do.
 
-`make setup` runs it. uv reads nothing of pip's configuration, so what pip is told (its index, constraints, a
-certificate, ...) is told to uv; where that cannot be, and where uv cannot be had or fails, pip installs.
+`make setup` runs it, with the word gpu where CUDA's libraries are wanted too. uv reads nothing of pip's configuration,
+so what pip is told (its index, constraints, a certificate, ...) is told to uv; where that cannot be, and where uv
+cannot be had or fails, pip installs.
 """
 
 import ast
@@ -12,7 +13,7 @@ import sys
 PIP = (sys.executable, "-m", "pip")
 INSTALL = (*PIP, "install", "--quiet", "--disable-pip-version-check")
 UV = (sys.executable, "-m", "uv", "--quiet", "pip", "install", "--python", sys.executable)
-LOCKED = ("--requirement", "requirements.lock")
+LOCKED = ("--requirement", "requirements-gpu.lock" if "gpu" in sys.argv[1:] else "requirements.lock")
 # pip's option -> the variable that tells uv the same, and what stands between several values there.
 SAME = {
     "index-url": ("UV_DEFAULT_INDEX", " "),

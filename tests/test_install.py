@@ -1,11 +1,14 @@
 """What pip is told, uv is told too."""
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 from install import uv_variables
+
+from tests.workspace import ROOT
 
 CONFIG = """
 [global]
@@ -55,3 +58,23 @@ def test_what_changes_no_package_is_left_out_and_other_commands_do_not_count():
 def test_an_option_that_uv_does_not_know_is_left_to_pip(option):
     with pytest.raises(ValueError, match=f"uv does not know pip's {option}"):
         uv_variables(f"install.{option}='yes'\n")
+
+
+def _lines(name):
+    return {line for line in (ROOT / name).read_text().splitlines() if line}
+
+
+def test_the_lock_for_a_gpu_is_the_other_one_with_one_set_of_cuda_libraries():
+    """Wheels of two CUDA majors install files of the same names over each other."""
+    plain, gpu = _lines("requirements.lock"), _lines("requirements-gpu.lock")
+    assert plain < gpu
+    more = {line.partition("=")[0] for line in gpu - plain}
+    assert all(re.fullmatch(r"nvidia-[a-z-]+-cu12|jax-cuda12-(pjrt|plugin)", name) for name in more), more
+    assert {"nvidia-cudnn-cu12", "nvidia-cublas-cu12", "jax-cuda12-plugin"} <= more
+
+
+@pytest.mark.parametrize(("words", "installs"), [((), "install.py \n"), (("GPU=1",), "install.py gpu\n")])
+def test_make_installs_the_lock_that_was_asked_for(words, installs):
+    command = ["make", "--dry-run", "--always-make", "setup", *words]
+    said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert installs in said

@@ -129,6 +129,14 @@ def add_collection(name: str, kind: str, source: Path | None, **options: Any) ->
 
 
 @cli.command()
+def doctor() -> None:
+    """Look at python, packages, devices, weights, stores and disk, and say what is wrong and how to mend it."""
+    from deepsky.commands import doctor as command
+
+    command.run()
+
+
+@cli.command()
 def networks() -> None:
     """List every network: smallest image, parameters, and where its pretrained weights are."""
     from deepsky.commands import networks as command

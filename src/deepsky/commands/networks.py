@@ -24,7 +24,9 @@ def run() -> None:
     for name in BACKBONES:
         backbone = find_backbone(name)
         found, _ = find_file(backbone, folder)
-        where = str(found) if found else remedy(backbone).partition(";")[0]
+        where = remedy(backbone).partition(";")[0]
+        if found:
+            where = f"in package {backbone.package[0]}" if backbone.package else str(found)
         n_parameters = backbone.build(max(backbone.min_size_px, _SIZE_PX)).count_params()
         table.add_row(name, str(backbone.min_size_px), f"{n_parameters:,}", where)
     for name in SCRATCH:
