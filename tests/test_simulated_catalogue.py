@@ -105,7 +105,9 @@ def test_every_field_has_a_mix_of_classes_of_its_own():
     sky = draw_sky(CatalogueParams("simulated", seed=8, n_fields=200, n_per_class_per_field=4))
     catalogued = sky[sky["catalogued"]]
     assert 2.8 < _concentration(catalogued, 5) < 5.6
-    assert catalogued["class"].value_counts(normalize=True).between(0.28, 0.39).all()
+    for n_fields in (12, 200):  # of the first ones, too
+        some = catalogued[catalogued["group"].isin(sorted(set(catalogued["group"]))[: 3 * n_fields // 4])]
+        assert some["class"].value_counts(normalize=True).between(0.26, 0.41).all()
 
 
 @pytest.mark.real
@@ -118,7 +120,7 @@ def test_the_mixes_are_spread_as_in_real_fields(real_data):
 def test_colours_follow_the_measured_loci(wide_sky, label):
     chosen = wide_sky[wide_sky["catalogued"] & (wide_sky["class"] == label)]
     drawn = colours_of(chosen).quantile([0.16, 0.5, 0.84]).to_numpy().T
-    assert np.abs(drawn - np.array(COLOUR_LOCI[label])).max() < 0.05
+    assert np.abs(drawn - np.array(COLOUR_LOCI[label])).max() < 0.06  # of some 960 objects: three standard errors
 
 
 @pytest.mark.real

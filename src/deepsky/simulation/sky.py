@@ -55,7 +55,8 @@ def draw_sky(params: CatalogueParams) -> pd.DataFrame:
         when not catalogued); group (of overlapping fields).
     """
     fields = plan_fields(params.n_fields, params.seed)
-    groups = [[field for field in fields if field.group == group] for group in range(fields[-1].group + 1)]
+    numbered = list(enumerate(fields))
+    groups = [[(n, field) for n, field in numbered if field.group == group] for group in range(fields[-1].group + 1)]
     return pd.concat([_draw_group(members, params) for members in groups], ignore_index=True)
 
 
@@ -84,27 +85,33 @@ def reference_catalogue(sky: pd.DataFrame, seed: int) -> pd.DataFrame:
     return table.sort_values("objid")[list(REFERENCE_COLUMNS)].reset_index(drop=True)
 
 
-def _draw_group(members: list[Field], params: CatalogueParams) -> pd.DataFrame:
-    rng = np.random.default_rng([params.seed, 2, members[0].group])
+def _draw_group(members: list[tuple[int, Field]], params: CatalogueParams) -> pd.DataFrame:
+    """Draw the sources of one group, given its fields with their numbers in the survey."""
+    group = members[0][1].group
+    rng = np.random.default_rng([params.seed, 2, group])
     placed = np.empty((0, 2))
     tables = []
-    for step, field in enumerate(members):
-        labels = _draw_labels(len(CLASSES) * params.n_per_class_per_field, rng)
+    for step, (number, field) in enumerate(members):
+        labels = rng.choice(CLASSES, len(CLASSES) * params.n_per_class_per_field, p=_mix(params.seed, number))
         positions_px = _place(len(labels), step, len(members), placed, rng)
         placed = np.concatenate([placed, positions_px + np.array([0.0, step * UNIQUE_ROWS])])
         table = _sources(labels, _catalogued_r_mag(labels, rng), rng)
         table["number"] = np.arange(1, len(labels) + 1)
         tables.append(_on_sky(table, field, positions_px))
-    tables.append(_draw_background(members, placed, rng))
+    tables.append(_draw_background([field for _, field in members], placed, rng))
     table = pd.concat(tables, ignore_index=True)
-    table["catalogued"], table["group"] = table["number"] > 0, members[0].group
+    table["catalogued"], table["group"] = table["number"] > 0, group
     return table
 
 
-def _draw_labels(n: int, rng: np.random.Generator) -> npt.NDArray[np.str_]:
-    """Draw the classes of a field's objects: on the mean over fields as many of each, but each has a mix of its own."""
-    mix = rng.dirichlet(np.full(len(CLASSES), _MIX_CONCENTRATION / len(CLASSES)))
-    return rng.choice(CLASSES, n, p=mix)
+def _mix(seed: int, number: int) -> Array:
+    """Return the shares of CLASSES in a field: drawn once for three fields, in which the classes change places.
+
+    So each field has a mix of its own, and all together hold about as many of each.
+    """
+    rng = np.random.default_rng([seed, 4, number // len(CLASSES)])
+    shares: Array = rng.dirichlet(np.full(len(CLASSES), _MIX_CONCENTRATION / len(CLASSES)))
+    return np.roll(shares, number % len(CLASSES))
 
 
 def _draw_background(members: list[Field], placed_px: Array, rng: np.random.Generator) -> pd.DataFrame:
