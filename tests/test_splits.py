@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from deepsky.catalogue.objid import are_objids, pack_objid, unpack_objid
 from deepsky.catalogue.tables import read_objects
 from deepsky.datasets.params import SplitParams
-from deepsky.datasets.splits import fold_splits, sky_groups, split_rows
+from deepsky.datasets.splits import _take, fold_splits, sky_groups, split_rows
 from deepsky.errors import DataError
 from deepsky.stages import split as stage
 
@@ -215,3 +215,15 @@ def test_more_folds_than_groups_are_refused():
 def test_a_dataset_that_no_run_learns_from_has_a_table_without_rows(tmp_path):
     stage.run(None, PARAMS, packed=tmp_path / "absent", out=tmp_path / "splits/mine.csv")
     assert (tmp_path / "splits/mine.csv").read_text() == "id,split,group\n"
+
+
+def test_few_groups_with_mixes_of_their_own_are_shared_out_evenly():
+    """Of the choices that stratifying offers the most even one is taken, not the first."""
+    rng = np.random.default_rng(0)
+    mixes = rng.dirichlet([4 / 3] * 3, 15)
+    rows = pd.DataFrame({"field": np.repeat(np.arange(15), 40)})
+    rows["label"] = [rng.choice(["GALAXY", "QSO", "STAR"], p=mixes[field]) for field in rows["field"]]
+    rows["group"] = rows["field"].astype(str)
+    taken = _take(rows, 0.2, 1, "test")
+    shares = [rows["label"].iloc[part].value_counts(normalize=True) for part in (taken, slice(None))]
+    assert (shares[0] - shares[1]).abs().max() < 0.1  # 0.16 in the first choice

@@ -11,6 +11,7 @@ from deepsky.datasets.params import GroupBy, SplitParams
 from deepsky.errors import DataError
 
 SPLITS = ("train", "val", "test")
+_EVEN = 0.05  # by how much a class may have another share of a part than of all rows
 
 
 def split_rows(rows: pd.DataFrame, group_by: GroupBy, params: SplitParams) -> pd.DataFrame:
@@ -205,7 +206,11 @@ def _given_test(rows: pd.DataFrame) -> npt.NDArray[np.int64]:
 
 
 def _take(rows: pd.DataFrame, fraction: float, seed: int, name: str) -> npt.NDArray[np.int64]:
-    """Positions of about ``fraction`` of the rows: whole groups, every class on both sides."""
+    """Positions of about ``fraction`` of the rows: whole groups, every class on both sides, shared out as everywhere.
+
+    Few groups with mixes of their own cannot always be shared out evenly: the first choice that is even enough is
+    taken, else the most even one.
+    """
     n_folds = max(2, round(1 / fraction))
     groups_per_class = rows.groupby("label")["group"].nunique()
     scarce = groups_per_class.idxmin()
@@ -215,9 +220,15 @@ def _take(rows: pd.DataFrame, fraction: float, seed: int, name: str) -> npt.NDAr
             f"lies in {groups_per_class[scarce]} groups, too few to hold back one in {n_folds} for {name}",
             f"add objects, raise {name}_fraction or choose a finer group_by in params.yaml",
         )
-    classes = set(rows["label"])
-    folds = _folds(rows["label"].to_numpy(str), rows["group"].to_numpy(str), n_folds, seed)
-    for kept, taken in folds:
-        if classes == set(rows["label"].iloc[taken]) == set(rows["label"].iloc[kept]):
-            return np.asarray(taken)
-    raise DataError(f"split {name}", "no choice of groups holds every class", "add objects or choose a finer group_by")
+    label, classes = rows["label"].to_numpy(str), set(rows["label"])
+    choices: list[tuple[float, npt.NDArray[np.int64]]] = []
+    for kept, taken in _folds(label, rows["group"].to_numpy(str), n_folds, seed):
+        if classes == set(label[taken]) == set(label[kept]):
+            off = max(abs((label[taken] == one).mean() - (label == one).mean()) for one in classes)
+            choices.append((float(off), np.asarray(taken)))
+            if off <= _EVEN:
+                break
+    if not choices:
+        remedy = "add objects or choose a finer group_by"
+        raise DataError(f"split {name}", "no choice of groups holds every class", remedy)
+    return min(choices, key=lambda choice: choice[0])[1]
