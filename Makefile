@@ -2,9 +2,9 @@
 PYTHON ?= python3
 JOBS ?= 2
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-# Once set up for a GPU, .venv stays so.
-GPU ?= $(wildcard .venv/.gpu)
-READY := .venv/.ready$(if $(GPU),-gpu)
+# Once set up for a GPU, .venv stays so, until it is told GPU=0.
+CUDA := $(filter-out 0,$(or $(GPU),$(wildcard .venv/.gpu)))
+READY := .venv/.ready$(if $(CUDA),-gpu)
 
 .PHONY: help setup doctor repro test check tune tune-workers dashboard ui report bench real real-galaxies weights lock clean
 
@@ -53,10 +53,8 @@ bench: $(READY)  ## every benchmark that needs no data; each prints ratios measu
 	for file in $(filter-out benchmarks/real_% benchmarks/tuned_heads.py, $(wildcard benchmarks/*.py)); do python $$file || exit 1; done
 
 weights: $(READY) ## download the pretrained weights that are missing, then rerun what depends on them
-	deepsky download-weights
-	dvc repro plan
-	dvc repro --force --single-item weights
-	deepsky repro --jobs $(JOBS)
+	deepsky download-weights; code=$$?; dvc repro plan && dvc repro --force --single-item weights \
+	  && deepsky repro --jobs $(JOBS) && exit $$code
 
 real: $(READY)   ## the same stages on real images: make real DATA=folder WEIGHTS=folder
 	python benchmarks/real_data.py --data $(DATA) --weights $(WEIGHTS)
@@ -77,5 +75,6 @@ clean:           ## remove .venv and the caches of the tools; data, models and r
 $(READY): requirements.lock requirements-gpu.lock pyproject.toml install.py
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"error: python {v[0]}.{v[1]}: deepsky needs 3.11 to 3.13; run make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv .venv
-	.venv/bin/python install.py $(if $(GPU),gpu)
-	@touch $(READY) $(if $(GPU),.venv/.gpu)
+	.venv/bin/python install.py $(if $(CUDA),gpu)
+	@rm -f .venv/.ready .venv/.ready-gpu .venv/.gpu
+	@touch $(READY) $(if $(CUDA),.venv/.gpu)

@@ -13,8 +13,8 @@ from statistics import mean
 import keras
 import numpy as np
 
-from deepsky.networks.galaxy10_cnns import build_tail_1
 from deepsky.networks.heads import softmax_answer
+from deepsky.networks.study_cnns import GALAXY10_1
 from deepsky.training.batches import TrainBatches
 from deepsky.training.examples import Examples
 from deepsky.training.predict import predict_batches
@@ -57,7 +57,7 @@ def main() -> None:
 def network() -> keras.Model:
     image = keras.Input((SIDE_PX, SIDE_PX, 3), dtype="uint8")
     pixels = keras.layers.Rescaling(1 / 255, dtype="float32")(image)
-    model = keras.Model(image, build_tail_1((SIDE_PX, SIDE_PX, 3), softmax_answer(N_CLASSES))(pixels))
+    model = keras.Model(image, GALAXY10_1((SIDE_PX, SIDE_PX, 3), softmax_answer(N_CLASSES))(pixels))
     model.compile("adam", "categorical_crossentropy", jit_compile=False)
     return model
 

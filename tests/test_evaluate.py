@@ -147,6 +147,17 @@ def test_scores_go_into_the_run_that_trained_once(project):
     assert {Path(f.path).name for f in client.list_artifacts(run.run_id, "evaluation")} == FILES
 
 
+def test_a_run_that_gives_one_answer_is_marked_everywhere(project, capsys):
+    write_trained(TRAINED / CELL)
+    write_trained(TRAINED / "sdss_jpg/resnet50", skill=0.0, bias=50.0)
+    summary = _evaluate(CELL, "sdss_jpg/resnet50")
+    told = summary["sdss_jpg-resnet50"]["remark"]
+    assert told == f"collapsed: answers {CLASSES[0]} to 100% of the objects"
+    assert capsys.readouterr().err == f"WARNING: sdss_jpg-resnet50 {told}\n"
+    assert _stored("sdss_jpg-resnet50").data.tags["deepsky.remark"] == told
+    assert summary["sdss_jpg-mobilenet"]["remark"] == _stored().data.tags["deepsky.remark"] == ""
+
+
 def test_only_the_run_that_changed_is_logged_again(project):
     names = CELL, "sdss_jpg/vgg16"
     for seed, name in enumerate(names):

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
 from deepsky.datasets.packed import open_packed
@@ -277,6 +278,14 @@ def test_patience_ends_a_fit() -> None:
     history = fit_head(replace(data, targets=labels), recipe)
     assert history["val_loss"].idxmin() == len(history) - 3
     assert len(history) < 30
+
+
+def test_the_kept_epoch_is_that_of_the_figure_that_is_monitored(tmp_path: Path) -> None:
+    job = job_of(tmp_path, replace(RECIPE, epochs=3, keep="best"))
+    figures = {"epoch": [1, 2, 3], "val_loss": [0.3, 0.2, 0.4], "val_accuracy": [0.9, 0.5, 0.6]}
+    history = pd.DataFrame(figures)
+    assert job.kept_epoch(history) == 2
+    assert replace(job, recipe=replace(job.recipe, monitor="val_accuracy")).kept_epoch(history) == 1
 
 
 def test_patience_may_watch_the_accuracy() -> None:

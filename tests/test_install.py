@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -73,8 +74,13 @@ def test_the_lock_for_a_gpu_is_the_other_one_with_one_set_of_cuda_libraries():
     assert {"nvidia-cudnn-cu12", "nvidia-cublas-cu12", "jax-cuda12-plugin"} <= more
 
 
-@pytest.mark.parametrize(("words", "installs"), [((), "install.py \n"), (("GPU=1",), "install.py gpu\n")])
-def test_make_installs_the_lock_that_was_asked_for(words, installs):
+@pytest.mark.parametrize(
+    ("words", "installs"), [((), "install.py \n"), (("GPU=0",), "install.py \n"), (("GPU=1",), "install.py gpu\n")]
+)
+def test_make_installs_the_lock_that_was_asked_for(tmp_path, words, installs):
+    for name in ("Makefile", "requirements.lock", "requirements-gpu.lock", "pyproject.toml", "install.py"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    env = {name: value for name, value in os.environ.items() if name not in ("GPU", "MAKEFLAGS", "MAKEOVERRIDES")}
     command = ["make", "--dry-run", "--always-make", "setup", *words]
-    said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    said = subprocess.run(command, cwd=tmp_path, env=env, check=True, capture_output=True, text=True).stdout
     assert installs in said

@@ -33,6 +33,7 @@ CANDIDATES = {
     "cosine": replace(HEAD, schedule="cosine", activation="silu", dropout=0.2, l2=1e-3),
     "one cycle": replace(HEAD, schedule="one_cycle", learning_rate=1e-2),
     "patient": replace(HEAD, learning_rate=0.05, patience=1),
+    "accurate": replace(HEAD, learning_rate=0.05, patience=1, monitor="val_accuracy"),
     "balanced": replace(HEAD, class_weights="balanced", batch_norm=True, optimizer="sgd", learning_rate=0.02),
 }
 WILD = replace(HEAD, optimizer="sgd", learning_rate=1e3, l2=1e3)
@@ -107,6 +108,17 @@ def test_patience_ends_a_head_early(together):
     assert outcome.ended == "patience"
     assert len(outcome.scores) < HEAD.epochs
     assert together["plain"].ended == "finished"
+
+
+def test_patience_watches_what_the_recipe_monitors(together):
+    """The losses and the accuracies of these heads end their patience after different epochs."""
+    accurate, patient = together["accurate"], together["patient"]
+    accuracies = [score.val_accuracy for score in accurate.scores]
+    assert len(accurate.scores) != len(patient.scores)
+    assert accuracies.index(max(accuracies)) == len(accuracies) - 2
+    best = replace(CANDIDATES["accurate"], keep="best")
+    assert accurate.kept(best).val_accuracy == max(accuracies)
+    assert accurate.kept(replace(best, monitor="val_loss")).val_loss == min(s.val_loss for s in accurate.scores)
 
 
 def test_survivors_of_pruning_go_on_in_a_smaller_program(together):

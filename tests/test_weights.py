@@ -6,6 +6,7 @@ import json
 import pickle
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,13 +18,15 @@ import pytest
 from sklearn.datasets import load_sample_image
 
 from deepsky.archives.params import DownloadParams
+from deepsky.commands import download_weights
+from deepsky.commands import networks as networks_command
 from deepsky.errors import ConfigError, DataError, WeightsError
 from deepsky.networks import efficientnet_lite0, mobilenet
 from deepsky.networks.backbone import Backbone, load_weights
 from deepsky.networks.params import WeightsParams
 from deepsky.networks.pretrained import draw_weights
 from deepsky.networks.published import download_file, find_file
-from deepsky.networks.registry import BACKBONES, find_backbone
+from deepsky.networks.registry import BACKBONES, find_backbone, known_networks
 from deepsky.networks.saving import save_h5
 from deepsky.networks.torch_archive import read_archive
 from deepsky.networks.weights_card import read_weights_card
@@ -96,6 +99,11 @@ def mobilenet_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 QUICK = DownloadParams(requests_per_s=None, timeout_s=5.0, tries=1)
 
 
+def _left(keras_home: Path) -> list[str]:
+    """Name what a download left; its lock, an empty file, stays."""
+    return [path.name for path in (keras_home / "models").iterdir() if path.suffix != ".lock"]
+
+
 def _served(monkeypatch: pytest.MonkeyPatch, body: bytes) -> Backbone:
     """Let MobileNet's published file be ``body``."""
     known = replace(mobilenet.BACKBONE, weights_digest=hashlib.sha256(body).hexdigest())
@@ -119,7 +127,7 @@ def test_a_file_comes_into_kerass_cache_and_is_found_there(
     assert download_file(backbone, QUICK, lambda *so_far: told.append(so_far)) == keras_home / "models" / FILE
     assert told[-1] == (len(body), len(body))
     assert len(told) > 10
-    assert [path.name for path in (keras_home / "models").iterdir()] == [FILE]
+    assert _left(keras_home) == [FILE]
     stage.run({"mobilenet": True}, ONLY_REAL, out=tmp_path / "out")
     assert (tmp_path / "out" / "mobilenet" / "weights.h5").read_bytes() == body
     card = read_weights_card(tmp_path / "out" / "mobilenet")
@@ -143,7 +151,7 @@ def test_what_had_come_of_a_file_is_not_asked_for_again(
     server.breaks_after = None  # type: ignore[attr-defined]
     assert download_file(backbone, QUICK, lambda *_: None).read_bytes() == body
     assert server.ranges == [None, "bytes=1000000-"]  # type: ignore[attr-defined]
-    assert [path.name for path in (keras_home / "models").iterdir()] == [FILE]
+    assert _left(keras_home) == [FILE]
 
 
 @pytest.mark.parametrize("network", [name for name in BACKBONES if name != "efficientnet_lite0"])
@@ -157,14 +165,65 @@ def test_another_file_than_keras_own_is_refused(
     with pytest.raises(DataError, match=f"not {backbone.weights_digest}; .*is a proxy between") as caught:
         download_file(backbone, QUICK, lambda *_: None)
     assert "\n" not in str(caught.value)
-    assert list((keras_home / "models").iterdir()) == []
+    assert _left(keras_home) == []
+
+
+def test_two_that_download_the_same_file_do_it_once(
+    server: ThreadingHTTPServer, address: str, monkeypatch: pytest.MonkeyPatch, keras_home: Path
+) -> None:
+    body = bytes(range(256)) * 9000
+    backbone = _served(monkeypatch, body)
+    monkeypatch.setenv("DEEPSKY_WEIGHTS_URL", address)
+    server.files[f"/mobilenet/{FILE}"] = body  # type: ignore[attr-defined]
+    with ThreadPoolExecutor(2) as pool:
+        done = [pool.submit(download_file, backbone, QUICK, lambda *_: None) for _ in range(2)]
+        assert [one.result().read_bytes() for one in done] == [body, body]
+    assert len(server.asked) == 1  # type: ignore[attr-defined]
+
+
+def test_the_command_downloads_what_it_can_and_names_the_rest(
+    server: ThreadingHTTPServer,
+    address: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    keras_home: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("download: {mirror: 'http://mirror.example', tries: 1}\n")
+    body = b"weights"
+    _served(monkeypatch, body)
+    monkeypatch.setenv("DEEPSKY_WEIGHTS_URL", address)
+    server.files[f"/mobilenet/{FILE}"] = body  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match=r"weights of vgg16: are not there \(vgg16: .*answers 404"):
+        download_weights.run(["vgg16", "mobilenet", "efficientnet_lite0"])
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"mobilenet: {keras_home / 'models' / FILE}"
+    assert said[1].startswith("efficientnet_lite0: ")
+    (tmp_path / "params.yaml").write_text("weights: {source: random}\n")
+    with pytest.raises(ConfigError, match=r"weights\.source: is random"):
+        download_weights.run([])
+
+
+def test_every_network_is_listed_with_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keras_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("{}\n")
+    (keras_home / "models" / FILE).write_bytes(b"any")
+    networks_command.run()
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert set(lines) == {*known_networks(), "parameters:"}
+    assert lines["mobilenet"].endswith(f"ImageNet weights: {keras_home / 'models' / FILE}")
+    assert lines["vgg16"].endswith("not here (deepsky download-weights vgg16)")
+    assert "3,413,024" in lines["efficientnet_lite0"]
 
 
 def test_a_file_that_no_server_has_is_an_error(address: str, monkeypatch: pytest.MonkeyPatch, keras_home: Path) -> None:
     monkeypatch.setenv("DEEPSKY_WEIGHTS_URL", address)
     with pytest.raises(DataError, match=f"{FILE}: answers 404"):
         download_file(mobilenet.BACKBONE, QUICK, lambda *_: None)
-    assert list((keras_home / "models").iterdir()) == []
+    assert _left(keras_home) == []
 
 
 def test_a_server_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +241,7 @@ def test_imagenet_stops_and_names_every_place(
 ) -> None:
     (tmp_path / "mine").mkdir()
     monkeypatch.setenv("DEEPSKY_WEIGHTS", str(tmp_path / "mine"))
-    with pytest.raises(WeightsError, match="make weights downloads it") as caught:
+    with pytest.raises(WeightsError, match="make weights downloads what is missing") as caught:
         stage.run({"mobilenet": True}, ONLY_REAL, out=tmp_path / "out")
     for place in (FILE, str(tmp_path / "mine"), str(keras_home / "models")):
         assert place in str(caught.value)
@@ -224,7 +283,9 @@ def test_a_package_with_another_file_is_refused(tmp_path: Path, monkeypatch: pyt
     other = tmp_path / "efficientnet-lite0-57934424.pth"
     other.write_bytes(pickle.dumps("anything"))
     monkeypatch.setenv("DEEPSKY_WEIGHTS", str(tmp_path))
-    with pytest.raises(WeightsError, match=rf"{other}: has SHA-256 \w+, not 579344.*; install its package again"):
+    with pytest.raises(
+        WeightsError, match=rf"{other}: has SHA-256 \w+, not 579344.*; take it away, or install its package again"
+    ):
         stage.run({"efficientnet_lite0": True}, OFFLINE, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -236,7 +297,7 @@ def test_without_its_package_a_network_is_random_and_says_so(
     monkeypatch.setattr(efficientnet_lite0, "BACKBONE", lost)
     stage.run({"efficientnet_lite0": True}, OFFLINE, out=tmp_path / "out")
     assert read_weights_card(tmp_path / "out" / "efficientnet_lite0").weights == "random"
-    assert "make setup installs its package no-such-package" in capsys.readouterr().err
+    assert "make clean setup installs its package no-such-package" in capsys.readouterr().err
 
 
 def test_an_archive_may_name_nothing_else(tmp_path: Path) -> None:
@@ -349,7 +410,7 @@ def test_a_cached_file_with_another_hash_is_used_as_custom_and_survives(
     assert f"{network} gets CUSTOM weights" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("network", ["mobilenet", "resnet50", "densenet121", "vgg16", "xception"])
+@pytest.mark.parametrize("network", ["efficientnet_lite0", "mobilenet", "resnet50", "densenet121", "vgg16", "xception"])
 def test_random_weights_are_seeded_and_their_features_usable(network: str) -> None:
     backbone = find_backbone(network)
     base = draw_weights(backbone, 7)

@@ -45,6 +45,7 @@ def write_trained(
     *,
     seed: int = 0,
     skill: float = 1.5,
+    bias: float = 0.0,
     n_objects: int = 100,
     classes: Sequence[str] = CLASSES,
     weights: str = "imagenet",
@@ -58,6 +59,7 @@ def write_trained(
     labels = rng.integers(0, len(classes), n_objects)
     logits = rng.normal(size=(n_objects, len(classes)))
     logits[np.arange(n_objects), labels] += skill
+    logits[:, 0] += bias
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     split = rng.permutation(["train"] * (n_objects // 2) + ["val"] * (n_objects // 4) + ["test"] * (n_objects // 4))
     predictions = pd.DataFrame(

@@ -7,17 +7,21 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 import click
 import psutil
+from packaging.requirements import Requirement
 
 from deepsky.errors import DeepSkyError
 from deepsky.experiment.experiment import read_experiment
 
 _LEAST_FREE_GB, _LEAST_MEMORY_GB = 5, 4
-_TIMEOUT_S = 300
+_DRIVER_S, _COMPUTE_S = 30, 300
+_SHOWN = ("keras", "tensorflow", "jax", "mlflow", "dvc", "optuna")
+_SQLITE = "sqlite:///"
 Line = tuple[str, str, str]  # what was looked at, what was found, and the remedy: empty where all is well
 
 # A process has one backend. Each computes on every device that it sees, as Keras would.
@@ -50,7 +54,7 @@ def run() -> None:
         DeepSkyError: something is wrong.
     """
     n_wrong = 0
-    for look in (_python, _packages, _memory, _driver, _devices, _weights, _stores, _disk):
+    for look in (_python, _packages, _memory, _gpu, _devices, _weights, _stores, _disk):
         for what, found, remedy in look():
             n_wrong += bool(remedy)
             mark = click.style("wrong", fg="red") if remedy else click.style("ok   ", fg="green")
@@ -64,19 +68,20 @@ def _python() -> Iterator[Line]:
 
 
 def _packages() -> Iterator[Line]:
-    names = sorted({line.split(">")[0].split("=")[0].split("<")[0].strip() for line in _required()})
-    missing = []
-    for name in names:
+    wrong, shown = [], []
+    for one in map(Requirement, requires("deepsky") or ()):
+        if one.marker and not one.marker.evaluate({"extra": ""}):
+            continue
         try:
-            version(name)
+            found = version(one.name)
         except PackageNotFoundError:
-            missing.append(name)
-    shown = ", ".join(f"{name} {version(name)}" for name in ("keras", "tensorflow", "jax", "mlflow", "dvc", "optuna"))
-    yield "packages", shown, f"{', '.join(missing)} missing: make setup" if missing else ""
-
-
-def _required() -> list[str]:
-    return [line.split(";")[0].split("[")[0] for line in requires("deepsky") or () if "extra ==" not in line]
+            wrong.append(f"{one.name} is missing")
+            continue
+        if one.name in _SHOWN:
+            shown.append(f"{one.name} {found}")
+        if not one.specifier.contains(found, prereleases=True):
+            wrong.append(f"{one.name} {found} is not {one.specifier}")
+    yield "packages", ", ".join(shown + wrong), "make clean setup" if wrong else ""
 
 
 def _memory() -> Iterator[Line]:
@@ -86,30 +91,43 @@ def _memory() -> Iterator[Line]:
     yield "memory", f"{total:.0f} GB, {free:.0f} GB of it free; {os.cpu_count()} processors", few
 
 
-def _driver() -> Iterator[Line]:
-    """Ask NVIDIA's own tool for cards; a machine without it has none."""
+def _gpu() -> Iterator[Line]:
+    cards, problem = _cards()
+    for card in cards:
+        yield "GPU", card, ""
+    if problem:
+        yield "GPU", problem, "mend the driver's installation"
+    elif not cards:
+        yield "GPU", "none (no NVIDIA driver); everything works on the CPU", ""
+
+
+@cache
+def _cards() -> tuple[list[str], str]:
+    """Ask NVIDIA's own tool for cards, or for what is wrong; a machine without it has none."""
     command = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,memory.used", "--format=csv,noheader"]
     if shutil.which(command[0]) is None:
-        yield "GPU", "none (no NVIDIA driver); everything works on the CPU", ""
-        return
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        yield "GPU", f"nvidia-smi fails: {said[0] if said else done.returncode}", "mend the driver's installation"
-    for line in done.stdout.strip().splitlines() if not done.returncode else ():
-        yield "GPU", line, ""
+        return [], ""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_DRIVER_S)
+    except subprocess.TimeoutExpired:
+        return [], f"nvidia-smi answers nothing for {_DRIVER_S} s"
+    lines = [line for line in (done.stdout + done.stderr).strip().splitlines() if line]
+    cards = [line for line in lines if line.count(",") == 3]
+    if done.returncode or not cards:
+        return [], f"nvidia-smi fails: {lines[0] if lines else f'exit code {done.returncode}'}"
+    return cards, ""
 
 
 def _devices() -> Iterator[Line]:
-    has_card = shutil.which("nvidia-smi") is not None
+    cards, _ = _cards()
     for backend in ("tensorflow", "jax"):
         command = [sys.executable, "-c", _COMPUTE, backend]
         env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
         env["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, env=env)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPUTE_S, env=env)
         except subprocess.TimeoutExpired:
-            yield backend, f"answers nothing for {_TIMEOUT_S} s", "is the GPU busy or hung?"
+            yield backend, f"answers nothing for {_COMPUTE_S} s", "is the GPU busy or hung?"
             continue
         answer = next((line[5:] for line in done.stdout.splitlines() if line.startswith("FOUND")), None)
         if answer is None:
@@ -120,7 +138,7 @@ def _devices() -> Iterator[Line]:
         for _, name, is_right, seconds in found:
             wrong = "" if is_right else "computes wrongly: replace the device or its driver"
             yield backend, f"computes on {name} ({1000 * seconds:.0f} ms at first)", wrong
-        if has_card and all(kind == "CPU" for kind, *_ in found):
+        if cards and all(kind == "CPU" for kind, *_ in found):
             yield backend, "does not see the GPU", "make setup GPU=1"
 
 
@@ -143,14 +161,14 @@ def _stores() -> Iterator[Line]:
     from deepsky.tuning.database import open_database, quiet
 
     with _told("MLflow") as lines:
-        experiment = read_experiment()
-        prepare(experiment.tracking.experiment)
-        lines.append(("MLflow", shown_uri(tracking_uri()), ""))
+        uri = tracking_uri()
+        if not uri.startswith(_SQLITE) or Path(uri.removeprefix(_SQLITE)).exists():  # to look makes none
+            prepare(read_experiment().tracking.experiment)
+        lines.append(("MLflow", shown_uri(uri), ""))
     yield from lines
     with _told("Optuna") as lines:
         storage = read_experiment().tune.storage
-        path = storage.removeprefix("sqlite:///")
-        if path == storage or Path(path).exists():
+        if not storage.startswith(_SQLITE) or Path(storage.removeprefix(_SQLITE)).exists():
             with quiet():
                 open_database(storage)
         lines.append(("Optuna", shown_uri(storage), ""))

@@ -1,11 +1,21 @@
-"""Download the published weights that runs start from and that this machine lacks: the one word that may."""
+"""Download the published weights that runs start from and that this machine lacks."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import click
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
-from deepsky.errors import ConfigError
+from deepsky.errors import ConfigError, DataError
 from deepsky.experiment.experiment import read_experiment
 
 
@@ -18,7 +28,7 @@ def run(names: Sequence[str]) -> None:
     Raises:
         ConfigError: a name is wrong, or ``weights.source`` is ``random``.
         WeightsError: the folder that params.yaml names does not exist.
-        DataError: a file cannot be had; those before it are there.
+        DataError: files cannot be had; all others are there.
     """
     from deepsky.networks.published import download_file, find_file, remedy  # imports Keras
     from deepsky.networks.registry import find_backbone
@@ -26,21 +36,33 @@ def run(names: Sequence[str]) -> None:
     experiment = read_experiment()
     if experiment.weights.source == "random":
         raise ConfigError("params.yaml: weights.source", "is random", "set it to imagenet-or-random to use others")
+    params = replace(experiment.download, mirror=None)  # that is one of the survey's archives
     recipes = [run.recipe for run in experiment.runs.values()]
     wanted = names or dict.fromkeys(recipe.network for recipe in recipes if recipe.start == "pretrained")
+    failed: dict[str, str] = {}
+    there = []
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         for network in wanted:
             backbone = find_backbone(network)
-            found, looked = find_file(backbone, experiment.weights.folder)
+            found, _ = find_file(backbone, experiment.weights.folder)
             if found is None and backbone.package:
-                progress.console.print(f"{network}: {looked}; {remedy(backbone)}", highlight=False, soft_wrap=True)
-            elif found is None:
+                failed[network] = remedy(backbone)
+                continue
+            if found is None:
                 task = progress.add_task(network, total=None)
-                found = download_file(
-                    backbone,
-                    experiment.download,
-                    lambda done, total, task=task: progress.update(task, completed=done, total=total),  # type: ignore[misc]
-                )
-            if found:
-                print(f"{network}: {found}")
+
+                def advance(done: int, total: int | None, task: TaskID = task) -> None:
+                    progress.update(task, completed=done, total=total)
+
+                try:
+                    found = download_file(backbone, params, advance)
+                except DataError as error:
+                    failed[network] = f"{error.where} {error.problem}; {error.remedy}"
+                    continue
+            there.append(f"{network}: {found}")
+    for line in there:
+        click.echo(line)
+    if failed:
+        network, reason = next(iter(failed.items()))
+        raise DataError(f"weights of {', '.join(failed)}", f"are not there ({network}: {reason})", "then try again")

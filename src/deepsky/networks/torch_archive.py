@@ -38,7 +38,9 @@ def read_archive(content: bytes, sha256: str, where: object) -> dict[str, npt.ND
     """
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
-        raise WeightsError(where, f"has SHA-256 {found}, not {sha256}", "install its package again: make clean setup")
+        raise WeightsError(
+            where, f"has SHA-256 {found}, not {sha256}", "take it away, or install its package again: make clean setup"
+        )
     file = BytesIO(content)
     pickles = [_Reader(file).load() for _ in range(_ORDER + 1)]
     storages: dict[str, npt.NDArray[Any]] = {}

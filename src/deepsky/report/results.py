@@ -107,6 +107,12 @@ class Result:
         return str(self.summary.get("remark", ""))
 
     @property
+    def short_remark(self) -> str:
+        """Return it in a word or three: ``collapsed``, ``never says STAR``, ``never says 3 classes``."""
+        what, _, names = self.remark.partition(", ")
+        return f"never says {names.count(', ') + 2} classes" if names else what.partition(":")[0]
+
+    @property
     def has_random_weights(self) -> bool:
         """Whether the backbone was never pretrained though it should be."""
         return bool(self.summary["weights"] == "random")

@@ -15,7 +15,7 @@ from deepsky.simulation.fields import Field
 Header = tuple[tuple[str, object, str], ...]
 
 _FITS_BLOCK = 2880
-_BZ2_LEVEL = 1  # a tenth larger than the archive's 9, but unpacked in a quarter of the time
+_BZ2_LEVEL = 1  # the archive's is 9; such files are a tenth to a quarter larger, but unpacked sooner
 _FULL_WELL_COUNTS = 60000.0
 _KEPT_BITS = np.uint32(0xFFFFC000)  # sign, exponent and 10 significant binary digits: SDSS' FLOATCOMPRESS
 _ALLSKY_SHAPE = (192, 256)

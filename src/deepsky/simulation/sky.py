@@ -92,7 +92,7 @@ def _draw_group(members: list[tuple[int, Field]], params: CatalogueParams) -> pd
     placed = np.empty((0, 2))
     tables = []
     for step, (number, field) in enumerate(members):
-        labels = rng.choice(CLASSES, len(CLASSES) * params.n_per_class_per_field, p=_mix(params.seed, number))
+        labels = _draw_labels(len(CLASSES) * params.n_per_class_per_field, _mix(params.seed, number), rng)
         positions_px = _place(len(labels), step, len(members), placed, rng)
         placed = np.concatenate([placed, positions_px + np.array([0.0, step * UNIQUE_ROWS])])
         table = _sources(labels, _catalogued_r_mag(labels, rng), rng)
@@ -102,6 +102,11 @@ def _draw_group(members: list[tuple[int, Field]], params: CatalogueParams) -> pd
     table = pd.concat(tables, ignore_index=True)
     table["catalogued"], table["group"] = table["number"] > 0, group
     return table
+
+
+def _draw_labels(n: int, mix: Array, rng: np.random.Generator) -> npt.NDArray[np.str_]:
+    """Draw the classes of a field's objects: one of each, so that small skies can be split, the others by the mix."""
+    return rng.permutation(np.concatenate([CLASSES, rng.choice(CLASSES, n - len(CLASSES), p=mix)]))
 
 
 def _mix(seed: int, number: int) -> Array:

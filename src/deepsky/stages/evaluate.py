@@ -1,6 +1,7 @@
 """Stage evaluate: score every trained run, draw it, and complete its MLflow run."""
 
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -73,7 +74,7 @@ def run(
     stale = [one for one in there if not work.is_kept(one)]
     locally: Literal["processes", "here"] = "processes" if len(stale) > FEW else "here"
     with closing(mapped(work.write, stale, n_ahead=len(stale), locally=locally)) as written:
-        for n_done, _ in enumerate(written):
+        for n_done, _ in enumerate(written, start=1):
             progress.tell(n_done, len(stale))
     summary = {one.name: work.tracked(one) | {"label": one.label, "is_cell": one.is_cell} for one in there}
     _write_metrics(metrics, summary)
@@ -81,7 +82,7 @@ def run(
     write_json(out / SUMMARY, {"runs": summary, "left_out": list(map(asdict, left_out))}, sort_keys=True)
     for name, entry in summary.items():
         if entry.get("remark"):
-            print(f"WARNING: {name} {entry['remark']}")
+            print(f"WARNING: {name} {entry['remark']}", file=sys.stderr)
     print(in_words(len(there), left_out))
 
 

@@ -24,7 +24,7 @@ def run(networks: Mapping[str, bool], params: WeightsParams, *, out: Path) -> No
     Raises:
         WeightsError: see ``networks.pretrained.write_weights``.
     """
-    drawn: dict[str, str] = {}
+    drawn: dict[str, list[str]] = {}
     with whole_folder(out) as folder:
         for network, needed in networks.items():
             (folder / network).mkdir()
@@ -34,12 +34,11 @@ def run(networks: Mapping[str, bool], params: WeightsParams, *, out: Path) -> No
                 continue
             card, note = write_weights(network, params, folder / network)
             if card.weights == "random":
-                drawn[network] = note
+                drawn.setdefault(note, []).append(network)
             else:
                 _announce(network, card, note)
-    if drawn:  # one warning for all: they lack weights for the same reason
-        which, note = ", ".join(drawn), next(iter(drawn.values()))
-        _warn(f"RANDOM weights for {which}; make weights downloads the pretrained ones ({note})")
+    for note, names in drawn.items():  # most lack weights for the same reason
+        _warn(f"RANDOM weights for {', '.join(names)}: {note}")
 
 
 def _announce(network: str, card: WeightsCard, note: str) -> None:

@@ -159,7 +159,7 @@ class TuneParams:
         run: searched where the command names none: a run of ``runs``, or DATASET-NETWORK.
         trials: in total, over all workers and restarts.
         epochs: of each trial, at most.
-        patience: stop a trial after so many epochs without a better val_loss; None: never.
+        patience: stop a trial after so many epochs without a better one, by what the run monitors; None: never.
         seed: of the draws, of the folds, and the first one of the fits; heads on random views are fitted with the seed
             that drew these.
         sampler: what draws the next trials.
