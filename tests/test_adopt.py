@@ -187,8 +187,10 @@ def test_a_run_that_is_gone_is_named(params):
 def test_a_run_that_learns_something_else_now_is_refused(params):
     make_study(run="zoo_frozen")
     first, _, rest = REAL.partition("  zoo_frozen:")
-    params.write_text(f"{first}  zoo_frozen:{rest.replace('network: mobilenet', 'network: resnet50', 1)}")
-    with pytest.raises(StudyError, match="began with network mobilenet of run zoo_frozen, now it is resnet50; restore"):
+    params.write_text(f"{first}  zoo_frozen:{rest.replace('network: efficientnet_lite0', 'network: resnet50', 1)}")
+    with pytest.raises(
+        StudyError, match="began with network efficientnet_lite0 of run zoo_frozen, now it is resnet50; restore"
+    ):
         command.run("night", None, None)
 
 

@@ -167,6 +167,30 @@ def test_random_weights_are_announced_only_where_there_are_some(project):
     assert "2 runs: 2 datasets × 1 network." in text
 
 
+@pytest.mark.parametrize(
+    ("remark", "shown"),
+    [
+        ("collapsed: answers STAR to 98% of the objects", "collapsed"),
+        ("never says QSO", "never says QSO"),
+        ("never says QSO, STAR, GALAXY", "never says 3 classes"),
+    ],
+)
+def test_answers_that_leave_classes_out_are_marked(project, remark, shown):
+    assert "never says" not in "".join(Page(_report()).cells.values())
+    plain = cv2.imread(str(OUT / "results.png"))
+    _change_summary(lambda summary: summary["runs"]["sdss_jpg-mobilenet"].update(remark=remark))
+    text = _report()
+    assert f'title="{remark}">{shown}</span>' in text
+    assert text.count(shown + "</span>") == 2, "in the overview, and with the run"
+    assert cv2.imread(str(OUT / "results.png")).shape[0] > plain.shape[0]
+
+
+def test_pictures_that_many_test_objects_share_are_counted(project):
+    assert "pictures</small>" not in _report()
+    _change_summary(lambda summary: [one.update(n_test_images=3) for one in summary["runs"].values()])
+    assert _report().count("<small>in 3 pictures</small>") == len(DATASETS)
+
+
 def test_the_runs_left_out_are_named(project):
     plan = planned(TRAINED, *(f"sdss_jpg/{network}" for network in (*NETWORKS, "vgg16")), "zoo/<b>")
     plan[0] = replace(plan[0], settings={"seed": 9})
