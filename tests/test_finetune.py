@@ -15,8 +15,10 @@ from deepsky.networks.inputs import ImageSpec
 from deepsky.networks.registry import BACKBONES, find_backbone
 from deepsky.networks.saving import save_h5
 
-# As Keras' documentation and model.summary() give them, with their top of 1000 classes behind average pooling.
+# As Keras' documentation and model.summary() give them, with their top of 1000 classes behind average pooling; of
+# EfficientNet-Lite0 the numbers in its published file.
 N_PARAMETERS = {
+    "efficientnet_lite0": 4_694_024,
     "mobilenet": 4_253_864,
     "resnet50": 25_636_712,
     "resnet101": 44_707_176,
@@ -28,6 +30,7 @@ N_PARAMETERS = {
     "xception": 22_910_480,
 }
 N_BLOCKS = {
+    "efficientnet_lite0": 16,
     "mobilenet": 13,
     "resnet50": 16,
     "resnet101": 33,

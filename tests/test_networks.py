@@ -61,8 +61,8 @@ def card_of(spec: ImageSpec, network: str) -> ModelCard:
 
 
 def lively(base: keras.Model) -> None:
-    """Without training, the features of MobileNet fade to 1e-19 and no pixel matters; those of ResNet explode."""
-    if base.name == "mobilenet":
+    """Without training, the features of small networks fade to 1e-19 and no pixel matters; those of ResNet explode."""
+    if base.name in ("mobilenet", "efficientnet_lite0"):
         for layer in base.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.moving_variance.assign(np.full(layer.moving_variance.shape, 0.05, np.float32))
@@ -75,7 +75,7 @@ def front_and_tail(network: str, spec: ImageSpec) -> tuple[keras.Model, keras.Mo
         front = build_features(backbone, spec, backbone.min_size_px, None)
         lively(front.get_layer(network))
         return front, build_head(front.output_shape[1], softmax_answer(N_CLASSES), (8,), "relu")
-    front = stretched_front(spec, {"cnn_small": 32, "alexnet": 95}.get(network, 64))
+    front = stretched_front(spec, {"cnn_small": 32, "alexnet": 95, "galaxy10_model_2": 100}.get(network, 64))
     return front, find_scratch(network)(front.output_shape[1:], softmax_answer(N_CLASSES))
 
 
@@ -185,7 +185,10 @@ def test_scaling_equals_keras(network: str) -> None:
     rgb, backbone = keras.Input((4, 4, 3)), find_backbone(network)
     scaled = keras.Model(rgb, backbone.scale(rgb))
     values = np.random.default_rng(1).uniform(0, 255, (2, 4, 4, 3)).astype(np.float32)
-    expected = getattr(keras.applications, backbone.weights_folder).preprocess_input(values.copy())
+    if network == "efficientnet_lite0":
+        expected = (values - 127) / 128
+    else:
+        expected = getattr(keras.applications, backbone.weights_folder).preprocess_input(values.copy())
     np.testing.assert_allclose(keras.ops.convert_to_numpy(scaled(values)), expected, atol=1e-4)
 
 

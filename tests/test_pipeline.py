@@ -168,7 +168,7 @@ def test_each_run_is_in_mlflow_with_its_lineage(project):
     assert set(stages) == {"train", "train_run"}
     assert table["params.learning_rate"].notna().all(), "one name, whatever of a network learns"
     assert table["metrics.epoch_s"].gt(0).all()
-    assert set(table["tags.deepsky.weights"]) == {"random", "scratch"}
+    assert set(table["tags.deepsky.weights"]) == {"random", "imagenet", "scratch"}
     lock = (project.root / "dvc.lock").read_text()
     hashes = [c for c in table.columns if c.startswith("tags.deepsky.data.")]
     assert hashes
