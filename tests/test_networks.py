@@ -218,9 +218,13 @@ def test_pixels_that_no_backbone_can_show_are_refused(spec: ImageSpec, named: st
 
 def test_a_network_that_is_unknown_or_has_no_such_weights_and_a_too_small_input_are_refused() -> None:
     for find in (find_backbone, find_scratch, place_of):
-        with pytest.raises(ConfigError, match=r"network alexnett: is unknown; choose one of: mobilenet.*, cnn_small, "):
+        with pytest.raises(
+            ConfigError, match=r"network alexnett: is unknown; choose one of: efficientnet_lite0.*, cnn_small, "
+        ):
             find("alexnett")
-    with pytest.raises(ConfigError, match=r"alexnet: has no pretrained weights; choose one of: mobilenet.*start: scr"):
+    with pytest.raises(
+        ConfigError, match=r"alexnet: has no pretrained weights; choose one of: efficientnet_lite0.*start: scr"
+    ):
         find_backbone("alexnet")
     with pytest.raises(ConfigError, match="input_size_px 40 is too small; use 71"):
         build_features(find_backbone("xception"), SPECS["rgb"], 40, None)

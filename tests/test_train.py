@@ -354,7 +354,7 @@ def test_the_residual_network_of_the_regression_study_has_its_parameters(inputs:
             VOTES,
             {"network": "cnn_smal"},
             ConfigError,
-            r"network cnn_smal: is unknown; choose one of: mobilenet.*cnn_sm",
+            r"network cnn_smal: is unknown; choose one of: efficientnet_lite0.*cnn_sm",
         ),
         (
             VOTES,

@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 KERAS_LOCK = threading.RLock()
 
 _UNFINISHED = {"waiting", "constrained", "ready", "executing", "long-running", "cancelled", "resumed"}  # dask's words
-_SETTLE_S, _POLL_S, _ANSWER_S = 0.2, 0.02, 30.0
+_SETTLE_S, _POLL_S = 0.2, 0.02
 
 
 def mapped(
@@ -132,7 +132,7 @@ def client_of(address: str) -> Any:
 
     quieten()
     try:
-        return Client(address, security=Security(), timeout=_ANSWER_S, set_as_default=False)
+        return Client(address, security=Security(), set_as_default=False)
     except (OSError, ValueError) as error:
         raise not_there(address, error) from error
 
