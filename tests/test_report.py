@@ -309,7 +309,7 @@ def test_a_tuned_run_stands_in_the_cell_of_its_reference(tuned):
     assert page.ids.count("run-better") == 1
     assert len(page.svg) == 2 * 3
     assert "3 runs: 1 dataset × 2 networks, and 1 tuned by a search." in text
-    assert "The backbones mobilenet were" in text
+    assert "Not pretrained: mobilenet." in text
     assert "not run" not in text
     table = pd.read_csv(OUT / "results.csv", dtype=str).set_index("run")
     assert table.loc["better", ["trial", "reference"]].tolist() == ["57", "sdss_jpg-mobilenet"]
