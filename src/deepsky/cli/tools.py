@@ -138,7 +138,7 @@ def doctor() -> None:
 
 @cli.command()
 def networks() -> None:
-    """List every network: smallest image, parameters, and where its pretrained weights are."""
+    """List every network: its parameters, and where its pretrained weights are."""
     from deepsky.commands import networks as command
 
     command.run()

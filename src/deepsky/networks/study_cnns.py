@@ -90,15 +90,7 @@ REGRESSION_512 = StudyCnn(
     units=(512,),
     dropout=0.5,
 )
-REGRESSION_96_64 = StudyCnn(
-    name="regression_96_64",
-    filters=(32, 96, 128, 128),
-    kernels_px=(3, 3, 3, 3),
-    padding="valid",
-    pooled_after=(1, 2, 3, 4),
-    units=(96, 64),
-    dropout=0.5,
-)
+REGRESSION_96_64 = replace(REGRESSION_512, name="regression_96_64", filters=(32, 96, 128, 128), units=(96, 64))
 MNIST = StudyCnn(
     name="cnn_mnist", filters=(32, 64), kernels_px=(3, 3), padding="valid", pooled_after=(1, 2), units=(64,)
 )
