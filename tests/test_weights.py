@@ -104,8 +104,10 @@ def _left(keras_home: Path) -> list[str]:
     return [path.name for path in (keras_home / "models").iterdir() if path.suffix != ".lock"]
 
 
-def _served(monkeypatch: pytest.MonkeyPatch, body: bytes) -> Backbone:
-    """Let MobileNet's published file be ``body``."""
+def _served(monkeypatch: pytest.MonkeyPatch, server: ThreadingHTTPServer, address: str, body: bytes) -> Backbone:
+    """Let MobileNet's published file be ``body``, and be served."""
+    server.files[f"/mobilenet/{FILE}"] = body  # type: ignore[attr-defined]
+    monkeypatch.setenv("DEEPSKY_WEIGHTS_URL", address)
     known = replace(mobilenet.BACKBONE, weights_digest=hashlib.sha256(body).hexdigest())
     monkeypatch.setattr(mobilenet, "BACKBONE", known)
     return known
@@ -120,10 +122,8 @@ def test_a_file_comes_into_kerass_cache_and_is_found_there(
     keras_home: Path,
 ) -> None:
     body = mobilenet_file.read_bytes()
-    server.files[f"/mobilenet/{FILE}"] = body  # type: ignore[attr-defined]
-    monkeypatch.setenv("DEEPSKY_WEIGHTS_URL", address)
     told: list[tuple[int, int | None]] = []
-    backbone = _served(monkeypatch, body)
+    backbone = _served(monkeypatch, server, address, body)
     assert download_file(backbone, QUICK, lambda *so_far: told.append(so_far)) == keras_home / "models" / FILE
     assert told[-1] == (len(body), len(body))
     assert len(told) > 10
@@ -139,9 +139,7 @@ def test_what_had_come_of_a_file_is_not_asked_for_again(
     server: ThreadingHTTPServer, address: str, monkeypatch: pytest.MonkeyPatch, keras_home: Path
 ) -> None:
     body = bytes(range(256)) * 9000
-    backbone = _served(monkeypatch, body)
-    monkeypatch.setenv("DEEPSKY_WEIGHTS_URL", address)
-    server.files[f"/mobilenet/{FILE}"] = body  # type: ignore[attr-defined]
+    backbone = _served(monkeypatch, server, address, body)
     server.breaks_after = 1_000_000  # type: ignore[attr-defined]
     with pytest.raises(DataError, match=f"{FILE}: (ended after|cannot be downloaded).*make weights goes on from there"):
         download_file(backbone, QUICK, lambda *_: None)
@@ -172,9 +170,7 @@ def test_two_that_download_the_same_file_do_it_once(
     server: ThreadingHTTPServer, address: str, monkeypatch: pytest.MonkeyPatch, keras_home: Path
 ) -> None:
     body = bytes(range(256)) * 9000
-    backbone = _served(monkeypatch, body)
-    monkeypatch.setenv("DEEPSKY_WEIGHTS_URL", address)
-    server.files[f"/mobilenet/{FILE}"] = body  # type: ignore[attr-defined]
+    backbone = _served(monkeypatch, server, address, body)
     with ThreadPoolExecutor(2) as pool:
         done = [pool.submit(download_file, backbone, QUICK, lambda *_: None) for _ in range(2)]
         assert [one.result().read_bytes() for one in done] == [body, body]
@@ -192,9 +188,7 @@ def test_the_command_downloads_what_it_can_and_names_the_rest(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text("download: {mirror: 'http://mirror.example', tries: 1}\n")
     body = b"weights"
-    _served(monkeypatch, body)
-    monkeypatch.setenv("DEEPSKY_WEIGHTS_URL", address)
-    server.files[f"/mobilenet/{FILE}"] = body  # type: ignore[attr-defined]
+    _served(monkeypatch, server, address, body)
     with pytest.raises(DataError, match=r"weights of vgg16: are not there \(vgg16: .*answers 404"):
         download_weights.run(["vgg16", "mobilenet", "efficientnet_lite0"])
     said = capsys.readouterr().out.splitlines()
