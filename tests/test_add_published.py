@@ -31,7 +31,7 @@ PARAMS = """\
 datasets:
   frames:
     sdss: {folder: f, catalogue: c, id_column: id, label_column: class, classes: [a, b], position: radec,
-           position_band: r, bands: [r], frame_band: r, rgb_bands: [r, r, r], colour_bands: [r, r, r],
+           position_band: r, bands: [r], frame_bands: [r], rgb_bands: [r, r, r], colour_bands: [r, r, r],
            cutout_size_px: 64}
   pictures:
     stand_in: {format: mnist, source: data/raw/mnist.npz, size_px: 28}  # a comment

@@ -21,7 +21,7 @@ PARAMS = FramesParams(
     position="radec",
     position_band="r",
     bands=("g", "r", "i"),
-    frame_band="r",
+    frame_bands=("r",),
     rgb_bands=("i", "r", "g"),
     colour_bands=("i", "r", "g"),
     cutout_size_px=16,
@@ -107,6 +107,26 @@ def test_arrays_and_cards(sky):
     assert cutouts.card.pixel_scale_arcsec == pytest.approx(0.396, rel=1e-6)
     shrink = (HEIGHT * WIDTH / (432 * 576)) ** 0.5
     assert frames.card.pixel_scale_arcsec == pytest.approx(0.396 * shrink, rel=1e-6)
+
+
+def test_plots_of_several_bands_are_pooled(sky, tmp_path):
+    folder, _, alone = sky
+    broken = sdss_path(tmp_path / "frames", "g", FIELDS[1])
+    write_sky(tmp_path)
+    broken.write_bytes(broken.read_bytes()[:4000])
+    pooled = render(tmp_path, replace(PARAMS, frame_bands=("r", "g")), on_bad_file="skip")["frames"]
+    assert len(pooled.images) == 2 * (len(FIELDS) - 1)  # the field with a broken frame is left out, all of it
+    assert len(pooled.rows) == 2 * len(alone["frames"].rows) * (len(FIELDS) - 1) // len(FIELDS)
+    for name, own in pooled.rows.groupby("group"):
+        first = own[own["id"].str.endswith("-r")]
+        assert own["image"].nunique() == 2 and first["image"].nunique() == 1
+        field = alone["frames"].rows.set_index("group").loc[name, "image"].iloc[0]
+        np.testing.assert_array_equal(pooled.images[first["image"].iloc[0]], alone["frames"].images[field])
+        plot = cv2.imread(
+            str(next((tmp_path / "out/png/sky/frames/g").glob(f"*{name[-4:]}.png"))), cv2.IMREAD_GRAYSCALE
+        )
+        second = own[own["id"].str.endswith("-g")]["image"].iloc[0]
+        np.testing.assert_array_equal(pooled.images[second][..., 0], plot)
 
 
 def test_cutouts_hold_their_own_objects_flux(sky):

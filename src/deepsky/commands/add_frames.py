@@ -71,7 +71,7 @@ def run(
         "position": position,
         "position_band": position_band,
         "bands": band_names,
-        "frame_band": position_band,
+        "frame_bands": (position_band,),
         "rgb_bands": colour_names,
         "colour_bands": colour_names,
         "cutout_size_px": cutout_size_px,

@@ -136,7 +136,7 @@ class FramesParams:
         position: ``radec``, columns ra and dec in degrees; ``xy``, columns x and y, 0-based pixels.
         position_band: the band of x and y, of containment, and on whose pixels composites are aligned.
         bands: the bands read, in the order of the cutouts' last axis.
-        frame_band: of the whole-frame plots' dataset.
+        frame_bands: of the whole-frame plots' dataset; of several, it holds each object once in each.
         rgb_bands: red, green, blue of the whole-frame composite.
         colour_bands: red, green, blue of the cutouts' colour pictures.
         cutout_size_px: side of the cutouts, native pixels.
@@ -151,7 +151,7 @@ class FramesParams:
     position: Literal["radec", "xy"]
     position_band: str
     bands: tuple[str, ...]
-    frame_band: str
+    frame_bands: tuple[str, ...]
     rgb_bands: tuple[str, ...]
     colour_bands: tuple[str, ...]
     cutout_size_px: int
@@ -161,14 +161,17 @@ class FramesParams:
         for key in ("rgb_bands", "colour_bands"):
             if len(getattr(self, key)) != 3:
                 raise ValueError(f"{key} must name three bands: red, green, blue")
-        used = (self.position_band, self.frame_band, *self.rgb_bands, *self.colour_bands)
+        used = (self.position_band, *self.frame_bands, *self.rgb_bands, *self.colour_bands)
         unknown = [band for band in used if band not in self.bands]
         if unknown:
             raise ValueError(f"band {unknown[0]!r} is not among bands {', '.join(self.bands)}")
         if any(not band.replace("_", "a").isalnum() for band in self.bands):
             raise ValueError(f"bands {list(self.bands)} must be of letters, digits and _: they name folders")
-        if len(set(self.bands)) < len(self.bands):
-            raise ValueError("bands names a band twice")
+        for key in ("bands", "frame_bands"):
+            if not getattr(self, key):
+                raise ValueError(f"{key} names no band")
+            if len(set(getattr(self, key))) < len(getattr(self, key)):
+                raise ValueError(f"{key} names a band twice")
         if any("/" in label or label.startswith(".") for label in self.classes):
             raise ValueError("a class names a folder of pictures: no slashes, no leading dot")
         if not 8 <= self.cutout_size_px <= 1024:

@@ -152,10 +152,11 @@ def _make_room(
     for kind in kinds:
         (png / kind).mkdir(parents=True)
     n_objects, size_px = sum(len(task.objects) for task in tasks), params.cutout_size_px
-    plot, cutout = (len(tasks), PLOT_HEIGHT_PX, PLOT_WIDTH_PX), (n_objects, size_px, size_px, len(params.bands))
+    n_plots = len(tasks) * len(params.frame_bands)
+    plot, cutout = (PLOT_HEIGHT_PX, PLOT_WIDTH_PX), (n_objects, size_px, size_px, len(params.bands))
     arrays: dict[str, npt.NDArray[Any]] = {
-        "frames": create_images(packed["frames"], (*plot, 1), np.uint8),
-        "rgb": create_images(packed["rgb"], (*plot, 3), np.uint8),
+        "frames": create_images(packed["frames"], (n_plots, *plot, 1), np.uint8),
+        "rgb": create_images(packed["rgb"], (len(tasks), *plot, 3), np.uint8),
         "cutouts": create_images(packed["cutouts"], cutout, np.float32),
     }
     for folder in packed.values():
@@ -171,7 +172,8 @@ def _work(tasks: list[_Task], bad: BadFiles, arrays: dict[str, npt.NDArray[Any]]
         tracked = track(results, "rendering fields", len(tasks))
         for task, each in zip(tasks, tracked, strict=True):
             if len(each.rows):
-                arrays["frames"][task.image], arrays["rgb"][task.image] = each.images["frames"], each.images["rgb"]
+                arrays["frames"][_plots_of(task.image, task.params)] = each.images["frames"]
+                arrays["rgb"][task.image] = each.images["rgb"]
                 arrays["cutouts"][each.rows.index.to_numpy()] = each.images["cutouts"]
             done.append(replace(each, images={}))
     for each in done:
@@ -204,7 +206,7 @@ def _rendered(task: _Task) -> _Done:
     images = _write_plots(task, frames)
     images["cutouts"], rows["edge"] = _write_cutouts(task, frames, rows)
     scale_arcsec = frames[params.position_band].pixel_scale_arcsec
-    height, width = frames[params.frame_band].flux_nmgy.shape
+    height, width = frames[params.frame_bands[0]].flux_nmgy.shape
     shrink = float(np.sqrt(height * width / (PLOT_HEIGHT_PX * PLOT_WIDTH_PX)))
     return _Done(rows, errors, images, scale_arcsec, scale_arcsec * shrink)
 
@@ -230,22 +232,27 @@ def _place(task: _Task, reference: Frame) -> tuple[pd.DataFrame, list[DataError]
 
 def _write_plots(task: _Task, frames: dict[str, Frame]) -> dict[str, npt.NDArray[Any]]:
     """Write the whole-frame plot of every band and the composite; return what of them is packed."""
-    params, limits, images = task.params, {}, {}
+    params, limits, plots = task.params, {}, {}
     for band, frame in frames.items():
         small = shrink_to_plot(frame.flux_nmgy)
         limits[band] = sky_limits(small)
         plot = to_gray(asinh_stretch(small, limits[band]))
         name = frame.path.name[: frame.path.name.rindex(".fits")]
         write_png(task.png / "frames" / band / f"{name}.png", plot)
-        if band == params.frame_band:
-            images["frames"] = plot[..., np.newaxis]
+        plots[band] = plot[..., np.newaxis]
     composite = plot_composite(
         [frames[band] for band in params.rgb_bands],
         [limits[band] for band in params.rgb_bands],
         frames[params.position_band],
     )
     write_png(task.png / "rgb" / f"{task.field.name}.png", composite)
-    return {**images, "rgb": composite}
+    return {"frames": np.stack([plots[band] for band in params.frame_bands]), "rgb": composite}
+
+
+def _plots_of(image: int, params: FramesParams) -> range:
+    """Return where the plots of one field stand, a band after the other."""
+    n_bands = len(params.frame_bands)
+    return range(image * n_bands, (image + 1) * n_bands)
 
 
 def _write_cutouts(
@@ -277,11 +284,13 @@ def _finish(
     tables = [_identified(each.rows, task.field, image) for image, (task, each) in enumerate(useful)]
     rows = pd.concat(tables).sort_index()
     kept_fields = [task.image for task, _ in useful]
-    for kind in ("frames", "rgb"):
-        keep_images(packed[kind] / "images.npy", kept_fields)
+    kept_plots = [plot for image in kept_fields for plot in _plots_of(image, params)]
+    keep_images(packed["frames"] / "images.npy", kept_plots)
+    keep_images(packed["rgb"] / "images.npy", kept_fields)
     keep_images(packed["cutouts"] / "images.npy", rows.index.to_list())
     scale_arcsec, plot_scale_arcsec = useful[0][1].pixel_scale_arcsec, useful[0][1].plot_scale_arcsec
-    plot = DatasetCard("uint8", (params.frame_band,), (), params.classes, plot_scale_arcsec, len(bad.skipped))
+    of_plots = params.frame_bands if len(params.frame_bands) == 1 else ("any",)
+    plot = DatasetCard("uint8", of_plots, (), params.classes, plot_scale_arcsec, len(bad.skipped))
     cards = {
         "frames": plot,
         "rgb": replace(plot, bands=params.rgb_bands),
@@ -293,9 +302,21 @@ def _finish(
             pixel_scale_arcsec=scale_arcsec,
         ),
     }
+    own = {"frames": _on_plots(rows, params), "rgb": rows, "cutouts": rows.assign(image=np.arange(len(rows)))}
     for kind, card in cards.items():
-        own = rows.assign(image=np.arange(len(rows))) if kind == "cutouts" else rows
-        write_rows(packed[kind], own, card, bad.skipped)
+        write_rows(packed[kind], own[kind], card, bad.skipped)
+
+
+def _on_plots(rows: pd.DataFrame, params: FramesParams) -> pd.DataFrame:
+    """Point each object into the plots of its field; where several bands are pooled, its id says which one."""
+    bands = params.frame_bands
+    if len(bands) == 1:
+        return rows
+    of_bands = [
+        rows.assign(id=rows["id"].astype(str) + f"-{band}", image=rows["image"] * len(bands) + place)
+        for place, band in enumerate(bands)
+    ]
+    return pd.concat(of_bands).sort_index(kind="stable")
 
 
 def _identified(rows: pd.DataFrame, field: SkyField, image: int) -> pd.DataFrame:
