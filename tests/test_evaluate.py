@@ -208,6 +208,16 @@ def test_other_classes_and_no_validation_rows(project):
     assert "test_f1_disc _ bulge" in _stored("zoo-cnn_small").data.metrics
 
 
+def test_without_a_test_part_networks_are_scored_on_val(project):
+    predictions = write_trained(TRAINED / CELL, tested_on="val")
+    predictions["split"] = predictions["split"].replace("test", "val")
+    predictions.to_csv(TRAINED / CELL / "predictions.csv", index=False)
+    found = _evaluate()["sdss_jpg-mobilenet"]
+    labels, answers = _answers(predictions, "val")
+    assert found["test_accuracy"] == found["val_accuracy"] == pytest.approx(accuracy_score(labels, answers))
+    assert (found["n_test"], found["tested_on"]) == (50, "val")
+
+
 def test_classes_that_mlflow_would_name_alike_keep_their_own_metrics(project):
     labels = ("a+b", "a_b", "a&b", "macro")
     write_trained(TRAINED / "zoo/cnn_small", classes=labels)

@@ -68,6 +68,17 @@ def test_dataset_and_network_are_a_run(tmp_path):
     assert experiment.find("one").places["epochs"] == "default"
 
 
+def test_without_a_test_part_the_val_rows_choose_nothing(tmp_path):
+    run = {"dataset": "toy", "network": "mobilenet"}
+    fixed, given = {"keep": "last"}, {"given": {"format": "mnist", "source": "data/mnist", "size_px": 32}}
+    read(tmp_path, split={"test_fraction": 0}, runs={"one": run | fixed})
+    for choice in ({"keep": "best"}, {"patience": 3}, {"origin": {"study": "s", "trial": 1, "run": "one"}}):
+        (line,) = lines_of(tmp_path, split={"test_fraction": 0}, runs={"one": run | fixed | choice})
+        assert line.startswith("run one: is scored on the val rows, as test_fraction is 0, and is also chosen by them")
+    pictures = {"datasets": {"pictures": PICTURES | given}}
+    read(tmp_path, split={"test_fraction": 0}, runs={"two": run | {"dataset": "given"}}, **pictures)
+
+
 def test_a_run_inherits_from_its_network_and_from_train(tmp_path):
     experiment = read(
         tmp_path,

@@ -110,7 +110,7 @@ def test_arrays_and_cards(sky):
 
 
 def test_plots_of_several_bands_are_pooled(sky, tmp_path):
-    folder, _, alone = sky
+    _, _, alone = sky
     broken = sdss_path(tmp_path / "frames", "g", FIELDS[1])
     write_sky(tmp_path)
     broken.write_bytes(broken.read_bytes()[:4000])
@@ -119,7 +119,7 @@ def test_plots_of_several_bands_are_pooled(sky, tmp_path):
     assert len(pooled.rows) == 2 * len(alone["frames"].rows) * (len(FIELDS) - 1) // len(FIELDS)
     for name, own in pooled.rows.groupby("group"):
         first = own[own["id"].str.endswith("-r")]
-        assert own["image"].nunique() == 2 and first["image"].nunique() == 1
+        assert (own["image"].nunique(), first["image"].nunique()) == (2, 1)
         field = alone["frames"].rows.set_index("group").loc[name, "image"].iloc[0]
         np.testing.assert_array_equal(pooled.images[first["image"].iloc[0]], alone["frames"].images[field])
         plot = cv2.imread(

@@ -146,6 +146,12 @@ def test_real_reference_table_is_refused_by_objid_and_read_by_specobjid(real_dat
         read_objects(table, id_column="objid", label_column="class", classes=classes)
 
 
+def test_no_test_part():
+    split = split_rows(make_rows(), "field", replace(PARAMS, test_fraction=0.0))["split"]
+    assert set(split) == {"train", "val"}
+    assert split.value_counts(normalize=True)["val"] == pytest.approx(0.2, abs=0.05)
+
+
 @pytest.mark.parametrize(
     "change", [{"seed": -1}, {"test_fraction": float("nan")}, {"val_fraction": 0.7}, {"link_arcmin": 0}]
 )

@@ -115,6 +115,7 @@ def _write_rest(
         "n_parameters": 3228864,
         "n_images": len(predictions),
         "n_test_images": int((split == "test").sum()),
+        "tested_on": "test",
         "class_counts": counts,
         "n_skipped": 2,
         "n_dropped": 1,

@@ -22,7 +22,8 @@ class SplitParams:
 
     Attributes:
         seed: of the assignment of groups to splits.
-        test_fraction: share of the rows wanted in test; val_fraction likewise.
+        test_fraction: share of the rows wanted in test; 0: there is no test part, and networks are scored on val.
+        val_fraction: share of the rows wanted in val.
         cell_arcmin: side of the sky cells of ``group_by: sky``.
         link_arcmin: under ``group_by: neighbours``, objects closer than this are neighbours.
     """
@@ -36,9 +37,10 @@ class SplitParams:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must lie between 0 and {2**32 - 1}, not {self.seed}")
-        fractions = (self.test_fraction, self.val_fraction)
-        if not (min(fractions) > 0 and sum(fractions) <= 0.8):  # so that NaN fails too
-            raise ValueError("test_fraction and val_fraction must be above 0 and leave at least 0.2 for training")
+        if not (self.test_fraction >= 0 < self.val_fraction and self.test_fraction + self.val_fraction <= 0.8):
+            raise ValueError(
+                "test_fraction and val_fraction must leave at least 0.2 for training; only test_fraction may be 0"
+            )
         for name in ("cell_arcmin", "link_arcmin"):
             if not 0 < getattr(self, name) < 60:
                 raise ValueError(f"{name} must lie between 0 and 60, not {getattr(self, name)}")

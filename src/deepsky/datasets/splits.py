@@ -34,12 +34,21 @@ def split_rows(rows: pd.DataFrame, group_by: GroupBy, params: SplitParams) -> pd
     split = pd.Series("train", index=by_id.index)
     if group_by == "given":
         split[_given_test(by_id)] = "test"
-    else:
+    elif params.test_fraction:
         split[_take(by_id, params.test_fraction, params.seed, "test")] = "test"
     rest = by_id[split == "train"]
     split[rest.index[_take(rest, params.val_fraction * len(by_id) / len(rest), params.seed, "val")]] = "val"
     assigned = pd.Series(split.to_numpy(), index=by_id["id"])
     return pd.DataFrame({"id": rows["id"], "split": assigned.loc[rows["id"]].to_numpy(), "group": groups})
+
+
+def tested_part(split: npt.NDArray[np.str_]) -> str:
+    """Name the rows that a network is scored on: ``test``, or ``val`` where there is no test part.
+
+    Args:
+        split: ``train``, ``val`` or ``test`` of each row.
+    """
+    return "test" if (split == "test").any() else "val"
 
 
 def fold_splits(

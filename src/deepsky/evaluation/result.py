@@ -59,9 +59,10 @@ def plain_test_rows(one: Trained) -> pd.DataFrame | None:
 
 def about(one: Trained, n_test: int) -> dict[str, Any]:
     """Return what the summary says of every run before its scores."""
-    facts = {name: one.facts[name] for name in ("dataset", "network", "target", "weights", "start", "learn")}
+    names = ("dataset", "network", "target", "weights", "start", "learn", "n_test_images", "tested_on")
+    facts = {name: one.facts[name] for name in names}
     origin = {name: one.origin[name] for name in ("study", "trial")} if one.origin else {}
-    return facts | origin | {"n_test": n_test, "n_test_images": one.facts["n_test_images"]}
+    return facts | origin | {"n_test": n_test}
 
 
 def plot_tables(one: Trained, actual: Sequence[str], predicted: Sequence[str]) -> dict[str, pd.DataFrame]:

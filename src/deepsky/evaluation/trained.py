@@ -16,7 +16,7 @@ SPLITS = ("train", "val", "test")
 MEASURES = {"class": "accuracy", "fractions": "rmse"}  # by target: what an epoch is judged by, beside its loss
 FACTS = (
     "run", "dataset", "network", "weights", "start", "learn", "target", "params", "n_parameters", "n_images",
-    "n_test_images", "class_counts", "n_skipped", "n_dropped", "classes",
+    "n_test_images", "tested_on", "class_counts", "n_skipped", "n_dropped", "classes",
 )  # fmt: skip
 REMEDY = "run dvc repro to train it again"
 
@@ -56,8 +56,9 @@ class Trained:
         return self.facts["params"].get("origin")
 
     def rows(self, split: str) -> pd.DataFrame:
-        """Return the predictions of one split."""
-        return self.predictions[self.predictions["split"] == split]
+        """Return the predictions of one split; where there is no test part, val rows take its place."""
+        part = self.facts["tested_on"] if split == "test" else split
+        return self.predictions[self.predictions["split"] == part]
 
 
 def read_trained(folder: Path, run: str) -> Trained:

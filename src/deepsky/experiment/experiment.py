@@ -148,7 +148,22 @@ def read_experiment(path: Path = PARAMS) -> Experiment:
     inheritance = Inheritance(str(path), train, networks, targets).check(problems)
     runs = _cells(raw, path, inheritance, problems) | _singles(raw, path, inheritance, problems)
     problems.stop()
-    return Experiment(on_bad_file, **plain, frames=frames, pictures=pictures, runs=runs, inheritance=inheritance)
+    whole = Experiment(on_bad_file, **plain, frames=frames, pictures=pictures, runs=runs, inheritance=inheritance)
+    _check_choices(whole, path, problems)
+    problems.stop()
+    return whole
+
+
+def _check_choices(whole: Experiment, path: Path, problems: Problems) -> None:
+    """Refuse runs that would be scored on the rows that chose their epoch or their hyperparameters."""
+    if whole.split.test_fraction:
+        return
+    remedy = "set keep: last and patience: null, or give split.test_fraction more than 0"
+    for run in whole.runs.values():
+        has_test = whole.datasets[run.recipe.dataset].group_by == "given"
+        if not has_test and (run.recipe.chooses or run.recipe.origin):
+            problem = "is scored on the val rows, as test_fraction is 0, and is also chosen by them"
+            problems.add(f"{path}: run {run.name}", problem, remedy)
 
 
 def _note_former(raw: Mapping[str, Any], path: Path, problems: Problems) -> None:

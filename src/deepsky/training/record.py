@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from deepsky.catalogue.decision_tree import COLUMNS
+from deepsky.datasets.splits import tested_part
 from deepsky.training.examples import SPLITS
 from deepsky.training.job import Job
 from deepsky.training.predict import image_spec
@@ -22,7 +23,7 @@ FLOAT_FORMAT = "%.6f"
 
 def describe(job: Job) -> dict[str, Any]:
     """Return run.json: parameters and facts, the same at every run; no times, hosts or run ids."""
-    card, labels = job.packed.card, job.packed.labels
+    card, labels, tested = job.packed.card, job.packed.labels, tested_part(job.split)
     counts = {
         split: {name: int(((job.split == split) & (labels == code)).sum()) for code, name in enumerate(card.classes)}
         for split in SPLITS
@@ -41,7 +42,8 @@ def describe(job: Job) -> dict[str, Any]:
         "image_shape": list(job.packed.images.shape[1:]),
         "n_images": len(job.packed.images),
         "n_objects": len(job.packed.rows),
-        "n_test_images": len(np.unique(job.packed.rows["image"].to_numpy()[job.split == "test"])),
+        "n_test_images": len(np.unique(job.packed.rows["image"].to_numpy()[job.split == tested])),
+        "tested_on": tested,
         "n_skipped": card.n_skipped,
         "n_dropped": sum(card.n_dropped.values()),
         "crop_px": card.crop_px,
@@ -90,11 +92,11 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 
 
 def _write_predictions(job: Job, folder: Path) -> None:
-    """Write what the network says of every row, and of the test rows from one view where it takes the mean of many."""
+    """Write the answers to every row, and to those tested on from one view where they are the mean of many."""
     image = job.packed.rows["image"].to_numpy(np.int64)
     # Rows that share an image share its answer: predict once per image.
     write_csv(_predictions(job, np.arange(len(image)), job.answers()[image]), folder / "predictions.csv")
-    test = np.flatnonzero(job.split == "test")
+    test = np.flatnonzero(job.split == tested_part(job.split))
     images, place = np.unique(image[test], return_inverse=True)
     plain = job.plain_answers(images)
     if plain is not None:
