@@ -271,7 +271,7 @@ def test_the_readers_of_the_real_datasets_take_the_simulated(
     objects = find(format_).read(simulated / name, params)
     assert len(objects.rows) == n
     assert set(objects.rows["label"]) == set(objects.classes)
-    assert [picture.shape for picture in objects.pictures if isinstance(picture, np.ndarray)] == [(32, 32, 3)] * n
+    assert [picture.shape for picture in objects.pictures() if isinstance(picture, np.ndarray)] == [(32, 32, 3)] * n
 
 
 def test_params_ask_for_as_many_galaxies_as_each_class_needs() -> None:

@@ -179,7 +179,7 @@ def test_real_digits(real_data):
     params = replace(DIGITS, size_px=28)
     objects = mnist.read(real_data("mnist/mnist.npz"), params)
     assert objects.rows["group"].value_counts().to_dict() == {"train": 20_000, "test": 5_000}
-    first = next(iter(objects.pictures))
+    first = next(objects.pictures())
     assert first.shape == (28, 28, 1)
     assert first.max() > 200
 

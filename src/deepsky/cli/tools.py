@@ -111,6 +111,7 @@ _published = {name: facts.label for name, facts in FORMATS.items() if name != "i
 @click.option("--denoise", type=click.Choice(["none", "median", "bilateral", "nlm"]), default="none", show_default=True)
 @click.option("--denoise-strength", default=0.0, show_default=True)
 @click.option("--gray", is_flag=True, help="one channel instead of three")
+@click.option("--limit", type=int, metavar="N", help="take N objects only, with the same share of each class")
 @click.option("--sha256", help="of the file, where it is not the published one; any: do not check")
 @click.option(
     "--group-by",

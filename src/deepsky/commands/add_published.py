@@ -15,7 +15,7 @@ from deepsky.errors import ConfigError, DataError, about
 from deepsky.experiment.experiment import read_experiment
 from deepsky.formats.packing import check_objects, check_pictures
 from deepsky.formats.params import PicturesParams
-from deepsky.formats.registry import find
+from deepsky.formats.reading import read_dataset
 from deepsky.imaging.badfiles import BadFiles
 
 
@@ -57,7 +57,7 @@ def run(
     source = source or get_published(kind, home, experiment.download)
     target = in_project(source) or home / source.resolve().name
     params: PicturesParams = build(entry | {"source": str(target)}, PicturesParams, where)
-    objects = find(kind).read(source, params)
+    objects = read_dataset(source, params)
     check_objects(objects, params.target, BadFiles("stop"), source)
     rows = objects.rows.reindex(columns=list(ROW_COLUMNS)).assign(image=range(len(objects.rows)))
     with about(source):

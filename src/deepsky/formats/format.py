@@ -1,7 +1,8 @@
 """What a format is to the pipeline: a reader of its own layout, and what the reader hands over."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,9 @@ class Objects:
         rows: one row per object: id and label, and what of ra_deg, dec_deg, run, camcol, field and group the source
             knows.
         classes: class names; their order is the label encoding. For fractions ``(packed.GALAXY,)``.
-        pictures: of each row, in the rows' order and prepared, uint8 (size_px, size_px, channel); or the error that
-            says why there is none. Decoded while they are asked for, within a bounded memory; to be closed.
+        decode: (places in the rows, ascending) -> the picture of each, prepared, uint8 (size_px, size_px, channel); or
+            the error that says why there is none. Decoded while they are asked for, within a bounded memory; to be
+            closed.
         fractions: float32, (n_rows, 37), where they are the target; else None.
         absent: where the source should hold the pictures (FOLDER/ID) of objects that it lists; they are no rows.
         lacking: (file, reason) of objects whose file the archive does not have; they are no rows, and no error.
@@ -35,11 +37,30 @@ class Objects:
 
     rows: pd.DataFrame
     classes: tuple[str, ...]
-    pictures: Generator[Picture | DataError, None, None]
+    decode: Callable[[Sequence[int]], Generator[Picture | DataError, None, None]]
     fractions: npt.NDArray[np.float32] | None = None
     absent: Sequence[Path] = ()
     lacking: Sequence[tuple[str, str]] = ()
     n_dropped: Mapping[str, int] = field(default_factory=dict)
+
+    def pictures(self) -> Generator[Picture | DataError, None, None]:
+        """Decode the pictures of all rows, in their order; to be closed."""
+        return self.decode(range(len(self.rows)))
+
+    def take(self, places: Sequence[int], reason: str) -> "Objects":
+        """Keep some rows only; the others' pictures are never decoded.
+
+        Args:
+            places: of the rows to keep, ascending.
+            reason: by which the others are counted in ``n_dropped``.
+        """
+        return replace(
+            self,
+            rows=self.rows.iloc[places].reset_index(drop=True),
+            decode=partial(_decode_taken, self.decode, places),
+            fractions=None if self.fractions is None else self.fractions[places],
+            n_dropped={**self.n_dropped, reason: len(self.rows) - len(places)},
+        )
 
 
 @dataclass(frozen=True)
@@ -63,3 +84,11 @@ def preparation_of(params: PicturesParams) -> Preparation:
     """Tell how each picture of a dataset is prepared."""
     shape_px = (params.size_px, params.size_px)
     return Preparation(shape_px, params.crop_px, params.denoise, params.denoise_strength, params.gray)
+
+
+def _decode_taken(
+    decode: Callable[[Sequence[int]], Generator[Picture | DataError, None, None]],
+    taken: Sequence[int],
+    places: Sequence[int],
+) -> Generator[Picture | DataError, None, None]:
+    return decode([taken[place] for place in places])

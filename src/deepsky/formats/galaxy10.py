@@ -1,9 +1,10 @@
 """Galaxy10 DECaLS: 17,736 galaxies of the DESI Legacy Imaging Surveys in ten classes, one HDF5 file."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+import itertools
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from deepsky.formats.format import Format, Objects, preparation_of
 from deepsky.formats.packing import AHEAD
 from deepsky.formats.params import PicturesParams
 from deepsky.imaging.pictures import Picture
+from deepsky.imaging.preparation import Preparation
 from deepsky.parallel import in_threads
 
 URL = "https://zenodo.org/records/10845026/files/Galaxy10_DECals.h5"
@@ -63,10 +65,11 @@ def read(source: Path, params: PicturesParams) -> Objects:
         columns = _read_columns(source, images)
     rows = _check_rows(source, columns)
     _check_release(source, (params.sha256 or SHA256).lower())
-    preparation = preparation_of(params)
-    return Objects(
-        rows, CLASSES, in_threads(lambda task: preparation.apply(*task), _read_slices(source), n_ahead=AHEAD)
-    )
+    return Objects(rows, CLASSES, partial(_decode, source, preparation_of(params)))
+
+
+def _decode(source: Path, preparation: Preparation, places: Sequence[int]) -> Generator[Picture, None, None]:
+    return in_threads(lambda task: preparation.apply(*task), _read_slices(source, places), n_ahead=AHEAD)
 
 
 @contextmanager
@@ -127,22 +130,21 @@ def _check_release(source: Path, wanted: str) -> None:
         raise DataError(source, f"has the SHA-256 {found}, not {wanted}", remedy)
 
 
-def _read_slices(source: Path) -> Iterator[tuple[str, Picture]]:
-    """Give each image and its name, out of a slice that was read while the one before was worked on.
+def _read_slices(source: Path, places: Sequence[int]) -> Iterator[tuple[str, Picture]]:
+    """Give the image at each place and its name, out of a slice that was read while the one before was worked on.
 
     A chunk of the release holds 16 x 16 pixels of one channel of 555 images: one image alone takes as much reading
     as 555 do. So a slice is as deep as the chunks are, 109 MB. Three are in memory at most: the one that is read, and
     two of which pictures wait to be prepared, as ``in_threads`` takes fewer ahead than one slice holds.
     """
-    with _opened(source) as images, ThreadPoolExecutor(1) as reader:
+    with _opened(source) as images:
         depth = images.chunks[0] if images.chunks else 1
         step = depth * -(-_SLICE_IMAGES // depth)
-        coming = reader.submit(images.__getitem__, slice(0, step))
-        for start in range(0, len(images), step):
-            pictures = coming.result()
-            coming = reader.submit(images.__getitem__, slice(start + step, start + 2 * step))
-            for place, picture in enumerate(pictures, start):
-                yield f"image {place} of {source}", picture
+        slices = {start: list(group) for start, group in itertools.groupby(places, lambda place: place // step * step)}
+        with closing(in_threads(lambda start: images[start : start + step], slices, n_ahead=1)) as read:
+            for start, pictures in zip(slices, read, strict=True):
+                for place in slices[start]:
+                    yield f"image {place} of {source}", pictures[place - start]
 
 
 FORMAT = Format(read)

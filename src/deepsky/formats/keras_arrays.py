@@ -1,8 +1,8 @@
 """Datasets as ``keras.datasets`` hands them out: x_train, y_train, x_test and y_test in one ``.npz``."""
 
-import itertools
 import zipfile
 import zlib
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from deepsky.errors import DataError
 from deepsky.formats.format import Objects, preparation_of
 from deepsky.formats.packing import AHEAD
 from deepsky.formats.params import PicturesParams
+from deepsky.imaging.pictures import Picture
 from deepsky.parallel import in_threads
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -48,11 +49,15 @@ def read_arrays(source: Path, params: PicturesParams, shape: tuple[int, ...], cl
         ids = [f"{part}-{place:06d}" for place in range(len(labels))]
         tables.append(pd.DataFrame({"id": ids, "label": np.array(classes, object)[labels], "group": part}))
     rows, preparation = pd.concat(tables, ignore_index=True), preparation_of(params)
-    pictures = itertools.chain.from_iterable(
-        arrays[f"x_{part}"].reshape(-1, *shape[:2], *shape[2:] or (1,)) for part in PARTS
-    )
-    tasks = zip((f"{name} of {source}" for name in rows["id"]), pictures, strict=True)
-    return Objects(rows, classes, in_threads(lambda task: preparation.apply(*task), tasks, n_ahead=AHEAD))
+    images = [arrays[f"x_{part}"].reshape(-1, *shape[:2], *shape[2:] or (1,)) for part in PARTS]
+
+    def decode(places: Sequence[int]) -> Generator[Picture | DataError, None, None]:
+        n_train = len(images[0])
+        pictures = (images[0][place] if place < n_train else images[1][place - n_train] for place in places)
+        tasks = zip((f"{rows['id'].iat[place]} of {source}" for place in places), pictures, strict=True)
+        return in_threads(lambda task: preparation.apply(*task), tasks, n_ahead=AHEAD)
+
+    return Objects(rows, classes, decode)
 
 
 def _load(source: Path) -> Arrays:

@@ -1,6 +1,6 @@
 """Pack pictures that come one by one."""
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -53,7 +53,7 @@ def objects_of(
     return Objects(
         rows=rows[present].drop(columns="picture").reset_index(drop=True),
         classes=classes,
-        pictures=_pictures(files, preparation, rows.loc[present, "picture"].to_list()),
+        decode=partial(_decode, files, preparation, rows.loc[present, "picture"].to_list()),
         fractions=None if fractions is None else fractions[present],
         absent=[files.place / identity for identity in rows.loc[~present, "id"]],
         lacking=lacking,
@@ -61,12 +61,13 @@ def objects_of(
     )
 
 
-def _pictures(
-    files: PictureFiles, preparation: Preparation, names: Sequence[str]
+def _decode(
+    files: PictureFiles, preparation: Preparation, names: Sequence[str], places: Sequence[int]
 ) -> Generator[Picture | DataError, None, None]:
     """Decode and prepare pictures in threads (OpenCV lets go of the interpreter's lock) or on a cluster, in order."""
     at_once, n_ahead = (_AT_ONCE, _TASKS_AHEAD) if is_helped() else (1, AHEAD)
-    tasks = [names[start : start + at_once] for start in range(0, len(names), at_once)]
+    wanted = [names[place] for place in places]
+    tasks = [wanted[start : start + at_once] for start in range(0, len(wanted), at_once)]
     work = partial(_prepared, files, preparation)
     with closing(mapped(work, tasks, n_ahead=n_ahead, locally="threads")) as parts:
         for part in parts:
@@ -147,8 +148,8 @@ def check_pictures(name: str, objects: Objects) -> None:
     Raises:
         DataError: the first bad picture.
     """
-    with closing(objects.pictures):
-        for picture in _tracked(objects, f"checking {name}"):
+    with closing(objects.pictures()) as pictures:
+        for picture in track(pictures, f"checking {name}", len(objects.rows)):
             if isinstance(picture, DataError):
                 raise picture
 
@@ -203,17 +204,13 @@ def _refuse_useless(labels: pd.Series, target: Target, bad: BadFiles, source: Pa
         raise DataError(source, problem, "add objects of another class: one alone teaches nothing")
 
 
-def _tracked(objects: Objects, description: str) -> Iterable[Picture | DataError]:
-    return track(objects.pictures, description, len(objects.rows))
-
-
 def _fill(name: str, objects: Objects, shape: tuple[int, int, int, int], bad: BadFiles, packed: Path) -> list[int]:
     """Fill images.npy; return the places in the rows of the images that it holds, in its order."""
     images: np.memmap = create_images(packed, shape, np.uint8)
     reserve_space(packed / "images.npy")
     kept: list[int] = []
-    with closing(objects.pictures):
-        for place, picture in enumerate(_tracked(objects, f"packing {name}")):
+    with closing(objects.pictures()) as pictures:
+        for place, picture in enumerate(track(pictures, f"packing {name}", len(objects.rows))):
             if isinstance(picture, DataError):
                 bad.meet(picture)
             else:

@@ -33,6 +33,8 @@ class PicturesParams:
         group_column: of that table: what must stay together in a split (``group_by: group``); None: no such column.
         mirrored: pairs [a, b] of classes that a mirror image turns into each other.
         refused: what must not be done to a picture (mirror, turn): it would no longer show what its label says.
+        limit: take so many objects only, with the same share of each class; None takes all.
+        limit_seed: of the draw.
     """
 
     format: str
@@ -52,11 +54,17 @@ class PicturesParams:
     group_column: str | None = None
     mirrored: tuple[tuple[str, ...], ...] = ()
     refused: tuple[Change, ...] = ()
+    limit: int | None = None
+    limit_seed: int = 1
 
     def __post_init__(self) -> None:
         check_side("size_px", self.size_px)
         check_side("crop_px", self.crop_px)
         check_denoise(self.denoise, self.denoise_strength)
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit must be at least 1, not {self.limit}")
+        if not 0 <= self.limit_seed < 2**32:
+            raise ValueError(f"limit_seed must lie between 0 and {2**32 - 1}, not {self.limit_seed}")
         if not self.source:
             raise ValueError("source is empty; name a file or folder")
         self._check_format()

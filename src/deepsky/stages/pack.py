@@ -5,6 +5,7 @@ from pathlib import Path
 from deepsky.formats.format import preparation_of
 from deepsky.formats.packing import pack_objects, picture_card
 from deepsky.formats.params import PicturesParams
+from deepsky.formats.reading import read_dataset
 from deepsky.formats.registry import find
 from deepsky.imaging.badfiles import BadFiles, OnBadFile
 
@@ -24,7 +25,7 @@ def run(name: str, params: PicturesParams, on_bad_file: OnBadFile, *, out: Path)
         ConfigError: the source does not have what the entry asks of it.
     """
     format_, bad, source = find(params.format), BadFiles(on_bad_file), Path(params.source)
-    objects, preparation = format_.read(source, params), preparation_of(params)
+    objects, preparation = read_dataset(source, params), preparation_of(params)
     card = picture_card(
         objects,
         preparation,
