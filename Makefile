@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CUDA := $(filter-out 0,$(or $(GPU),$(wildcard .venv/.gpu)))
 READY := .venv/.ready$(if $(CUDA),-gpu)
 
-.PHONY: help setup doctor repro test check tune tune-workers dashboard ui report bench real real-galaxies weights lock clean
+.PHONY: help setup doctor repro test check tune tune-workers dashboard ui report bench paper real real-galaxies weights lock clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1	/' | expand -t 20
@@ -55,6 +55,9 @@ bench: $(READY)  ## every benchmark that needs no data; each prints ratios measu
 weights: $(READY) ## download the pretrained weights that are missing, then rerun what depends on them
 	deepsky download-weights; code=$$?; dvc repro plan && dvc repro --force --single-item weights \
 	  && deepsky repro --jobs $(JOBS) && exit $$code
+
+paper: $(READY)  ## params.yaml of a study: make paper STUDY=fractions N=400, then make repro
+	deepsky paper $(or $(STUDY),$(error give STUDY= star-galaxy-quasar, networks, fractions, transfer or galaxy10)) $(if $(N),--n $(N))
 
 real: $(READY)   ## the same stages on real images: make real DATA=folder WEIGHTS=folder
 	python benchmarks/real_data.py --data $(DATA) --weights $(WEIGHTS)

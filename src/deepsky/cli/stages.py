@@ -193,6 +193,7 @@ def evaluate(**paths: Path) -> None:
 @path_option("out", "folder of the report to write")
 def report(evaluation: Path, out: Path) -> None:
     """Stage report: one page that compares every run."""
+    from deepsky.experiment.plan import read_plan
     from deepsky.stages import report as stage
 
-    stage.run(evaluation=evaluation, out=out)
+    stage.run(evaluation=evaluation, out=out, paper=read_plan().settings("report")["paper"])

@@ -9,6 +9,7 @@ from deepsky.archives.addresses import RELEASES, Release
 from deepsky.cli.group import PATH, cli
 from deepsky.datasets.params import GroupBy
 from deepsky.formats.registry import FORMATS
+from deepsky.papers.paper import PAPERS
 
 
 @cli.command()
@@ -135,6 +136,16 @@ def doctor() -> None:
     from deepsky.commands import doctor as command
 
     command.run()
+
+
+@cli.command()
+@click.argument("study", type=click.Choice(PAPERS))
+@click.option("--n", metavar="N", type=int, help="objects, with the same share of each class")
+def paper(study: str, n: int | None) -> None:
+    """Make params.yaml the experiment of STUDY, whose printed figures the report sets beside yours."""
+    from deepsky.commands import paper as command
+
+    command.run(study, n)
 
 
 @cli.command()

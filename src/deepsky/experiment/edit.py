@@ -60,13 +60,13 @@ def diff(before: str, after: str) -> str:
     return "".join(difflib.unified_diff(old, new, fromfile=str(PARAMS), tofile=str(PARAMS)))
 
 
-def set_entry(document: CommentedMap, keys: Keys, entry: Mapping[str, Any]) -> None:
-    """Add or replace one entry, a line for each of its keys; what is inside of them stands in one line.
+def set_entry(document: CommentedMap, keys: Keys, entry: Any) -> None:
+    """Add or replace one entry; a mapping gets a line for each of its keys, what is inside of them stands in one line.
 
     Args:
         document: params.yaml.
         keys: where, for example ``("runs", "mine")``; sections that are absent are made.
-        entry: mappings, lists, tuples and scalars.
+        entry: a mapping or a scalar, of mappings, lists, tuples and scalars.
 
     Raises:
         ConfigError: a section on the way is no mapping.

@@ -14,6 +14,7 @@ from deepsky.experiment.runs import Inheritance, Run
 from deepsky.formats.params import FramesParams, PicturesParams, datasets_of
 from deepsky.networks.params import FeaturesParams, WeightsParams
 from deepsky.networks.registry import known_networks
+from deepsky.papers.paper import PAPERS
 from deepsky.simulation.params import CatalogueParams, SimulateParams
 from deepsky.tracking.params import TrackingParams
 from deepsky.training.recipe import Recipe
@@ -32,7 +33,7 @@ _PLAIN: dict[str, type[Any]] = {
     "tune": TuneParams,
     "tracking": TrackingParams,
 }
-SECTIONS = ("on_bad_file", *_PLAIN, "datasets", "train", "networks", "compare", "runs")
+SECTIONS = ("on_bad_file", "paper", *_PLAIN, "datasets", "train", "networks", "compare", "runs")
 # What became of the sections of older files.
 _FORMER = {
     "frames": "its entries stand under datasets.frames, with group_by",
@@ -75,6 +76,7 @@ class Experiment:
     """All of params.yaml. The attributes are its sections; ``runs`` holds those of ``compare`` too, by name."""
 
     on_bad_file: OnBadFile
+    paper: str | None
     catalogue: CatalogueParams
     archive: ArchiveParams
     download: DownloadParams
@@ -134,6 +136,7 @@ def read_experiment(path: Path = PARAMS) -> Experiment:
     _note_former(raw, path, problems)
     plain = {name: _built(raw, name, kind, path, problems) for name, kind in _PLAIN.items()}
     on_bad_file = _built(raw, "on_bad_file", OnBadFile, path, problems, default="stop")
+    paper = _built(raw, "paper", Literal[PAPERS], path, problems) if raw.get("paper") else None
     frames, pictures = _datasets(raw, path, problems)
     targets: dict[str, Target | None] = dict.fromkeys(
         (name for entry in frames for name in datasets_of(entry)), "class"
@@ -148,7 +151,9 @@ def read_experiment(path: Path = PARAMS) -> Experiment:
     inheritance = Inheritance(str(path), train, networks, targets).check(problems)
     runs = _cells(raw, path, inheritance, problems) | _singles(raw, path, inheritance, problems)
     problems.stop()
-    whole = Experiment(on_bad_file, **plain, frames=frames, pictures=pictures, runs=runs, inheritance=inheritance)
+    whole = Experiment(
+        on_bad_file, paper, **plain, frames=frames, pictures=pictures, runs=runs, inheritance=inheritance
+    )
     _check_choices(whole, path, problems)
     problems.stop()
     return whole

@@ -18,6 +18,7 @@ from deepsky.experiment.runs import Run
 from deepsky.files import whole_file
 from deepsky.formats.registry import FORMATS
 from deepsky.networks.registry import place_of
+from deepsky.papers.paper import read_paper
 
 T = TypeVar("T")
 PLAN = Path("plan.yaml")
@@ -119,7 +120,10 @@ def plan_stages(experiment: Experiment, code: Code) -> dict[str, Any]:
         "simulate": _simulate(experiment, of("simulate")),
         **_of_datasets(experiment, of),
         **_of_runs(experiment, of),
-        "report": {"code": of("report")},
+        "report": {
+            "paper": read_paper(experiment.paper).compared() if experiment.paper else None,
+            "code": of("report"),
+        },
     }
 
 

@@ -8,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from deepsky.catalogue.decision_tree import QUESTIONS
 from deepsky.report import charts
+from deepsky.report.paper import Study
 from deepsky.report.results import Result, Results, flat_params, tuned_results
 
 
@@ -49,11 +50,12 @@ class DatasetPart:
         return sorted(runs, key=lambda one: one.score[0], reverse=self.target == "class")
 
 
-def render_page(results: Results) -> str:
+def render_page(results: Results, study: Study | None = None) -> str:
     """Return the page's HTML.
 
     Args:
         results: the runs, at least one.
+        study: that params.yaml follows; None: it follows none.
     """
     runs, parts = results.runs, _datasets(results.runs)
     of_classes = [one for one in runs if one.target == "class"]
@@ -65,6 +67,7 @@ def render_page(results: Results) -> str:
         .get_template("page.html.jinja")
         .render(
             results=runs,
+            study=study,
             contents=_contents(results, parts, networks),
             n_planned=results.n_planned,
             left_out=results.left_out,

@@ -9,17 +9,18 @@ import pandas as pd
 
 from deepsky.errors import DataError
 from deepsky.evaluation.figures import NAMED_WEIGHTS
+from deepsky.evaluation.trained import MEASURES
 
 _REMEDY = "run dvc repro to evaluate again"
 _ABOUT = ("dataset", "network", "label", "is_cell", "target")
 _SUMMARY_KEYS = {
     "class": (
-        "weights", "start", "learn", "n_test", "n_test_images", "test_accuracy", "test_accuracy_low",
+        "weights", "start", "learn", "n_test", "n_test_images", "tested_on", "test_accuracy", "test_accuracy_low",
         "test_accuracy_high", "test_baseline", "test_f1_macro", "test_f1_weighted", "train_accuracy", "remark",
     ),
     "fractions": (
-        "weights", "start", "learn", "n_test", "n_test_images", "test_rmse", "test_rmse_low", "test_rmse_high",
-        "test_baseline", "test_tree_sum_error", "train_rmse",
+        "weights", "start", "learn", "n_test", "n_test_images", "tested_on", "test_rmse", "test_rmse_low",
+        "test_rmse_high", "test_baseline", "test_tree_sum_error", "train_rmse",
     ),
 }  # fmt: skip
 _TUNED_KEYS = ("study", "trial")
@@ -68,10 +69,14 @@ class Result:
         return bool(self.summary["is_cell"])
 
     @property
+    def measure(self) -> str:
+        """What it is judged by."""
+        return MEASURES[self.target]
+
+    @property
     def score(self) -> tuple[float, float, float]:
         """Test accuracy, or RMSE of fractions, with the ends of its 95 % interval."""
-        measure = "accuracy" if self.target == "class" else "rmse"
-        value, low, high = (self.summary[f"test_{measure}{end}"] for end in ("", "_low", "_high"))
+        value, low, high = (self.summary[f"test_{self.measure}{end}"] for end in ("", "_low", "_high"))
         return value, low, high
 
     @property

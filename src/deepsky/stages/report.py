@@ -1,6 +1,8 @@
 """Stage report: the page a newcomer opens first, the table behind it, and the overview pictures."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -8,15 +10,17 @@ from deepsky.evaluation.figures import NAMED_WEIGHTS, save_png
 from deepsky.files import whole_folder
 from deepsky.report.overview import Cell, Ranked, ranking_figure, results_figure
 from deepsky.report.page import render_page
+from deepsky.report.paper import read_study
 from deepsky.report.results import Result, read_results, results_table
 
 
-def run(*, evaluation: Path, out: Path) -> None:
+def run(*, evaluation: Path, out: Path, paper: Mapping[str, Any] | None = None) -> None:
     """Write index.html and results.csv, and what there is of results.png, runs.png and fractions.png.
 
     Args:
         evaluation: folder of summary.json and DATASET/LABEL/metrics.json, as stage evaluate writes it.
         out: folder to write.
+        paper: what the study that params.yaml follows printed and asked; None: it follows none.
 
     Raises:
         DataError: a file is missing, malformed or lacks a key.
@@ -25,8 +29,9 @@ def run(*, evaluation: Path, out: Path) -> None:
     of_classes = [one for one in results.runs if one.target == "class"]
     fractions = [one for one in results.runs if one.target == "fractions"]
     singles = [one for one in of_classes if not one.is_cell and not one.is_tuned]
+    study = read_study(paper, results.runs) if paper else None
     with whole_folder(out) as folder:
-        (folder / "index.html").write_text(render_page(results), encoding="utf-8")
+        (folder / "index.html").write_text(render_page(results, study), encoding="utf-8")
         results_table(results).to_csv(folder / "results.csv", index=False, lineterminator="\n")
         if any(one.is_cell for one in of_classes):
             save_png(_overview(of_classes), folder / "results.png")
