@@ -51,7 +51,7 @@ def text_of(document: CommentedMap) -> str:
     """Return the text that ``save`` writes."""
     out = StringIO()
     _yaml().dump(document, out)
-    return out.getvalue() if document else ""
+    return out.getvalue().rstrip("\n") + "\n" if document else ""
 
 
 def diff(before: str, after: str) -> str:

@@ -1,0 +1,174 @@
+"""deepsky paper: the experiments of the studies, their data, and the report's page beside what they printed."""
+
+import json
+import shutil
+
+import pytest
+
+from deepsky.commands import paper
+from deepsky.config import read_yaml
+from deepsky.errors import ConfigError, DataError
+from deepsky.experiment import edit
+from deepsky.experiment.experiment import read_experiment
+from deepsky.formats.galaxy10 import CLASSES
+from deepsky.papers.paper import PAPERS, read_paper
+from deepsky.report.paper import read_study
+from deepsky.report.results import Result
+from tests.conftest import ROOT
+from tests.galaxy_zoo_files import write_challenge
+from tests.workspace import make_workspace
+
+N_RUNS = {"star-galaxy-quasar": 44, "networks": 9, "fractions": 7, "transfer": 2, "galaxy10": 3}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """The project's own params.yaml in a folder of its own."""
+    shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def add_dataset(name, **entry):
+    document = edit.load()
+    edit.set_entry(document, ("datasets", "pictures", name), entry)
+    edit.save(document)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_study_is_a_whole_experiment(project, name):
+    paper.run(name, None)
+    experiment, study = read_experiment(), read_paper(name)
+    assert experiment.paper == name
+    assert len(experiment.runs) == N_RUNS[name]
+    absent = {"warm_up_mnist", "warm_up_cifar10"}  # there are no simulated digits
+    for run in (*study.printed, *study.printed_f1, *(run for one in study.questions for run in one.runs)):
+        assert run in experiment.runs or run in absent
+    assert all(set(of_run) == set(CLASSES) for of_run in study.printed_f1.values())
+    written = (project / "params.yaml").read_bytes()
+    paper.run(name, None)
+    assert (project / "params.yaml").read_bytes() == written
+
+
+def test_the_next_study_replaces_the_last_and_leaves_my_own_data(project):
+    add_dataset("zoo", format="galaxy_zoo1", source="data/external/zoo", size_px=64)
+    paper.run("star-galaxy-quasar", None)
+    paper.run("galaxy10", None)
+    experiment = read_experiment()
+    assert set(experiment.pictures) == {"zoo", "galaxy10"}
+    assert set(experiment.runs) == {"model_1", "model_2", "model_3"}
+    assert (not experiment.frames, experiment.split.test_fraction) == (True, 0.2)
+
+
+def test_n_is_how_much_is_simulated(project):
+    paper.run("fractions", 200)
+    experiment = read_experiment()
+    assert experiment.simulate.n_galaxy_zoo == 200
+    assert {name: one.limit for name, one in experiment.pictures.items()} == {
+        "whole_100": None, "cropped_70": None, "half_100": 100,
+    }  # fmt: skip
+    paper.run("star-galaxy-quasar", 780)
+    sky = read_experiment().catalogue
+    assert sky.n_fields * sky.n_per_class_per_field * 3 == 780
+    with pytest.raises(ConfigError, match=r"^N 100: simulate: n_galaxy10 must lie between 120 and"):
+        paper.run("galaxy10", 100)
+
+
+def test_data_of_my_own_are_taken(project, capsys):
+    classes = ["round", "in-between", "cigar", "edge-on", "spiral"]
+    source = write_challenge(project / "zoo", range(100001, 100011), classes * 2)
+    add_dataset("zoo", format="galaxy_zoo_challenge", source=str(source), size_px=64)
+    paper.run("fractions", 8)
+    entries = read_yaml()["datasets"]["pictures"]
+    assert {name: (one["source"], one.get("limit")) for name, one in entries.items() if name != "zoo"} == {
+        "whole_100": (str(source), 8), "cropped_70": (str(source), 8), "half_100": (str(source), 4),
+    }  # fmt: skip
+    assert "simulated" not in capsys.readouterr().out.split("@@")[-1]
+    before = (project / "params.yaml").read_bytes()
+    with pytest.raises(ConfigError, match=rf"^N 11: is more than the 10 objects of {source}; lower it"):
+        paper.run("fractions", 11)
+    write_challenge(project / "zoo", range(100001, 100011), classes[:4] * 2 + classes[:2])
+    with pytest.raises(DataError, match=r"zoo: holds no 'spiral', which the study tells apart"):
+        paper.run("transfer", None)
+    assert (project / "params.yaml").read_bytes() == before
+
+
+def test_a_real_sky_must_have_the_classes(project):
+    document = edit.load()
+    edit.set_entry(document, ("catalogue", "survey"), "sdss")
+    edit.save(document)
+    with pytest.raises(ConfigError, match=r"N 300: is not for survey: sdss, .* --objects-per-class 100$"):
+        paper.run("star-galaxy-quasar", 300)
+    (project / "data/query").mkdir(parents=True)
+    (project / "data/query/catalogue.csv").write_text("id,class\n1,GALAXY\n2,STAR\n")
+    with pytest.raises(DataError, match=r"holds no QSO, which the study tells apart; .* --objects-per-class 25000$"):
+        paper.run("star-galaxy-quasar", None)
+
+
+def result(name, accuracy, low, high, val_loss=(1.0,)):
+    summary = {"target": "class", "tested_on": "test", "val_accuracy": 0.8, "test_f1_macro": 0.5}
+    summary |= {"test_accuracy": accuracy, "test_accuracy_low": low, "test_accuracy_high": high}
+    history = {"val_loss": list(val_loss), "epoch": list(range(1, len(val_loss) + 1))}
+    return Result(name, summary, {"history": history, "splits": {"test": {"per_class": {"a": {"f1": 0.4}}}}})
+
+
+def test_what_was_printed_stands_beside_what_was_measured():
+    asked = [
+        {"asks": "Is b better?", "kind": "better", "runs": ["b", "a"]},
+        {"asks": "And c?", "kind": "better", "runs": ["c", "a"]},
+        {"asks": "And a?", "kind": "better", "runs": ["a", "b"]},
+        {"asks": "Of one that did not run?", "kind": "better", "runs": ["a", "d"]},
+        {"asks": "Does a overfit?", "kind": "overfits", "runs": ["a"]},
+        {"asks": "Does b overfit?", "kind": "overfits", "runs": ["b"]},
+    ]
+    printed = {"a": {"test_accuracy": 0.61, "val_accuracy": 0.7}, "d": {"test_accuracy": 0.9}}
+    runs = [
+        result("a", 0.5, 0.4, 0.6, (0.9, 0.31, 0.7)), result("b", 0.8, 0.7, 0.9, (0.9, 0.3, 0.31)),
+        result("c", 0.6, 0.5, 0.7),
+    ]  # fmt: skip
+    study = read_study(
+        {"title": "t", "chosen": [], "printed": printed, "printed_f1": {"a": {"a": 0.3, "z": 0.1}}, "questions": asked},
+        runs,
+    )
+    assert [(one.figure, one.printed, one.measured, one.interval) for one in study.compared] == [
+        ("test accuracy", 0.61, 0.5, (0.4, 0.6)), ("validation accuracy", 0.7, 0.8, None), ("F1 of a", 0.3, 0.4, None),
+    ]  # fmt: skip
+    assert [one.answer for one in study.answered] == [
+        "Yes: 0.800 (0.700 – 0.900) against 0.500 (0.400 – 0.600).",
+        "Not told apart: 0.600 (0.500 – 0.700) against 0.500 (0.400 – 0.600); the intervals overlap.",
+        "No: 0.500 (0.400 – 0.600) against 0.800 (0.700 – 0.900).",
+        "Yes: the validation loss was lowest in epoch 2, 0.310, and 0.700 in epoch 3, the last.",
+        "No: the validation loss was lowest in epoch 2, 0.300, and 0.310 in epoch 3, the last.",
+    ]
+
+
+def test_the_studies_networks_end_to_end(tmp_path):
+    """Study C's approaches 1 and 3, study E's model 1 and study A's MobileNet, on little data, for an epoch."""
+    workspace = make_workspace(tmp_path)
+    workspace.run("deepsky", "paper", "fractions", "--n", "40")
+    other = read_yaml(workspace.root / "params.yaml")
+    workspace.run("deepsky", "paper", "galaxy10", "--n", "120")
+    own = read_yaml(workspace.root / "params.yaml")
+    datasets = {name: other["datasets"]["pictures"][name] for name in ("whole_100", "cropped_70")}
+    sky = read_paper("star-galaxy-quasar").params["datasets"]["pictures"]["sdss_jpg"]
+    runs = {name: {**other["train"], **other["runs"][name], "epochs": 1} for name in ("approach_1", "approach_3")}
+    runs["model_1"] = own["runs"]["model_1"] | {"input_size_px": 48, "epochs": 1}
+    head = {"epochs": 2, "keep": "last", "patience": None, "class_weights": "none", "input_size_px": 48}
+    runs["of_sky"] = {"dataset": "sdss_jpg", "network": "mobilenet", "hidden_units": [1024, 1024, 512], **head}
+    workspace.edit_params(
+        datasets={"pictures": own["datasets"]["pictures"] | datasets | {"sdss_jpg": dict(sky)}},
+        runs=json.loads(json.dumps(runs)),  # without the aliases that YAML makes of what they share
+        catalogue__n_fields=12,
+        catalogue__n_per_class_per_field=2,
+        archive__bands=[],
+        archive__stsci_jpg=False,
+        simulate__n_galaxy_zoo=40,
+    )
+    workspace.run("deepsky", "repro", "--jobs", "2")
+    trained = workspace.root / "models/trained"
+    facts = {path.parent.name: json.loads(path.read_text()) for path in trained.glob("*/*/run.json")}
+    assert set(facts) == {"approach_1", "approach_3", "model_1", "of_sky"}
+    assert (facts["of_sky"]["n_parameters"], facts["of_sky"]["n_trained_parameters"]) == (5_854_403, 2_625_539)
+    page = (workspace.root / "reports/index.html").read_text()
+    assert "Beside the study: Galaxy10 DECaLS (2024)" in page
+    assert page.count("F1 of ") == len(CLASSES)
