@@ -13,7 +13,7 @@ PACKAGE = ROOT.name
 NO_RESULT = (
     "cli", "commands", "config", "errors", "experiment", "files", "interruption", "progress", "tracking",
     "archives.answers", "archives.downloader", "archives.http", "archives.journal", "archives.params",
-    "formats.registry", "lean_keras", "networks.registry", "parallel", "pipeline", "tuning",
+    "formats.registry", "lean_keras", "networks.registry", "papers", "parallel", "pipeline", "tuning",
 )  # fmt: skip
 _LENGTH = 12  # hexadecimal digits: 48 bits
 
