@@ -92,12 +92,12 @@ def test_a_run_is_trained_in_folds_and_finished_folds_are_kept(
     for run in (parent, *others):
         assert (run.data.params["network"], run.data.params["learning_rate"]) == ("cnn_small", "0.003")
         assert "hidden_units" not in run.data.params  # of no effect
-        assert run.data.tags["deepsky.run"] == "net"
+        assert run.data.tags["mlflow.deepsky.run"] == "net"
     assert {run.data.tags["deepsky.fold"] for run in others} == {"1", "2"}
     assert {run.data.tags["mlflow.parentRunId"] for run in others} == {parent.info.run_id}
     assert {run.info.status for run in others} == {"FINISHED"}
     for run in others:
-        assert {"accuracy", "seconds", "loss", "epoch_s"} <= set(run.data.metrics)
+        assert {"accuracy", "seconds", "epoch/loss", "epoch/seconds"} <= set(run.data.metrics)
         assert {"test_recall_BLUE", "test_precision_macro", "test_recall_weighted"} <= set(run.data.metrics)
         fold = table[table["fold"] == int(run.data.tags["deepsky.fold"])].iloc[0]
         for measure in ("accuracy", "f1_macro"):

@@ -97,8 +97,8 @@ def test_stages_share_a_process_and_leave_what_plain_dvc_repro_leaves(project, t
     returncode, stdout, stderr = repro("--jobs", "1")
     assert returncode == 0, stdout + stderr
     assert re.search(rf"\[\d/4\] {CLOCK} net, \d+ s\n    net \(cnn_small, scratch weights\): val_accuracy", stdout)
-    assert len(tags("deepsky.pid")) == 1, "one warm process"
-    assert tags("deepsky.stage") == {"net", "again"}
+    assert len(tags("mlflow.deepsky.pid")) == 1, "one warm process"
+    assert tags("mlflow.deepsky.stage") == {"net", "again"}
     assert "val_accuracy" in Path("logs/net.log").read_text()
     assert not living()
     plain = tmp_path / "plain"
@@ -194,7 +194,7 @@ def test_a_worker_that_has_grown_makes_room_for_a_new_one(project):
     )
     assert process.returncode == 0, process.stdout + process.stderr
     assert "died" not in process.stdout
-    assert len(tags("deepsky.pid")) == 2
+    assert len(tags("mlflow.deepsky.pid")) == 2
     assert not living()
 
 
@@ -320,7 +320,7 @@ def test_stages_run_on_workers_that_a_person_started(project, tmp_path):
     ):
         returncode, stdout, stderr = repro("--scheduler", address)
         assert returncode == 0, stdout + stderr
-        assert tags("deepsky.pid") == {str(ours.pid)}, "one in another folder gets nothing"
+        assert tags("mlflow.deepsky.pid") == {str(ours.pid)}, "one in another folder gets nothing"
         assert ours.poll() is None
         write_params(project, ["net"], epochs=3000)
         process = start("deepsky", "repro", "--jobs", "1", "--scheduler", address)

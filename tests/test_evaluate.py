@@ -66,7 +66,7 @@ def _files(*folders):
 
 def _stored(run="sdss_jpg-mobilenet"):
     client, experiment = prepare("sky")
-    found = client.search_runs([experiment], f"tags.`deepsky.run` = '{run}'")
+    found = client.search_runs([experiment], f"tags.`mlflow.deepsky.run` = '{run}'")
     assert len(found) == 1
     return found[0]
 
@@ -129,7 +129,7 @@ def test_scores_go_into_the_run_that_trained_once(project):
     folder = TRAINED / CELL
     with training_run(**RUN) as run:
         write_trained(folder)
-        run.log_epoch(1, {"accuracy": 0.1})
+        run.log_epochs([(1, {"accuracy": 0.1})])
         run.finish_key(run_key(folder))
     _evaluate()
     summary = _evaluate()["sdss_jpg-mobilenet"]
@@ -142,7 +142,7 @@ def test_scores_go_into_the_run_that_trained_once(project):
     assert logged["accuracy"] == 0.1
     kinds = (*CLASSES, "macro", "weighted")
     assert {f"test_{m}_{c}" for m in ("precision", "recall", "f1") for c in kinds} <= set(logged)
-    assert {f"final_{s}_{m}" for m in ("accuracy", "f1_macro", "loss") for s in ("train", "val")} <= set(logged)
+    assert {f"{s}_{m}" for m in ("accuracy", "f1_macro", "loss") for s in ("train", "val")} <= set(logged)
     assert len(client.get_metric_history(run.run_id, "test_accuracy")) == 1
     assert {Path(f.path).name for f in client.list_artifacts(run.run_id, "evaluation")} == FILES
 
@@ -167,7 +167,7 @@ def test_only_the_run_that_changed_is_logged_again(project):
     write_trained(TRAINED / names[1], seed=9)
     _evaluate(*names)
     client, experiment = prepare("sky")
-    found = sorted(run.data.tags["deepsky.run"] for run in client.search_runs([experiment]))
+    found = sorted(run.data.tags["mlflow.deepsky.run"] for run in client.search_runs([experiment]))
     assert found == ["sdss_jpg-mobilenet", "sdss_jpg-vgg16", "sdss_jpg-vgg16"]
 
 
@@ -187,13 +187,13 @@ def test_outputs_restored_from_the_cache_get_a_run_of_their_own(project):
     tags, params = stored.data.tags, stored.data.params
     assert (stored.info.status, stored.info.run_name) == ("FINISHED", "sdss_jpg-mobilenet")
     assert (tags["deepsky.restored"], tags["deepsky.weights"]) == ("true", "random")
-    assert tags["deepsky.stage"] == "train@sdss_jpg-mobilenet"
-    assert {k: v for k, v in tags.items() if k.startswith("deepsky.data.")} == {
-        "deepsky.data.data/packed/sdss_jpg": "aaa.dir"
+    assert tags["mlflow.deepsky.stage"] == "train@sdss_jpg-mobilenet"
+    assert {k: v for k, v in tags.items() if k.startswith("mlflow.deepsky.data.")} == {
+        "mlflow.deepsky.data.data/packed/sdss_jpg": "aaa.dir"
     }
     assert "mlflow.source.git.commit" not in tags  # HEAD need not be what trained it
     assert (params["learning_rate"], params["n_skipped"]) == ("0.001", "2")
-    history = client.get_metric_history(stored.info.run_id, "val_accuracy")
+    history = client.get_metric_history(stored.info.run_id, "epoch/val_accuracy")
     assert [(m.step, round(m.value, 6)) for m in history] == [(1, 0.2), (2, 0.4), (3, 0.6)]
     assert "test_accuracy" in stored.data.metrics
     assert {"model.h5", "history.csv", "evaluation"} <= {f.path for f in client.list_artifacts(stored.info.run_id)}
@@ -668,7 +668,7 @@ def test_vote_fractions_are_scored_per_question(votes):
     logged = _stored("votes").data.metrics
     assert logged["test_rmse_q7"] == pytest.approx(np.sqrt(((answer - truth)[:, 15:18] ** 2).mean()), abs=1e-6)
     assert {f"test_rmse_q{number}" for number in range(1, 12)} <= set(logged)
-    assert {"final_train_rmse", "final_val_rmse", "test_tree_sum_error", "test_views_gain", "val_rmse"} <= set(logged)
+    assert {"train_rmse", "val_rmse", "test_tree_sum_error", "test_views_gain", "epoch/val_rmse"} <= set(logged)
     out = OUT / "zoo" / "votes"
     assert {path.name for path in out.iterdir()} == {
         "metrics.json", "scores.json", "rmse.csv", "rmse.png", "fractions.png", "curves.png", "splits.png",

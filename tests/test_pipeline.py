@@ -141,7 +141,7 @@ def test_a_clone_with_dvc_pull_runs_nothing_and_knows_its_runs(project, tmp_path
     clone.run("dvc", "pull")
     assert "everything is up to date" in clone.run("deepsky", "repro", "--jobs", "2").stdout
     table = runs(clone)
-    assert sorted(table["tags.deepsky.run"]) == NAMES
+    assert sorted(table["tags.mlflow.deepsky.run"]) == NAMES
     assert table["metrics.test_accuracy"].notna().sum() == len(NAMES) - 1, "and the fractions' RMSE"
 
 
@@ -156,21 +156,21 @@ def test_datasets_hold_the_same_objects_in_the_same_splits(project):
 def test_each_run_is_in_mlflow_with_its_lineage(project):
     table = runs(project)
     assert set(table["status"]) == {"FINISHED"}
-    assert sorted(table["tags.deepsky.run"]) == NAMES
-    of_classes = table[table["tags.deepsky.run"] != "zoo_fractions"]
-    for column in ("metrics.accuracy", "metrics.val_loss", "metrics.test_accuracy", "metrics.test_f1_macro"):
-        assert of_classes[column].notna().all()
+    assert sorted(table["tags.mlflow.deepsky.run"]) == NAMES
+    of_classes = table[table["tags.mlflow.deepsky.run"] != "zoo_fractions"]
+    for name in ("train_accuracy", "epoch/val_loss", "test_accuracy", "test_f1_macro"):
+        assert of_classes[f"metrics.{name}"].notna().all()
     (fractions,) = table.drop(of_classes.index).to_dict("records")
     assert fractions["metrics.test_tree_sum_error"] < 1e-4
     assert fractions["metrics.test_rmse"] > 0
     assert fractions["metrics.test_rmse_q11"] > 0
-    stages = table["tags.deepsky.stage"].str.partition("@")[0]
+    stages = table["tags.mlflow.deepsky.stage"].str.partition("@")[0]
     assert set(stages) == {"train", "train_run"}
     assert table["params.learning_rate"].notna().all(), "one name, whatever of a network learns"
-    assert table["metrics.epoch_s"].gt(0).all()
+    assert table["metrics.epoch/seconds"].gt(0).all()
     assert set(table["tags.deepsky.weights"]) == {"random", "imagenet", "scratch"}
     lock = (project.root / "dvc.lock").read_text()
-    hashes = [c for c in table.columns if c.startswith("tags.deepsky.data.")]
+    hashes = [c for c in table.columns if c.startswith("tags.mlflow.deepsky.data.")]
     assert hashes
     assert all(value in lock for column in hashes for value in table[column].dropna())
 

@@ -143,7 +143,7 @@ def test_the_command_writes_and_logs(
     client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("deepsky-lr-range")
     assert experiment is not None
-    logged = {run.data.tags["deepsky.run"]: run for run in client.search_runs([experiment.experiment_id])}
+    logged = {run.data.tags["mlflow.deepsky.run"]: run for run in client.search_runs([experiment.experiment_id])}
     assert set(logged) == {"net", "toy-cnn_small", "heads"}
     run = logged["heads"]
     assert (run.data.params["learning_rate"], run.data.params["n_views"]) == ("0.003", "2")

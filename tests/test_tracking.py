@@ -1,5 +1,7 @@
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -19,8 +21,8 @@ from mlflow.tracking import MlflowClient
 from deepsky.errors import TrackingError
 from deepsky.files import whole_folder
 from deepsky.tracking import store
-from deepsky.tracking.runs import close_dead_runs, find_run, restored_run, run_key, run_params, training_run
-from deepsky.tracking.store import prepare, project_root, shown_uri, tracking_uri, ui_command
+from deepsky.tracking.runs import HIDDEN, close_dead_runs, find_run, restored_run, run_key, run_params, training_run
+from deepsky.tracking.store import page_of_runs, prepare, project_root, shown_uri, tracking_uri, ui_command
 from tests.trained_folders import make_project, write_trained
 
 RUN = {
@@ -32,7 +34,7 @@ import sys, time
 from deepsky.tracking.runs import training_run
 facts = {"dataset": "sdss_jpg", "network": sys.argv[1], "params": {"n": 1}, "tags": {}}
 with training_run(experiment="sky", name="a_run", **facts) as run:
-    run.log_epoch(1, {"accuracy": 0.5})
+    run.log_epochs([(1, {"accuracy": 0.5})])
     print("ready", flush=True)
     time.sleep(float(sys.argv[2]))
 """
@@ -50,7 +52,7 @@ def _start(name, seconds=0.0, **where):
 
 def _statuses():
     client, experiment = prepare("sky")
-    return {run.data.tags["deepsky.network"]: run.info.status for run in client.search_runs([experiment])}
+    return {run.data.tags["mlflow.deepsky.network"]: run.info.status for run in client.search_runs([experiment])}
 
 
 # ---- where the store stands ----
@@ -195,7 +197,7 @@ def test_a_run_holds_all_it_was_given(project):
     params |= {f"p{k}": k for k in range(150)}  # more than fit into one call
     with training_run(**RUN | {"params": params, "tags": {"weights": "random"}}) as run:
         for epoch in (1, 2):
-            run.log_epoch(epoch, {"accuracy": 0.4 * epoch, "val_loss": 1 / epoch})
+            run.log_epochs([(epoch, {"accuracy": 0.4 * epoch, "val_loss": 1 / epoch})])
         run.log_metrics({"training_s": 3})
         run.finish_key("abc")
     client = MlflowClient(tracking_uri())
@@ -206,14 +208,49 @@ def test_a_run_holds_all_it_was_given(project):
     assert stored.data.params["p149"] == "149"
     assert "params/long.txt" in stored.data.params["long"]
     assert Path(client.download_artifacts(run.run_id, "params/long.txt")).read_text() == "x" * 7000
-    assert [(m.step, m.value) for m in client.get_metric_history(run.run_id, "accuracy")] == [(1, 0.4), (2, 0.8)]
+    assert [(m.step, m.value) for m in client.get_metric_history(run.run_id, "epoch/accuracy")] == [(1, 0.4), (2, 0.8)]
     assert stored.data.metrics["training_s"] == 3
     tags = stored.data.tags
-    own = {key: tags[f"deepsky.{key}"] for key in ("key", "run", "dataset", "network")}
+    own = {key: tags[f"{HIDDEN}{key}"] for key in ("key", "run", "dataset", "network")}
     assert own == {"key": "abc", "run": "sdss_jpg-mobilenet", "dataset": "sdss_jpg", "network": "mobilenet"}
     assert "Random weights" in tags["mlflow.note.content"]
+    assert {name for name in tags if not name.startswith("mlflow.")} == {"deepsky.weights"}, "what the pages show"
+    assert tags["mlflow.user"]
     assert find_run("sky", "abc").run_id == run.run_id
     assert find_run("sky", "other") is None
+
+
+def test_a_copied_project_writes_into_itself_and_finds_its_old_artifacts(project, tmp_path_factory, monkeypatch):
+    (project / "note.txt").write_text("old")
+    with training_run(**RUN) as run:
+        run.log_artifact(project / "note.txt")
+    copy = tmp_path_factory.mktemp("copy") / "sky"
+    shutil.copytree(project, copy)
+    shutil.rmtree(project / "mlruns")
+    monkeypatch.chdir(copy)
+    prepare("sky")
+    client = MlflowClient(tracking_uri())
+    assert Path(client.download_artifacts(run.run_id, "note.txt")).read_text() == "old"
+    with training_run(**RUN) as second:
+        second.log_artifact(copy / "note.txt")
+    assert {one.info.artifact_uri for one in client.search_runs(["1"])} == {
+        f"{copy}/mlruns/{one.run_id}/artifacts" for one in (run, second)
+    }
+    monkeypatch.chdir(project)
+    prepare("sky")
+    assert MlflowClient(tracking_uri()).get_run(run.run_id).info.artifact_uri.startswith(f"{project}/mlruns/")
+
+
+def test_the_page_of_runs_has_a_view_with_the_figures(project):
+    client, experiment_id = prepare("sky")
+    page = page_of_runs("sky")
+    tags = client.get_experiment(experiment_id).tags
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+    (key,) = re.findall(
+        rf"^#/experiments/{experiment_id}/runs\?workflowType=machine_learning&viewStateShareKey=(\w+)$", page
+    )
+    state = json.loads(json.loads(tags[f"mlflow.sharedViewState.{key}"])["state"])
+    assert "metrics.`test_accuracy`" in state["selectedColumns"]
 
 
 @pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
@@ -251,15 +288,15 @@ def test_killed_processes_leave_no_run_running(project):
 
 def test_a_new_process_with_a_dead_ones_id_does_not_keep_its_run_alive(project):
     with training_run(**RUN) as run:
-        run.set_tag("deepsky.process_start", "1.0")
+        run.set_tag("mlflow.deepsky.process_start", "1.0")
         with training_run(**RUN | {"network": "vgg16"}):
             assert _statuses() == {"mobilenet": "KILLED", "vgg16": "RUNNING"}
 
 
 def test_runs_of_another_machine_are_left_alone(project):
     with training_run(**RUN) as run:
-        run.set_tag("deepsky.process_start", "1.0")
-        run.set_tag("deepsky.host", f"not-{socket.gethostname()}")
+        run.set_tag("mlflow.deepsky.process_start", "1.0")
+        run.set_tag("mlflow.deepsky.host", f"not-{socket.gethostname()}")
         assert close_dead_runs("sky") == 0
 
 
@@ -486,12 +523,12 @@ def test_dvc_stage_data_hashes_and_commit_become_tags_also_in_a_temporary_copy(p
     client, experiment = prepare("sky")
     (run,) = client.search_runs([experiment])
     tags = run.data.tags
-    assert tags["deepsky.stage"] == "train@sky-net"
-    assert {k for k in tags if k.startswith("deepsky.data.")} == {"deepsky.data.data/packed/sky"}
-    digest = tags["deepsky.data.data/packed/sky"]
+    assert tags["mlflow.deepsky.stage"] == "train@sky-net"
+    assert {k for k in tags if k.startswith("mlflow.deepsky.data.")} == {"mlflow.deepsky.data.data/packed/sky"}
+    digest = tags["mlflow.deepsky.data.data/packed/sky"]
     assert len(digest.removesuffix(".dir")) == 32
     assert digest.endswith(".dir")
     assert [(i.dataset.name, i.dataset.digest) for i in run.inputs.dataset_inputs] == [("data/packed/sky", digest)]
     assert len(tags["mlflow.source.git.commit"]) == 40
-    assert tags["deepsky.git_dirty"] == "false"
+    assert tags["mlflow.deepsky.git_dirty"] == "false"
     assert run.info.status == "FINISHED"

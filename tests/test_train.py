@@ -237,17 +237,17 @@ def test_runs_are_tracked_under_one_name_for_each_setting(trained: Path, monkeyp
         assert run is not None
         stored = run._client.get_run(run.run_id)
         assert (stored.info.run_name, stored.info.status) == (name, "FINISHED")
-        own = {key: stored.data.tags[f"deepsky.{key}"] for key in ("run", "dataset", "network")}
+        own = {key: stored.data.tags[f"mlflow.deepsky.{key}"] for key in ("run", "dataset", "network")}
         assert own == {"run": name, "dataset": "toy", "network": recipe.network}
         assert stored.data.params["learning_rate"] == str(recipe.learning_rate)
         assert stored.data.params["epochs"] == str(recipe.epochs)
         assert stored.data.params["split.seed"] == "3"
         assert ("augment.flip" in stored.data.params) == (name != "head")
         assert not [key for key in stored.data.params if key.startswith(("params", "recipe", "train"))]
-        measure = "val_accuracy" if recipe.answer == "softmax" else "val_rmse"
-        logged = {measure, "epoch_s", "training_s", "images_per_s", "kept_epoch", "input_wait_share"}
+        measure = "epoch/val_accuracy" if recipe.answer == "softmax" else "epoch/val_rmse"
+        logged = {measure, "epoch/seconds", "training_s", "images_per_s", "kept_epoch", "epoch/input_wait_share"}
         assert logged <= set(stored.data.metrics)
-        steps = [point.step for point in run._client.get_metric_history(run.run_id, "val_loss")]
+        steps = [point.step for point in run._client.get_metric_history(run.run_id, "epoch/val_loss")]
         assert steps == list(pd.read_csv(trained / name / "history.csv")["epoch"])
         assert {file.path for file in run._client.list_artifacts(run.run_id)} >= FILES
 

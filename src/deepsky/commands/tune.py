@@ -116,6 +116,7 @@ def _work(experiment: Experiment, name: str, *, trials: int | None, study: str, 
 
 
 def _search(experiment: Experiment, name: str, *, trials: int | None, study: str, storage: str | None) -> None:
+    from deepsky.tracking.runs import HIDDEN
     from deepsky.tracking.studies import open_study_run
     from deepsky.tuning.inputs import read_search_data
     from deepsky.tuning.objective import Objective
@@ -139,7 +140,7 @@ def _search(experiment: Experiment, name: str, *, trials: int | None, study: str
     opened = open_study(study, params, base, meaning)
     population = population_of(opened, params, base, data.trainer, data.folds[0]) if data.together else 1
     tags = {"run": name, "dataset": base.dataset, "network": base.network, "population": str(population)}
-    tags |= {f"deepsky.data.{path}": md5 for path, md5 in data.hashes.items()}
+    tags |= {f"{HIDDEN}data.{path}": md5 for path, md5 in data.hashes.items()}
     stays = {**meaning.settings, "space": meaning.space}
     tracked = open_study_run(f"{experiment.tracking.experiment}-tuning", study, stays, tags)
     print(f"{_READY}{study}: {params.trials} trials, {population} at a time", flush=True)

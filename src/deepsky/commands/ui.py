@@ -1,12 +1,18 @@
 """The MLflow UI on this machine's loopback address."""
 
+import socket
 import subprocess
+import time
 
 import click
+import requests
 
 from deepsky.commands.planned import log_pulled_runs
+from deepsky.errors import ConfigError
 from deepsky.tracking.runs import close_dead_runs
-from deepsky.tracking.store import prepare, ui_command
+from deepsky.tracking.store import page_of_runs, ui_command
+
+_WAIT_S = 1.0  # between two looks whether the server is there
 
 
 def run(experiment: str, port: int) -> None:
@@ -17,10 +23,28 @@ def run(experiment: str, port: int) -> None:
         port: on 127.0.0.1.
 
     Raises:
+        ConfigError: something else serves at the port.
         TrackingError: the store cannot be used.
     """
-    _, experiment_id = prepare(experiment)
+    with socket.socket() as probe:
+        if not probe.connect_ex(("127.0.0.1", port)):
+            raise ConfigError(f"port {port}", "is taken", "say make ui PORT=5001, or end what serves there")
+    page = page_of_runs(experiment)
     close_dead_runs(experiment)
     log_pulled_runs()
-    click.echo(f"open http://127.0.0.1:{port}/#/experiments/{experiment_id}   (Ctrl-C stops)")
-    subprocess.run(ui_command("127.0.0.1", port))
+    address = f"http://127.0.0.1:{port}"
+    click.echo("MLflow starts ...")
+    with subprocess.Popen(ui_command("127.0.0.1", port)) as server:
+        if _answers(address, server):
+            click.echo(f"open {address}/{page}   (Ctrl-C stops)")
+
+
+def _answers(address: str, server: "subprocess.Popen[bytes]") -> bool:
+    """Wait until the server answers; False where it ended before."""
+    while server.poll() is None:
+        try:
+            requests.get(f"{address}/health", timeout=_WAIT_S).raise_for_status()
+            return True
+        except requests.RequestException:
+            time.sleep(_WAIT_S)
+    return False

@@ -80,11 +80,11 @@ def _summary(one: Trained, scores: Mapping[str, Scores]) -> dict[str, Any]:
 
 
 def _tracked(scores: Mapping[str, Scores], gains: Mapping[str, float]) -> dict[str, float]:
-    """Return the metrics of the MLflow run; ``final_`` keeps them apart from the curves of the same name."""
+    """Return the metrics of the MLflow run: of the network that was kept, by part of the dataset."""
     test = scores["test"]
     logged = {f"test_{name}": value for name, value in {**figures_of(test), **gains}.items()}
     others = {split: s for split, s in scores.items() if split != "test"}
-    return logged | {f"final_{name}": value for name, value in beside_each_other(others, SPLIT_MEASURES).items()}
+    return logged | beside_each_other(others, SPLIT_MEASURES)
 
 
 def figures_of(scores: Scores) -> dict[str, float]:

@@ -68,13 +68,13 @@ def _test_figures(test: FractionScores) -> dict[str, float]:
 
 
 def _tracked(scores: Mapping[str, FractionScores], gains: Mapping[str, float]) -> dict[str, float]:
-    """Return the metrics of the MLflow run; ``final_`` keeps them apart from the curves of the same name."""
+    """Return the metrics of the MLflow run: of the network that was kept, by part of the dataset."""
     others = {split: s for split, s in scores.items() if split != "test"}
     return (
         _test_figures(scores["test"])
         | {"test_loss": scores["test"].loss}
         | {f"test_rmse_q{number}": value for number, value in scores["test"].per_question.items()}
-        | {f"final_{name}": value for name, value in beside_each_other(others, ("rmse", "loss")).items()}
+        | beside_each_other(others, ("rmse", "loss"))
         | {f"test_{name}": value for name, value in gains.items()}
     )
 

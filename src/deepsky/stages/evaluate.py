@@ -31,6 +31,7 @@ from deepsky.tracking import runs as store
 from deepsky.tracking.origin import origin_tags
 
 SUMMARY = "summary.json"
+_EVALUATED = f"{store.HIDDEN}evaluated"
 FEW = 8  # so many runs are drawn in the time in which processes start
 
 
@@ -159,12 +160,12 @@ class _Work:
         found = store.find_run(self.experiment, key)
         if found is None:
             found = self._restored(one, trained)
-        elif found.tags().get("deepsky.evaluated") == evaluated:
+        elif found.tags().get(_EVALUATED) == evaluated:
             return
         found.log_metrics({name: value for name, value in scores["tracked"].items() if value is not None})
         found.set_tag("deepsky.remark", scores["summary"].get("remark", ""))  # of fractions there is none
         found.log_artifact(folder, "evaluation")
-        found.set_tag("deepsky.evaluated", evaluated)
+        found.set_tag(_EVALUATED, evaluated)
 
     def _restored(self, one: PlannedRun, trained: Path) -> store.Run:
         """Make the MLflow run of files that came from the DVC cache."""

@@ -59,6 +59,7 @@ def run(
         params=run_params(facts) | {"split": split_params},
         tags={"weights": job.weights, **(origin_tags(experiment, origin.study, origin.trial) if origin else {})},
         inputs=[packed, split, *own],
+        parts=facts["class_counts"],
     ) as tracked:
         with whole_folder(out) as folder:
             figures = train(job, folder, [LogEpochs(tracked)])

@@ -1,8 +1,11 @@
 """MLflow runs: one per dataset x network, closed truthfully however its process ends."""
 
+import getpass
 import hashlib
+import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -10,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from mlflow.entities import Dataset, DatasetInput, Metric, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -22,8 +25,13 @@ from deepsky.tracking.lineage import Lineage, current_lineage, recorded_lineage
 from deepsky.tracking.store import one_at_a_time, prepare, store_errors
 
 KEY_FILES = ("run.json", "predictions.csv")
-# Facts that are tables or stand in the classes' own figures, not parameters to compare runs by; the name is the run's.
-_NOT_PARAMETERS = ("run", "params", "class_counts", "classes")
+# Facts that are tables, or about the dataset: its inputs show them. They are no parameters to compare runs by.
+_NOT_PARAMETERS = (
+    "run", "params", "class_counts", "classes", "kind", "bands", "image_shape", "n_images", "n_objects",
+    "n_test_images", "n_skipped", "n_dropped", "crop_px", "denoise", "denoise_strength",
+)  # fmt: skip
+HIDDEN = "mlflow.deepsky."  # of tags that MLflow's pages do not show, as of all that begin with mlflow.
+_OF_EPOCHS = "epoch/"  # MLflow's pages show metrics of one prefix together; the names without it are the kept network's
 _MAX_VALUE_LENGTH = 6000  # MLflow's limit of a parameter's value
 _MAX_PARAMS_PER_CALL = 100  # MLflow's limit of log_batch
 _START_TOLERANCE_S = 5.0  # the kernel's clock and ours drift apart
@@ -41,13 +49,14 @@ class Run:
         """Wrap an existing run."""
         self._client, self.run_id = client, run_id
 
-    def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Log one epoch's metrics; ``epoch`` counts from 1 or 0 as the caller's history does.
+    def log_epochs(self, epochs: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+        """Log the metrics of epochs, counted from 1 or 0 as the caller's history does: curves, as ``epoch/NAME``.
 
         Raises:
             TrackingError: the store refuses.
         """
-        self.log_history([(epoch, metrics)])
+        named = [(epoch, {f"{_OF_EPOCHS}{name}": v for name, v in metrics.items()}) for epoch, metrics in epochs]
+        self.log_history(named)
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
         """Log metrics of the whole run.
@@ -101,7 +110,7 @@ class Run:
         Raises:
             TrackingError: the store refuses.
         """
-        self.set_tag("deepsky.key", key)
+        self.set_tag(f"{HIDDEN}key", key)
 
     def set_tag(self, name: str, value: str) -> None:
         """Set or replace a tag.
@@ -132,6 +141,7 @@ def training_run(
     params: Mapping[str, object],
     tags: Mapping[str, str],
     inputs: Sequence[Path] = (),
+    parts: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Iterator[Run]:
     """Open a run and close it as what happened: finished, failed, or killed (Ctrl-C, SIGTERM).
 
@@ -145,6 +155,7 @@ def training_run(
         params: every parameter that shaped the result, nested as it comes.
         tags: more tags; a name without a dot gets the prefix ``deepsky.``.
         inputs: outputs of other DVC stages that it reads.
+        parts: objects by class in ``train``, ``val`` and ``test`` of the dataset, which is one of the inputs.
 
     Raises:
         TrackingError: the store cannot be used.
@@ -155,7 +166,7 @@ def training_run(
             with uninterrupted():  # nobody could close a run that is made but not known yet
                 close_dead_runs(experiment)
                 facts = {"dataset": dataset, "network": network, **params}
-                run = _create(experiment, name, facts, tags, current_lineage(inputs))
+                run = _create(experiment, name, facts, tags, current_lineage(inputs), parts or {})
             yield run
             with uninterrupted():
                 _close(run, "FINISHED")
@@ -184,9 +195,9 @@ def restored_run(
         TrackingError: the store cannot be used.
     """
     tags = {"weights": str(facts["weights"]), "restored": "true"}
-    run = _create(experiment, facts["run"], run_params(facts), tags, recorded_lineage(trained))
+    run = _create(experiment, facts["run"], run_params(facts), tags, recorded_lineage(trained), facts["class_counts"])
     try:
-        run.log_history(history)
+        run.log_epochs(history)
         run.log_artifact(trained)
         run.finish_key(run_key(trained))
     except BaseException:
@@ -228,7 +239,7 @@ def find_run(experiment: str, key: str) -> Run | None:
     with store_errors():
         found = client.search_runs(
             [experiment_id],
-            f"attributes.status = 'FINISHED' and tags.`deepsky.key` = '{key}'",
+            f"attributes.status = 'FINISHED' and tags.`{HIDDEN}key` = '{key}'",
             order_by=["attributes.start_time DESC"],
             max_results=1,
         )
@@ -245,7 +256,7 @@ def close_dead_runs(experiment: str) -> int:
         TrackingError: the store cannot be used.
     """
     client, experiment_id = prepare(experiment)
-    query = f"attributes.status = 'RUNNING' and tags.`deepsky.host` = '{socket.gethostname()}'"
+    query = f"attributes.status = 'RUNNING' and tags.`{HIDDEN}host` = '{socket.gethostname()}'"
     with store_errors():
         dead = [run for run in client.search_runs([experiment_id], query, max_results=1000) if not _is_alive(run)]
         for run in dead:
@@ -259,10 +270,11 @@ def _create(
     params: Mapping[str, object],
     tags: Mapping[str, str],
     lineage: Lineage,
+    parts: Mapping[str, Mapping[str, int]],
 ) -> Run:
     client, experiment_id = prepare(experiment)
     named = {name if "." in name else f"deepsky.{name}": str(value) for name, value in tags.items()}
-    own = {"deepsky.run": name} | {f"deepsky.{key}": str(params[key]) for key in ("dataset", "network")}
+    own = {f"{HIDDEN}run": name} | {f"{HIDDEN}{key}": str(params[key]) for key in ("dataset", "network")}
     if named.get("deepsky.weights") == "random":
         own["mlflow.note.content"] = _RANDOM_NOTE
     with store_errors():
@@ -272,21 +284,35 @@ def _create(
             run_name=name,
         )
         run = Run(client, stored.info.run_id)
-        _log_inputs(client, run.run_id, lineage.data)
+        _log_inputs(client, run.run_id, [*_parts(str(params["dataset"]), lineage.data, parts), *_files(lineage.data)])
     run.log_params(params)
     return run
 
 
-def _log_inputs(client: MlflowClient, run_id: str, data: Mapping[str, str]) -> None:
+def _parts(dataset: str, data: Mapping[str, str], parts: Mapping[str, Mapping[str, int]]) -> Iterator[DatasetInput]:
+    """Yield the parts of the dataset that hold rows, each with what it is for and how many objects of each class."""
+    for path, digest in data.items():
+        if Path(path).match(f"packed/{dataset}"):
+            for part, counts in parts.items():
+                if any(counts.values()):
+                    profile = json.dumps({"n_objects": sum(counts.values()), "classes": counts})
+                    yield DatasetInput(
+                        Dataset(f"{dataset}-{part}", digest, "local", json.dumps({"uri": path}), profile=profile),
+                        [InputTag("mlflow.data.context", part)],
+                    )
+
+
+def _files(data: Mapping[str, str]) -> Iterator[DatasetInput]:
+    for path, digest in data.items():
+        yield DatasetInput(Dataset(path, digest, "local", json.dumps({"uri": path})))
+
+
+def _log_inputs(client: MlflowClient, run_id: str, inputs: list[DatasetInput]) -> None:
     """Log what a run reads.
 
     MLflow enters each dataset once, and refuses one that another run entered between its look and its entry: two runs
     of one dataset that start together are the rule here.
     """
-    inputs = [
-        DatasetInput(Dataset(name=path, digest=digest, source_type="local", source=f'{{"uri": "{path}"}}'))
-        for path, digest in data.items()
-    ]
     if not inputs:
         return
     with one_at_a_time():
@@ -298,31 +324,40 @@ def _log_inputs(client: MlflowClient, run_id: str, data: Mapping[str, str]) -> N
 
 def lineage_tags(lineage: Lineage) -> dict[str, str]:
     """Return a run's origin as tags."""
-    tags = {f"deepsky.data.{path}": digest for path, digest in lineage.data.items()}
+    tags = {f"{HIDDEN}data.{path}": digest for path, digest in lineage.data.items()}
+    tags |= {"mlflow.source.type": "LOCAL", "mlflow.source.name": lineage.stage or Path(sys.argv[0]).name}
     if lineage.stage:
-        tags["deepsky.stage"] = tags["mlflow.source.name"] = lineage.stage
+        tags[f"{HIDDEN}stage"] = lineage.stage
     if lineage.git_commit:
         tags["mlflow.source.git.commit"] = lineage.git_commit
-        tags["deepsky.git_dirty"] = str(lineage.git_dirty).lower()
+        tags[f"{HIDDEN}git_dirty"] = str(lineage.git_dirty).lower()
     return tags
 
 
 def process_tags() -> dict[str, str]:
     """Return what tells this process from every other of this machine, also from a later one with the same id."""
     return {
-        "deepsky.host": socket.gethostname(),
-        "deepsky.pid": str(os.getpid()),
-        "deepsky.process_start": f"{psutil.Process().create_time():.2f}",
+        "mlflow.user": _user(),
+        f"{HIDDEN}host": socket.gethostname(),
+        f"{HIDDEN}pid": str(os.getpid()),
+        f"{HIDDEN}process_start": f"{psutil.Process().create_time():.2f}",
     }
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container whose user id has no name
+        return str(os.getuid())
 
 
 def _is_alive(run: StoredRun) -> bool:
     tags = run.data.tags
     try:
-        process = psutil.Process(int(tags["deepsky.pid"]))
+        process = psutil.Process(int(tags[f"{HIDDEN}pid"]))
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
-        return abs(process.create_time() - float(tags["deepsky.process_start"])) < _START_TOLERANCE_S
+        return abs(process.create_time() - float(tags[f"{HIDDEN}process_start"])) < _START_TOLERANCE_S
     except psutil.NoSuchProcess:
         return False
     except (psutil.AccessDenied, KeyError, ValueError):  # cannot tell: never close a run that may be running

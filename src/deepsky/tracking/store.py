@@ -1,6 +1,7 @@
 """The MLflow store: where it stands, and its creation before anyone writes to it."""
 
 import fcntl
+import json
 import logging
 import os
 import sqlite3
@@ -21,8 +22,21 @@ from deepsky.files import whole_file
 from deepsky.tracking.lineage import workspace_root
 
 _URI_VARIABLE = "MLFLOW_TRACKING_URI"
+_ARTIFACTS = "mlruns"
 _SQLITE = "sqlite:///"
 _SQLITE_WAIT_S = 20.0  # as long as MLflow itself waits for another writer
+# Where MLflow keeps the place of artifacts as an absolute path.
+_PLACES = (
+    ("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"),
+    ("experiment_tags", "value"),
+)  # fmt: skip
+_MADE_FOR = "mlflow.deepsky.artifacts"
+_VIEW = "deepsky"
+# What the table of runs shows beside their names, the best accuracy on top.
+_COLUMNS = (
+    "params.`dataset`", "params.`network`", "metrics.`test_accuracy`", "metrics.`test_f1_macro`", "metrics.`test_rmse`",
+    "tags.`deepsky.remark`",
+)  # fmt: skip
 
 
 def project_root(start: Path | None = None) -> Path:
@@ -80,6 +94,7 @@ def prepare(experiment: str) -> tuple[MlflowClient, str]:
     with store_errors(), one_at_a_time(), _few_retries():
         if (database := _sqlite_path(uri)) is not None:
             _check_or_create_sqlite(database)
+            _follow_project(database)
         client = MlflowClient(uri)
         found = client.get_experiment_by_name(experiment) or _create(client, experiment, _artifact_root(uri))
     if found.lifecycle_stage != "active":
@@ -89,6 +104,21 @@ def prepare(experiment: str) -> tuple[MlflowClient, str]:
             f"run mlflow experiments restore -x {found.experiment_id}, or name another under tracking in params.yaml",
         )
     return client, found.experiment_id
+
+
+def page_of_runs(experiment: str) -> str:
+    """Prepare the table of an experiment's runs with columns that tell them apart; return where it is in the pages.
+
+    Raises:
+        TrackingError: the store cannot be used.
+    """
+    client, experiment_id = prepare(experiment)
+    state = {"selectedColumns": _COLUMNS, "orderByKey": "metrics.`test_accuracy`", "orderByAsc": False}
+    made_ms = client.get_experiment(experiment_id).creation_time
+    view = {"name": _VIEW, "createdAt": made_ms, "updatedAt": made_ms, "state": json.dumps(state)}
+    with store_errors():
+        client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{_VIEW}", json.dumps(view))
+    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={_VIEW}"
 
 
 def ui_command(host: str, port: int) -> list[str]:
@@ -108,6 +138,8 @@ def ui_command(host: str, port: int) -> list[str]:
         host,
         "--port",
         str(port),
+        "--workers",  # each takes seconds of a processor to start, and dies where it gets too few of them
+        "1",
     ]
 
 
@@ -160,7 +192,10 @@ def shown_uri(uri: str) -> str:
 
 def _create(client: MlflowClient, experiment: str, artifact_root: str | None) -> Experiment:
     try:
-        return client.get_experiment(client.create_experiment(experiment, artifact_location=artifact_root))
+        tags = {"mlflow.experimentKind": "custom_model_development"}  # else its page is one of language models
+        tags |= {_MADE_FOR: artifact_root} if artifact_root else {}
+        made = client.create_experiment(experiment, artifact_location=artifact_root, tags=tags)
+        return client.get_experiment(made)
     except MlflowException:
         found = client.get_experiment_by_name(experiment)
         if found is None:  # not merely that another machine was faster
@@ -170,7 +205,7 @@ def _create(client: MlflowClient, experiment: str, artifact_root: str | None) ->
 
 def _artifact_root(uri: str) -> str | None:
     """Return where artifacts of new experiments go; None where a server decides."""
-    return None if uri.startswith(("http:", "https:")) else str(project_root() / "mlruns")
+    return None if uri.startswith(("http:", "https:")) else str(project_root() / _ARTIFACTS)
 
 
 def _sqlite_path(uri: str) -> Path | None:
@@ -185,6 +220,19 @@ def _check_or_create_sqlite(path: Path) -> None:
     with closing(sqlite3.connect(path, timeout=_SQLITE_WAIT_S, isolation_level=None)) as database:
         database.execute("BEGIN IMMEDIATE")
         database.execute("ROLLBACK")
+
+
+def _follow_project(database: Path) -> None:
+    """Point the experiments that deepsky made in a project that was copied or renamed since to its artifacts here."""
+    here = str(project_root() / _ARTIFACTS)
+    query = "SELECT DISTINCT value FROM experiment_tags WHERE key = ? AND value != ?"
+    with closing(sqlite3.connect(database, timeout=_SQLITE_WAIT_S)) as connection, connection:
+        for (there,) in connection.execute(query, (_MADE_FOR, here)).fetchall():
+            for table, column in _PLACES:
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR {column} LIKE ?",
+                    (here, len(there) + 1, there, f"{there}/%"),
+                )
 
 
 @contextmanager

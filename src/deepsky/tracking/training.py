@@ -21,4 +21,4 @@ class LogEpochs(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Log; epochs count from 1 as in history.csv."""
-        self._run.log_epoch(epoch + 1, {**(logs or {}), "epoch_s": time.perf_counter() - self._started})
+        self._run.log_epochs([(epoch + 1, {**(logs or {}), "seconds": time.perf_counter() - self._started})])
