@@ -314,7 +314,7 @@ def test_a_restored_run_is_logged_as_its_training_was(project):
     assert one.data.params == other.data.params
     assert one.data.params["learning_rate"] == "0.001"
     assert one.info.run_name == other.info.run_name == "toy-net"
-    shared = [f"deepsky.{key}" for key in ("run", "dataset", "network", "weights")]
+    shared = ["deepsky.weights", *(f"{HIDDEN}{key}" for key in ("run", "dataset", "network"))]
     assert [one.data.tags[key] for key in shared] == [other.data.tags[key] for key in shared]
     assert (one.data.tags["deepsky.restored"], "deepsky.restored" in other.data.tags) == ("true", False)
 
@@ -493,7 +493,9 @@ from pathlib import Path
 from deepsky.tracking.runs import training_run
 dataset, network = sys.argv[1:]
 facts = {"dataset": dataset, "network": network, "params": {}, "tags": {}}
-with training_run(experiment="sky", name=f"{dataset}-{network}", **facts, inputs=[Path("data/packed", dataset)]):
+parts = {"train": {"STAR": 3}, "val": {"STAR": 1}, "test": {"STAR": 0}}
+inputs = [Path("data/packed", dataset)]
+with training_run(experiment="sky", name=f"{dataset}-{network}", **facts, inputs=inputs, parts=parts):
     Path("models", dataset).mkdir(parents=True, exist_ok=True)
     Path("models", dataset, network).write_text("done")
 """
@@ -528,7 +530,8 @@ def test_dvc_stage_data_hashes_and_commit_become_tags_also_in_a_temporary_copy(p
     digest = tags["mlflow.deepsky.data.data/packed/sky"]
     assert len(digest.removesuffix(".dir")) == 32
     assert digest.endswith(".dir")
-    assert [(i.dataset.name, i.dataset.digest) for i in run.inputs.dataset_inputs] == [("data/packed/sky", digest)]
+    found = {(i.dataset.name, i.dataset.digest, *(tag.value for tag in i.tags)) for i in run.inputs.dataset_inputs}
+    assert found == {("data/packed/sky", digest), ("sky-train", digest, "train"), ("sky-val", digest, "val")}
     assert len(tags["mlflow.source.git.commit"]) == 40
     assert tags["mlflow.deepsky.git_dirty"] == "false"
     assert run.info.status == "FINISHED"
