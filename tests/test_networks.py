@@ -1,7 +1,9 @@
 """Every network of the registries: images in, probabilities out, and the same after save and load."""
 
 import errno
+import json
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -266,10 +268,63 @@ def test_h5_files_that_are_no_network_of_ours_are_refused(tmp_path: Path) -> Non
     save_h5(build_head(3, softmax_answer(2), (4,), "relu"), path)
     with pytest.raises(DataError, match="holds no deepsky_card"):
         load_network(path)
+
+
+@pytest.fixture(scope="module")
+def small_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("small") / "model.h5"
+    save_network(
+        path, join(*front_and_tail("cnn_small", SPECS["rgb"]), "cnn_small"), card_of(SPECS["rgb"], "cnn_small")
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ("{", "deepsky_card is not JSON"),
+        ("[" * 100_000, "deepsky_card is not JSON"),
+        ("[]", "deepsky_card is wrong: .* is not a mapping"),
+        ({"classes": None}, r"deepsky_card\.classes is wrong: None is not a list"),
+        ({"classes": ["A", "B", "A", "D"]}, "name one twice"),
+        ({"classes": ["A", "B"]}, r"it makes \(None, 4\) of \(None, 48, 48, 3\)"),
+        ({"kind": "radio"}, r"deepsky_card\.kind is wrong: 'radio' is unknown"),
+        ({"image_shape": [48, 48]}, "is not height, width, channel"),
+        ({"image_shape": [48, 40, 3]}, "its card says"),
+        ({"bands": ["r"]}, "are not the 3 channels"),
+        ({"crop_px": -3}, "crop_px must lie between"),
+        ({"denoise": "median", "denoise_strength": 4.0}, "must be an odd number"),
+        ({"pixel_scale_arcsec": float("nan")}, "is not finite"),
+        ({"target": "fractions"}, "its card says"),
+        ({"answer": 42}, "'answer' is unknown"),
+    ],
+)
+def test_a_card_that_makes_no_sense_is_refused(
+    changed: str | dict[str, object], said: str, small_network: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.h5"
+    shutil.copy(small_network, path)
     with h5py.File(path, "r+") as file:
-        file.attrs["deepsky_card"] = '{"dataset": "toy"}'
-    with pytest.raises(DataError, match="cannot be built"):
+        card = json.loads(file.attrs["deepsky_card"])
+        file.attrs["deepsky_card"] = changed if isinstance(changed, str) else json.dumps(card | changed)
+    with pytest.raises(DataError, match=rf"model\.h5: .*{said}"):
         load_network(path)
+
+
+def test_a_network_with_a_weight_that_is_no_number_is_refused(small_network: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.h5"
+    shutil.copy(small_network, path)
+    with h5py.File(path, "r+") as file:
+        kernels = [name for name in _datasets(file) if name.endswith("probabilities/kernel")]
+        file[kernels[0]][0, 0] = np.nan
+    with pytest.raises(DataError, match=r"model\.h5: cannot be built \(weight .*probabilities/kernel is not finite\)"):
+        load_network(path)
+
+
+def _datasets(file: h5py.File) -> list[str]:
+    found: list[str] = []
+    file.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
+    return found
 
 
 def test_code_hidden_in_a_saved_network_is_not_run(tmp_path: Path) -> None:

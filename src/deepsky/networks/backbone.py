@@ -11,7 +11,7 @@ from keras import KerasTensor
 
 from deepsky.errors import ConfigError, WeightsError
 from deepsky.networks.folding import fold_normalisation
-from deepsky.networks.inputs import CaffeScaling, ImageSpec, colour_pixels, image_input
+from deepsky.networks.inputs import ImageSpec, colour_pixels, image_input
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,16 @@ def tf_scaling(rgb: KerasTensor) -> KerasTensor:
 
 
 def caffe_scaling(rgb: KerasTensor) -> KerasTensor:
-    """RGB in 0..255 -> BGR around 0."""
-    return CaffeScaling(name="scaling")(rgb)
+    """RGB in 0..255 -> BGR minus the ImageNet mean: what resnet50 and vgg16 were trained on.
+
+    Source:
+        keras.applications.imagenet_utils.preprocess_input, mode "caffe".
+    """
+    centred = keras.layers.Rescaling(1.0, offset=[-123.68, -116.779, -103.939], name="scaling")(rgb)
+    # Keras has no layer that reorders channels; a convolution of ones and zeros does it exactly.
+    reverse = keras.initializers.Constant([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    to_bgr = keras.layers.Conv2D(3, 1, use_bias=False, kernel_initializer=reverse, trainable=False, name="rgb_to_bgr")
+    return to_bgr(centred)
 
 
 def torch_scaling(rgb: KerasTensor) -> KerasTensor:
@@ -92,6 +100,13 @@ class FrozenNormalization(keras.layers.BatchNormalization):
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Return the same shape, by the moving statistics."""
         return super().call(inputs, training=False, mask=mask)
+
+    def stock(self) -> keras.layers.Layer:
+        """Return Keras' own layer that does the same; it does so as long as it is not told to train."""
+        same = keras.layers.BatchNormalization.from_config({**self.get_config(), "trainable": False})
+        same.build(self.input.shape)
+        same.set_weights(self.get_weights())
+        return same
 
 
 def freeze_statistics(base: keras.Model) -> keras.Model:

@@ -67,6 +67,10 @@ class SeededDropout(keras.layers.Layer):
         self._step.assign_add(1)
         return ops.where(noise >= self.rate, inputs / (1 - self.rate), 0.0)
 
+    def stock(self) -> keras.layers.Layer:
+        """Return Keras' own layer that does the same outside training, and in it leaves out other units."""
+        return keras.layers.Dropout(self.rate, seed=self.seed, name=self.name)
+
     def get_config(self) -> dict[str, Any]:
         """Return what rebuilds the layer."""
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}

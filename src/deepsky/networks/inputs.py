@@ -16,6 +16,8 @@ from deepsky.errors import DataError
 # Where the stretch of all bands turns from linear to logarithmic: a few sigma of the sky in g and r (0.02 nanomaggies).
 # At one sigma, the noise fills the range of the stretch and a network learns less from the same images.
 SOFTENING_NMGY = 0.1
+# Keras' name for where these layers come from: where they are missing, it stands in the one line that Keras says.
+NEEDS = f"this .h5 needs deepsky: import {__name__} first"
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def resized(pixels: KerasTensor, size_px: int) -> KerasTensor:
     return keras.layers.Resizing(size_px, size_px, interpolation="bilinear", antialias=True, name="resize")(pixels)
 
 
-@keras.saving.register_keras_serializable(package="deepsky")
+@keras.saving.register_keras_serializable(NEEDS)
 class LuptonColour(keras.layers.Layer):
     """Flux -> RGB that keeps colour at every brightness.
 
@@ -137,7 +139,7 @@ class LuptonColour(keras.layers.Layer):
         return {**super().get_config(), **own}
 
 
-@keras.saving.register_keras_serializable(package="deepsky")
+@keras.saving.register_keras_serializable(NEEDS)
 class AsinhStretch(keras.layers.Layer):
     """Compress flux band by band: linear below the softening, logarithmic above; ratios of bands become differences.
 
@@ -163,28 +165,6 @@ class AsinhStretch(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Return what is needed to build the layer again."""
         return {**super().get_config(), "softening_nmgy": self.softening_nmgy}
-
-
-@keras.saving.register_keras_serializable(package="deepsky")
-class CaffeScaling(keras.layers.Layer):
-    """RGB in 0..255 -> BGR minus the ImageNet mean: what resnet50 and vgg16 were trained on.
-
-    Source:
-        keras.applications.imagenet_utils.preprocess_input, mode "caffe".
-    """
-
-    MEAN_BGR = (103.939, 116.779, 123.68)
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(trainable=False, **_without_trainable(kwargs))
-
-    def call(self, rgb: Any) -> Any:
-        """Return the same shape."""
-        return ops.flip(rgb, axis=-1) - ops.convert_to_tensor(self.MEAN_BGR, dtype=rgb.dtype)
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Return the input's."""
-        return input_shape
 
 
 def _asinh(value: Any) -> Any:

@@ -8,7 +8,7 @@ from keras import ops
 from deepsky.catalogue.decision_tree import QUESTIONS, places
 
 
-@keras.saving.register_keras_serializable(package="deepsky")
+@keras.saving.register_keras_serializable(f"this .h5 needs deepsky: import {__name__} first")
 class TreeFractions(keras.layers.Layer):
     """Logits -> vote fractions: a softmax inside each question, times the fraction of the answer that leads to it.
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from deepsky.catalogue.decision_tree import COLUMNS
 from deepsky.datasets.splits import tested_part
+from deepsky.networks.portable import portable
 from deepsky.training.examples import SPLITS
 from deepsky.training.job import Job
 from deepsky.training.predict import image_spec
@@ -49,7 +50,7 @@ def describe(job: Job) -> dict[str, Any]:
         "crop_px": card.crop_px,
         "denoise": card.denoise,
         "denoise_strength": card.denoise_strength,
-        "n_parameters": job.front.count_params() + job.tail.count_params(),
+        "n_parameters": job.front.count_params() + portable(job.tail).count_params(),
         "n_trained_parameters": int(sum(np.prod(weight.shape) for weight in job.tail.trainable_weights)),
         "class_counts": counts,
         "params": job.recipe.settings(own_head=job.own_head),

@@ -7,21 +7,19 @@ from typing import Any, Literal
 
 import h5py
 import keras
+import numpy as np
 
 from deepsky.catalogue.decision_tree import COLUMNS
-from deepsky.datasets.packed import Target, tuples_of
-from deepsky.errors import DataError
-from deepsky.imaging.preparation import Denoise
-from deepsky.networks import (  # noqa: F401 - each registers layers that a saved network may hold
-    augment,
-    dropout,
-    inputs,
-    tree,
-    views,
-)
+from deepsky.config import build
+from deepsky.datasets.params import Target
+from deepsky.errors import ConfigError, ConfigErrors, DataError
+from deepsky.imaging.params import Denoise, check_denoise, check_side
+from deepsky.networks import inputs, tree  # noqa: F401 - they register layers that a saved network may hold
+from deepsky.networks.portable import fused, portable
 from deepsky.networks.saving import save_h5
 
 CARD_ATTRIBUTE = "deepsky_card"
+_REMEDY = "give a model.h5 that the train stage wrote"
 
 
 @dataclass(frozen=True)
@@ -57,6 +55,21 @@ class ModelCard:
     denoise: Denoise = "none"
     denoise_strength: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Refuse what no training writes.
+
+        Raises:
+            ValueError: says what.
+        """
+        if len(self.image_shape) != 3 or min(self.image_shape) < 1:
+            raise ValueError(f"image_shape {self.image_shape} is not height, width, channel")
+        if not self.classes or len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes {self.classes} are none, or name one twice")
+        if len(self.bands) != self.image_shape[2]:
+            raise ValueError(f"bands {self.bands} are not the {self.image_shape[2]} channels of image_shape")
+        check_side("crop_px", self.crop_px)
+        check_denoise(self.denoise, self.denoise_strength)
+
     @property
     def outputs(self) -> tuple[str, ...]:
         """Name each output: the classes, or the columns of the decision tree."""
@@ -64,30 +77,63 @@ class ModelCard:
 
 
 def save_network(path: Path, model: keras.Model, card: ModelCard) -> None:
-    """Write one self-contained ``.h5``; the same network and card give the same bytes."""
-    save_h5(model, path, {CARD_ATTRIBUTE: json.dumps(asdict(card), sort_keys=True)})
+    """Write one self-contained ``.h5``; the same network and card give the same bytes.
+
+    It holds Keras' own layers only, where they can say the same (``networks.portable``).
+    """
+    save_h5(portable(model), path, {CARD_ATTRIBUTE: json.dumps(asdict(card), sort_keys=True)})
 
 
 def load_network(path: Path) -> tuple[keras.Model, ModelCard]:
     """Read a network that ``save_network`` wrote, uncompiled; no code in the file is ever run.
 
     Raises:
-        DataError: the file is missing, is not HDF5, has no card, or Keras cannot build it.
+        DataError: the file is missing, is not HDF5, has no card or one that does not fit the network, Keras cannot
+            build it, or a weight is not finite.
     """
-    remedy = "give a model.h5 that the train stage wrote"
+    if not path.is_file():  # a pipe would be waited for
+        raise DataError(path, "is not a file" if path.exists() else "does not exist", _REMEDY)
     try:
         with h5py.File(path, "r") as file:
             text = file.attrs.get(CARD_ATTRIBUTE)
     except OSError as error:
-        problem = "does not exist" if not path.exists() else "is not an HDF5 file"
-        raise DataError(path, problem, remedy) from error
+        raise DataError(path, "is not an HDF5 file", _REMEDY) from error
     if text is None:
-        raise DataError(path, f"holds no {CARD_ATTRIBUTE}: it is not a network of this project", remedy)
+        raise DataError(path, f"holds no {CARD_ATTRIBUTE}: it is not a network of this project", _REMEDY)
+    card = _read_card(path, text)
     try:
-        fields: dict[str, Any] = json.loads(text)
-        card = ModelCard(**{key: tuples_of(value) for key, value in fields.items()})
         model = keras.models.load_model(path, compile=False, safe_mode=True)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        _check(model, card)
+        return fused(model), card
+    except Exception as error:  # Keras trips in any way over a file that somebody has changed
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(path, f"cannot be built ({problem})", remedy) from error
-    return model, card
+        raise DataError(path, f"cannot be built ({problem})", _REMEDY) from error
+
+
+def _read_card(path: Path, text: Any) -> ModelCard:
+    try:
+        card: ModelCard = build(json.loads(text), ModelCard, CARD_ATTRIBUTE)
+    except ConfigErrors as error:
+        first = error.errors[0]
+        raise DataError(path, f"{first.where} is wrong: {first.problem}", _REMEDY) from error
+    except ConfigError as error:
+        raise DataError(path, f"{error.where} is wrong: {error.problem}", _REMEDY) from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DataError(path, f"its {CARD_ATTRIBUTE} is not JSON", _REMEDY) from error
+    return card
+
+
+def _check(model: keras.Model, card: ModelCard) -> None:
+    """Refuse a network that is not the one that the card speaks of, or that has no answers.
+
+    Raises:
+        ValueError: says what is wrong.
+    """
+    wanted = (None, *card.image_shape), (None, len(card.outputs))
+    if (model.input_shape, model.output_shape) != wanted:
+        raise ValueError(
+            f"it makes {model.output_shape} of {model.input_shape}, its card says {wanted[1]}, {wanted[0]}"
+        )
+    for weight in model.weights:
+        if not np.isfinite(weight.numpy()).all():
+            raise ValueError(f"weight {weight.path} is not finite")
