@@ -301,9 +301,9 @@ def test_predict_prepares_as_the_dataset_was_prepared(tmp_path, target, gray, de
     model = save_answering_network(tmp_path / "model.h5", packed, n_outputs)
     paths = [images / f"{identity}.png" for identity in packed.rows["id"]]
     options = {"catalogue": None, "id_column": None, "position": "radec", "position_band": None}
-    predict.run(tmp_path / "model.h5", paths, tmp_path / "answers.csv", **options)
+    predict.run(str(tmp_path / "model.h5"), list(map(str, paths)), tmp_path / "answers.csv", **options)
     table = pd.read_csv(tmp_path / "answers.csv")
-    names = list(COLUMNS) if target == "fractions" else ["class", *(f"p_{name}" for name in CLASSES)]
+    names = list(COLUMNS) if target == "fractions" else ["class", "confidence", *(f"p_{name}" for name in CLASSES)]
     assert table.columns.tolist() == ["path", *names]
     expected = model.predict(np.asarray(packed.images), verbose=0)
     assert np.allclose(table[table.columns[-n_outputs:]], expected, rtol=0, atol=2e-6)

@@ -275,7 +275,7 @@ def test_predict_labels_pictures(project):
     frames = sorted((project.root / "data/png/sdss/frames/r").glob("*.png"))[:2]
     model = "models/trained/sdss_frames/cnn_small/model.h5"
     lines = project.run("deepsky", "predict", model, *map(str, frames)).stdout.splitlines()
-    assert lines[0].split() == ["path", "class", "p_GALAXY", "p_QSO", "p_STAR"]
+    assert lines[0].split() == ["path", "class", "confidence", "p_GALAXY", "p_QSO", "p_STAR"]
     assert [line.split()[0] for line in lines[1:]] == [str(path) for path in frames]
 
 

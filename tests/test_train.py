@@ -343,8 +343,9 @@ def test_statistics_move_in_fine_tuning_where_the_recipe_lets_them(
 def test_the_residual_network_of_the_regression_study_has_its_parameters(inputs: Path) -> None:
     with keras.StatelessScope():
         job = job_of(replace(VOTES, network="resnet50", input_size_px=32, hidden_units=(512,), dropout=0.5), inputs)
-    # Keras gives 23,587,712 without top; 512 units on 2048 features and 37 answers on them; the step of one dropout.
-    assert job.tail.count_params() == 23_587_712 + 2049 * 512 + 513 * 37 + 1
+    # Keras gives 23,587,712 without top; 512 units on 2048 features and 37 answers on them; the step of one dropout;
+    # nine ones and zeros that turn RGB into BGR.
+    assert job.tail.count_params() == 23_587_712 + 2049 * 512 + 513 * 37 + 1 + 9
 
 
 @pytest.mark.parametrize(

@@ -178,19 +178,32 @@ def drop(names: tuple[str, ...]) -> None:
 
 
 @cli.command()
-@click.argument("model", type=PATH)
-@click.argument("inputs", nargs=-1, required=True, type=PATH)
+@click.argument("model")
+@click.argument("inputs", nargs=-1, metavar="INPUTS...")
+@click.option("--list", "listed", type=PATH, help="text file that names an input a line; also @FILE among the INPUTS")
 @click.option("--catalogue", type=PATH, help="CSV of objects to cut out of the FITS frames INPUTS")
 @click.option("--id-column", help="column of the catalogue that names each object; rows are numbered without it")
 @click.option("--position", type=click.Choice(["radec", "xy"]), default="radec", show_default=True)
 @click.option("--position-band", help="band whose pixels x and y count, from 0 (r, if the network has it)")
-@click.option("--csv", "out", type=PATH, help="write a CSV here instead of printing")
+@click.option("--csv", "out", type=PATH, help="append to this CSV instead of printing; what it answers is left out")
+@click.option(
+    "--on-bad-file",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="skip names each on stderr",
+)
 @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers do the work (deepsky worker)")
-def predict(model: Path, inputs: tuple[Path, ...], out: Path | None, **options: Any) -> None:
-    """Label images, or the catalogued objects of FITS frames, with the trained network MODEL.h5."""
+def predict(model: str, inputs: tuple[str, ...], out: Path | None, listed: Path | None, **options: Any) -> None:
+    """Label images, or the catalogued objects of FITS frames, with the trained network MODEL: a run, or its model.h5.
+
+    INPUTS are files, folders, patterns in quotes, or @FILE. After a kill the same command with --csv goes on.
+    """
     from deepsky.commands import predict as command
 
-    command.run(model, inputs, out, **options)
+    if not inputs and listed is None:
+        raise click.UsageError("give INPUTS, or a --list of them")
+    command.run(model, inputs, out, listed=listed, **options)
 
 
 @cli.command()

@@ -1,34 +1,41 @@
 """Label new images, or the objects of new frames, with a trained network."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Container, Generator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 import keras
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from rich.console import Console
+from rich.progress import Progress
 
 from deepsky.catalogue.tables import check_numbers, read_objects
+from deepsky.commands.answers import answered, answers_about, appended, printed
+from deepsky.commands.models import find_model
+from deepsky.commands.places import named_places
 from deepsky.errors import ConfigError, DataError
-from deepsky.files import Version, whole_file
+from deepsky.files import Version
+from deepsky.imaging.badfiles import BadFiles, OnBadFile
 from deepsky.imaging.cutouts import cut_objects, inside, sky_positions
 from deepsky.imaging.fields import SkyField, assign_fields, find_frames, group_frames, read_field
-from deepsky.imaging.pictures import find_pictures, read_picture
+from deepsky.imaging.pictures import Picture, find_pictures, read_picture
 from deepsky.imaging.preparation import Preparation
 from deepsky.networks.views import images_at_once
-from deepsky.parallel import KERAS_LOCK, check_address, connected, mapped
+from deepsky.parallel import KERAS_LOCK, check_address, connected, in_threads, is_helped, mapped
 from deepsky.training.predict import batches_of, predict_batch, predict_batches
 from deepsky.training.saved import ModelCard, load_network
 
 BATCH_SIZE = 32  # images, or views of images, that go through the network together
-CHUNK = 512  # pictures that are cut into batches together
-_AHEAD = 64  # batches of pictures, or fields
-Labelled = tuple[list[str], npt.NDArray[np.float32]]  # names, and the answers about them
+_AHEAD = 64  # batches of pictures, or fields, that workers may be ahead
+_SAME = 1e-3  # how far answers of the same network may lie apart on two machines
+_DECODED = 4  # batches of pictures that wait, decoded, for the network
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,13 @@ class _Pictures:
 
     paths: Sequence[Path]
     n_at_once: int
+
+    @property
+    def names(self) -> list[str]:
+        return [str(path) for path in self.paths]
+
+    def only(self, names: Container[str]) -> "_Pictures":
+        return replace(self, paths=[path for path in self.paths if str(path) in names])
 
 
 @dataclass(frozen=True)
@@ -49,65 +63,140 @@ class _Objects:
     position: Literal["radec", "xy"]
     position_band: str
 
+    @property
+    def names(self) -> list[str]:
+        return list(self.objects["id"])
+
+    def only(self, names: Container[str]) -> "_Objects":
+        return replace(self, objects=self.objects[[name in names for name in self.objects["id"]]])
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a network is to look at.
+
+    Attributes:
+        names: of the images.
+        images: (n, height, width, channel).
+        bad: what is wrong with those that cannot be used.
+        odd: of each image, how it differs from those that the network learned from; empty: not at all.
+    """
+
+    names: list[str]
+    images: npt.NDArray[Any]
+    bad: Sequence[DataError] = ()
+    odd: Sequence[str] = ()
+
 
 Task = _Pictures | _Objects
+Labelled = tuple[_Seen, npt.NDArray[np.float32]]  # what was seen, without its pixels, and the answers, (n, n_outputs)
 COLUMNS = {"radec": ("ra", "dec"), "xy": ("x", "y")}
 
 
 def run(
-    model: Path,
-    inputs: Sequence[Path],
+    model: str,
+    inputs: Sequence[str],
     out: Path | None,
     *,
     catalogue: Path | None,
     id_column: str | None,
     position: Literal["radec", "xy"],
     position_band: str | None,
+    listed: Path | None = None,
+    on_bad_file: OnBadFile = "stop",
     scheduler: str | None = None,
 ) -> None:
-    """Print, or write to ``out``, one line per image or object: its name, class and the probability of each class.
+    """Print, or append to ``out``, one line per image or object: name, class, confidence, probability of each class.
 
     A network of vote fractions has no classes: its line holds the 37 fractions, named as in the Galaxy Zoo challenge.
+    What ``out`` answers already is left out, so that the same command goes on where it was killed.
 
     Args:
-        model: ``.h5`` of a train stage.
-        inputs: image files or folders of them; with ``catalogue``, FITS frames or folders of them.
-        out: CSV to write; None prints the table.
+        model: a run, or the ``.h5`` of one.
+        inputs: image files, folders, patterns or lists of them; with ``catalogue``, FITS frames likewise.
+        out: CSV to append to; None prints the table.
         catalogue: CSV of the objects to cut out of the frames.
         id_column: its column that names each object; None numbers the rows.
         position: ``radec`` (columns ra, dec in degrees) or ``xy`` (columns x, y in pixels of ``position_band`` from 0).
         position_band: see ``position``; None takes r, or the network's first band.
+        listed: a text file with an input a line.
+        on_bad_file: ``skip`` names bad pictures, or fields with a bad frame, on stderr and goes on.
         scheduler: address of a dask scheduler whose workers (deepsky worker) do the work; None: this process does.
 
     Raises:
-        DataError: a model, image, frame or table that cannot be used; nothing is written then.
+        DataError: a model, image, frame or table that cannot be used; ``out`` keeps the answers before it.
         ConfigError: a network of pictures with a catalogue, or one of flux without; a band it does not know; a wrong
             address.
         DeepSkyError: the scheduler does not answer, or has no worker for this project.
     """
     if scheduler is not None:
         check_address(scheduler)  # before the network is read
-    known = Version.of(model)
+    places = named_places(inputs, listed)
+    known = Version.of(find_model(model))
     network, card = _loaded(known)
     if (card.kind == "flux") != (catalogue is not None):
         needs = "FITS frames and --catalogue" if card.kind == "flux" else "images and no --catalogue"
         raise ConfigError(model, f"learned from {card.kind} of bands {', '.join(card.bands)}", f"give it {needs}")
     if catalogue is None:
-        first, tasks = "path", _picture_tasks(inputs, network)
+        first, tasks = "path", _picture_tasks(places, network)
     else:
         position_band = position_band or ("r" if "r" in card.bands else card.bands[0])
         if position_band not in card.bands:
             problem = f"is not among the network's bands {', '.join(card.bands)}"
             raise ConfigError(f"position band {position_band!r}", problem, "give one of them as --position-band")
-        first, tasks = "id", _object_tasks(inputs, card, catalogue, id_column, position, position_band)
-    labelled = mapped(partial(_labelled, known), tasks, n_ahead=_AHEAD, locally="here")
-    with _helped_by(scheduler), closing(labelled):
-        table = _table(first, list(labelled), card)
-    if out is None:
-        click.echo(table.to_string(index=False))
-    else:
-        with whole_file(out) as path:
-            table.to_csv(path, index=False, float_format="%.6f", lineterminator="\n")
+        first, tasks = "id", _object_tasks(places, card, catalogue, id_column, position, position_band)
+    with _helped_by(scheduler):
+        _answer(known, tasks, first, out, BadFiles(on_bad_file))
+
+
+def _answer(known: Version, tasks: list[Task], first: str, out: Path | None, bad: BadFiles) -> None:
+    """Print or append the answers of all tasks that ``out`` has none of yet."""
+    (_, card), names = _loaded(known), [name for task in tasks for name in task.names]
+    if out is not None:
+        before = answered(out, card, first)
+        if before:
+            _check_same(known, tasks, first, out, before)
+            names = [name for name in names if name not in before]
+            tasks = _only(tasks, frozenset(names))
+            click.echo(f"{out}: goes on behind {len(before):,} answers", err=True)
+    n_answered, odd = 0, Counter[str]()
+    table = printed(card, first, names) if out is None else appended(out, card, first)
+    bar = Progress(console=Console(stderr=True), disable=out is None)
+    with bar, table as append, closing(_answers(known, tasks)) as answers:
+        shown = bar.add_task("predicting", total=len(names))
+        for seen, values in answers:
+            append(seen.names, values)
+            odd.update(seen.odd)
+            n_answered += len(seen.names)
+            for error in seen.bad:
+                bad.meet(error)
+                bar.console.print(f"skipped: {error}", markup=False, highlight=False, soft_wrap=True)
+            bar.advance(shown, len(seen.names) + len(seen.bad))
+    for how, number in odd.items():
+        click.echo(f"{number:,} of {n_answered:,} {how}", err=True)
+    if bad.skipped:
+        click.echo(f"{len(bad.skipped):,} bad files were skipped", err=True)
+        bad.refuse_if_nothing_left(n_answered, out or "predict")
+
+
+def _check_same(known: Version, tasks: Sequence[Task], first: str, out: Path, before: set[str]) -> None:
+    """Refuse to go on with the answers of another network: some of them are made again and compared.
+
+    Raises:
+        DataError: they differ, or ``out`` has none about these inputs.
+    """
+    again = next(iter(_only(tasks, before)), None)
+    if again is None:
+        raise DataError(out, "holds answers about other files than these", "give another file as --csv")
+    (network, card), seen = _loaded(known), _seen(_loaded(known)[1], again)
+    written = answers_about(out, card, first, seen.names)
+    if len(seen.names) and np.abs(_values(network, again, seen) - written).max() > _SAME:
+        problem = f"holds answers of another network, or about other pixels ({seen.names[0]} for one)"
+        raise DataError(out, problem, "delete it, or give another file as --csv")
+
+
+def _only(tasks: Sequence[Task], names: Container[str]) -> list[Task]:
+    return [kept for task in tasks if len((kept := task.only(names)).names)]
 
 
 def _helped_by(scheduler: str | None) -> AbstractContextManager[None]:
@@ -118,23 +207,29 @@ def _helped_by(scheduler: str | None) -> AbstractContextManager[None]:
     return connected(scheduler, resource_of(Path.cwd()))
 
 
-def _table(first: str, parts: list[Labelled], card: ModelCard) -> pd.DataFrame:
-    answers = np.concatenate([values for _, values in parts])
-    prefix = "p_" if card.target == "class" else ""
-    table = pd.DataFrame(answers, columns=[f"{prefix}{name}" for name in card.outputs])
-    table.insert(0, first, [name for names, _ in parts for name in names])
-    if card.target == "class":
-        table.insert(1, "class", np.array(card.classes)[answers.argmax(axis=1)])
-    return table
+def _answers(known: Version, tasks: Sequence[Task]) -> Generator[Labelled, None, None]:
+    """Yield what the network was shown and says, in the tasks' order.
+
+    Alone, threads decode the next pictures while the network works.
+    """
+    if is_helped():
+        yield from mapped(partial(_labelled, known), tasks, n_ahead=_AHEAD, locally="here")
+        return
+    network, card = _loaded(known)
+    look = partial(_seen, card)
+    pictures = all(isinstance(task, _Pictures) for task in tasks)
+    every = in_threads(look, tasks, n_ahead=_DECODED) if pictures else (look(task) for task in tasks)
+    with closing(every):
+        for task, seen in zip(tasks, every, strict=True):
+            yield _blank(seen), _values(network, task, seen)
 
 
-def _picture_tasks(inputs: Sequence[Path], network: keras.Model) -> list[Task]:
-    paths, tasks = find_pictures(inputs), list[Task]()
-    for start in range(0, len(paths), CHUNK):
-        chunk = paths[start : start + CHUNK]
-        batches, n_at_once = batches_of(len(chunk), images_at_once(network, BATCH_SIZE))
-        tasks += [_Pictures(chunk[rows], n_at_once) for rows in batches]
-    return tasks
+def _picture_tasks(places: Sequence[Path], network: keras.Model) -> list[Task]:
+    paths: list[Path] = []
+    for place in places:
+        paths += find_pictures([place]) if place.is_dir() else [place]
+    batches, n_at_once = batches_of(len(paths), images_at_once(network, BATCH_SIZE))
+    return [_Pictures(paths[rows], n_at_once) for rows in batches]
 
 
 def _object_tasks(
@@ -166,13 +261,22 @@ def _labelled(known: Version, task: Task) -> Labelled:
     """Let the network answer, in a worker, which loads it once and keeps it until the next."""
     with KERAS_LOCK:
         network, card = _loaded(known)
-    if isinstance(task, _Pictures):
-        pictures = _prepared(task.paths, card)
-        with KERAS_LOCK:
-            return [str(path) for path in task.paths], predict_batch(network, pictures, task.n_at_once)
-    flux = _cut(task, card)
+    seen = _seen(card, task)
     with KERAS_LOCK:
-        return list(task.objects["id"]), predict_batches(network, flux, images_at_once(network, BATCH_SIZE))
+        return _blank(seen), _values(network, task, seen)
+
+
+def _values(network: keras.Model, task: Task, seen: _Seen) -> npt.NDArray[np.float32]:
+    if not seen.names:
+        return np.empty((0, network.output_shape[1]), np.float32)
+    if isinstance(task, _Pictures):
+        return predict_batch(network, seen.images, task.n_at_once)
+    return predict_batches(network, seen.images, images_at_once(network, BATCH_SIZE))
+
+
+def _blank(seen: _Seen) -> _Seen:
+    """Forget the pixels."""
+    return replace(seen, images=seen.images[:0])
 
 
 @lru_cache(maxsize=1)
@@ -180,16 +284,38 @@ def _loaded(known: Version) -> tuple[keras.Model, ModelCard]:
     return load_network(known.found())
 
 
-def _prepared(paths: Sequence[Path], card: ModelCard) -> npt.NDArray[np.uint8]:
+def _seen(card: ModelCard, task: Task) -> _Seen:
+    if isinstance(task, _Pictures):
+        return _prepared(task.paths, card)
+    try:
+        return _Seen(task.names, _cut(task, card))
+    except DataError as error:
+        return _Seen([], np.empty((0, *card.image_shape), np.float32), [error])
+
+
+def _prepared(paths: Sequence[Path], card: ModelCard) -> _Seen:
     """Decode pictures and prepare them as those that the network learned from."""
     height_px, width_px, n_channels = card.image_shape
     preparation = Preparation(
         (height_px, width_px), card.crop_px, card.denoise, card.denoise_strength, gray=n_channels == 1
     )
-    images = np.empty((len(paths), *card.image_shape), np.uint8)
-    for image, path in zip(images, paths, strict=True):
-        image[:] = preparation.apply(path, read_picture(path))
-    return images
+    images, good, bad = np.empty((len(paths), *card.image_shape), np.uint8), list[str](), list[DataError]()
+    for path in paths:
+        try:
+            images[len(good)] = preparation.apply(path, _read(path))
+            good.append(str(path))
+        except DataError as error:
+            bad.append(error)
+    return _Seen(good, images[: len(good)], bad)
+
+
+def _read(path: Path) -> Picture:
+    """Decode a picture, but of a regular file only: a pipe or a device would be read for ever."""
+    if "\n" in str(path):
+        raise DataError(path, "has a line break in its name", "rename it: every answer is a line")
+    if path.exists() and not path.is_file():
+        raise DataError(path, "is no file but a folder, pipe or device", "take it out of the list")
+    return read_picture(path)
 
 
 def _cut(task: _Objects, card: ModelCard) -> npt.NDArray[np.float32]:

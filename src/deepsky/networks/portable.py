@@ -1,7 +1,7 @@
 """A trained network in Keras' own layers, so that whoever has Keras can load it."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, cast
 
 import keras
 import numpy as np
@@ -82,7 +82,8 @@ def fused(model: keras.Model) -> keras.Model:
     core = next(layer for layer in model.layers if isinstance(layer, keras.Model))
     back = next((layer for layer in model.layers if layer.name == BACK), None)
     swaps = range(core.output_shape[1]) if back is None else np.argmax(back.get_weights()[0], axis=1)
-    return average_views(core, len(mean.input), [int(place) for place in swaps], model.name)
+    n_views = cast(Literal[2, 4, 8], len(mean.input))
+    return average_views(core, n_views, [int(place) for place in swaps], model.name)
 
 
 def _has_own(model: keras.Model) -> bool:
