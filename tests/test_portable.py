@@ -7,11 +7,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
 import pytest
 
+from deepsky.commands import export
+from deepsky.errors import DeepSkyError
 from deepsky.networks.backbone import caffe_scaling
 from deepsky.networks.finetune import base_of, build_tail_of
 from deepsky.networks.heads import join, softmax_answer, tree_answer
@@ -23,6 +26,7 @@ from tests.test_finetune import TINY
 from tests.test_networks import some_images
 from tests.tiny_networks import SIDE_PX, tiny_tail
 
+SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
 RGB = ImageSpec((24, 24, 3), "uint8", ("red", "green", "blue"))
 FLUX = ImageSpec((SIDE_PX, SIDE_PX, 4), "flux", ("g", "r", "i", "z"), ("i", "r", "g"))
 # Without deepsky: the answers of every network of a folder, or why it cannot be loaded.
@@ -86,7 +90,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, (make, spec, target) in NETWORKS.items():
         network, images = make(), some_images(spec, 5)
         save_network(place / f"{name}.h5", network, card_of(spec, target))
-        portable(network, operations=True).save(place / f"{name}.keras")
+        portable(network, "keras").save(place / f"{name}.keras")
         np.save(place / f"{name}.npy", images)
         np.save(place / f"{name}.own.npy", network.predict(images, verbose=0))
     command = [sys.executable, "-c", STRANGER, str(place)]
@@ -114,3 +118,26 @@ def test_deepsky_loads_what_was_evaluated_to_the_last_bit(name: str, folder: Pat
     network, _ = load_network(folder / f"{name}.h5")
     answers = network.predict(np.load(folder / f"{name}.npy"), verbose=0)
     np.testing.assert_array_equal(answers, np.load(folder / f"{name}.own.npy"))
+
+
+@pytest.mark.parametrize(("name", "kind"), [("pictures", "onnx"), ("pictures", "litert"), ("votes", "onnx")])
+def test_other_programs_answer_as_the_network_does(
+    name: str, kind: Literal["onnx", "litert"], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / f"network{SUFFIXES[kind]}"
+    export.run(str(folder / f"{name}.h5"), kind, out)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{out}: (n, ")
+    assert second.startswith("checked by ")
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+def test_an_export_that_answers_something_else_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "_CLOSE", -1.0)
+    with pytest.raises(DeepSkyError, match="answers something else"):
+        export.run(str(folder / "flux.h5"), "keras", tmp_path / "network.keras")
+    with pytest.raises(DeepSkyError, match=r"network.h5: is no name of a keras file; let it end in .keras"):
+        export.run(str(folder / "flux.h5"), "keras", tmp_path / "network.h5")
+    assert not list(tmp_path.iterdir())

@@ -207,6 +207,17 @@ def predict(model: str, inputs: tuple[str, ...], out: Path | None, listed: Path 
 
 
 @cli.command()
+@click.argument("model", metavar="RUN")
+@click.option("--format", "kind", type=click.Choice(["keras", "onnx", "litert"]), required=True)
+@click.option("--out", type=PATH, help="the file (default: DATASET-NETWORK.SUFFIX in this folder)")
+def export(model: str, kind: Any, out: Path | None) -> None:
+    """Write the trained network of RUN (or a model.h5) for other programs, run what was written and compare."""
+    from deepsky.commands import export as command
+
+    command.run(model, kind, out)
+
+
+@cli.command()
 @click.option("--port", default=5000, show_default=True)
 def ui(port: int) -> None:
     """MLflow UI on 127.0.0.1 with every run to compare."""
