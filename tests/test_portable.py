@@ -47,7 +47,7 @@ for path in sorted([*folder.glob("*.h5"), *folder.glob("*.keras")]):
 
 
 def of_pictures() -> keras.Model:
-    """Every layer of our own that a network of pictures is trained with: dropout, frozen statistics, eight views."""
+    """Every layer of our own that a network of pictures is trained with: dropout, frozen statistics, two views."""
     tail = build_tail_of(
         replace(TINY, scale=caffe_scaling), 20, None, frozen_norm=True, hidden_units=(8,), dropout=0.2, seed=3,
         answer=softmax_answer(3),
@@ -58,7 +58,7 @@ def of_pictures() -> keras.Model:
             layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
     last = tail.get_layer("head").get_layer("probabilities")
     last.kernel.assign(0.01 * last.kernel)  # not too sure of its answers
-    return average_views(join(colour_front(RGB, 20), tail, "tiny"), 8, [1, 0, 2], "tiny")
+    return average_views(join(colour_front(RGB, 20), tail, "tiny"), 2, [1, 0, 2], "tiny")
 
 
 def of_flux() -> keras.Model:
