@@ -297,6 +297,7 @@ def test_predict_prepares_as_the_dataset_was_prepared(tmp_path, target, gray, de
         cv2.imwrite(str(images / f"{identity}.png"), rng.integers(0, 255, (40, 40, 3), np.uint8))
         (images / f"{identity}.jpg").unlink()
     packed = pack(source, target=target, gray=gray, denoise=denoise, denoise_strength=9, crop_px=30)
+    assert packed.card.picture_px == (40, 40)
     n_outputs = len(COLUMNS) if target == "fractions" else len(CLASSES)
     model = save_answering_network(tmp_path / "model.h5", packed, n_outputs)
     paths = [images / f"{identity}.png" for identity in packed.rows["id"]]

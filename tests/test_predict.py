@@ -1,9 +1,11 @@
 """deepsky predict: what a person names, what he gets, and how it goes on after a kill."""
 
+import json
 import os
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ from deepsky.commands.models import find_model
 from deepsky.commands.places import named_places
 from deepsky.errors import DataError
 from deepsky.imaging.pictures import write_png
+from deepsky.training.saved import CARD_ATTRIBUTE
 from tests.tiny_networks import tiny_network
 
 N_PICTURES = 40
@@ -129,3 +132,16 @@ def test_answers_are_printed_as_a_table(place: Path, capfd: pytest.CaptureFixtur
     assert len(printed) == 2 + N_PICTURES // 2
     label("pictures/00.png", "pictures/deep")
     assert [line.split(",") for line in Path("out.csv").read_text().splitlines()] == printed
+
+
+def test_pictures_of_another_size_than_learned_from_are_counted_once(
+    place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with h5py.File("models/trained/mine/tiny/model.h5", "r+") as file:
+        card = json.loads(file.attrs[CARD_ATTRIBUTE])
+        file.attrs[CARD_ATTRIBUTE] = json.dumps(card | {"picture_px": [20, 20]})
+    for number in range(3):
+        write_png(Path(f"pictures/large_{number}.png"), np.full((40, 30, 3), 50 * number, np.uint8))
+    label("pictures")
+    said = "3 of 43 pictures are not 20 x 20 px, as those that the network learned from"
+    assert capfd.readouterr().err.count(said) == 1

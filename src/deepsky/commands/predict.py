@@ -34,6 +34,7 @@ from deepsky.training.saved import ModelCard, load_network
 
 BATCH_SIZE = 32  # images, or views of images, that go through the network together
 _AHEAD = 64  # batches of pictures, or fields, that workers may be ahead
+_SCALE_TOLERANCE = 0.05
 _SAME = 1e-3  # how far answers of the same network may lie apart on two machines
 _DECODED = 4  # batches of pictures that wait, decoded, for the network
 
@@ -288,7 +289,8 @@ def _seen(card: ModelCard, task: Task) -> _Seen:
     if isinstance(task, _Pictures):
         return _prepared(task.paths, card)
     try:
-        return _Seen(task.names, _cut(task, card))
+        flux, scale_arcsec = _cut(task, card)
+        return _Seen(task.names, flux, odd=[_other_scale(card)] * len(flux) if _differs(scale_arcsec, card) else [])
     except DataError as error:
         return _Seen([], np.empty((0, *card.image_shape), np.float32), [error])
 
@@ -299,14 +301,19 @@ def _prepared(paths: Sequence[Path], card: ModelCard) -> _Seen:
     preparation = Preparation(
         (height_px, width_px), card.crop_px, card.denoise, card.denoise_strength, gray=n_channels == 1
     )
-    images, good, bad = np.empty((len(paths), *card.image_shape), np.uint8), list[str](), list[DataError]()
+    images, good, bad, odd = np.empty((len(paths), *card.image_shape), np.uint8), list[str](), list[DataError](), []
     for path in paths:
         try:
-            images[len(good)] = preparation.apply(path, _read(path))
-            good.append(str(path))
+            picture = _read(path)
+            images[len(good)] = preparation.apply(path, picture)
         except DataError as error:
             bad.append(error)
-    return _Seen(good, images[: len(good)], bad)
+            continue
+        good.append(str(path))
+        if card.picture_px is not None and picture.shape[:2] != card.picture_px:
+            height, width = card.picture_px
+            odd.append(f"pictures are not {width} x {height} px, as those that the network learned from")
+    return _Seen(good, images[: len(good)], bad, odd)
 
 
 def _read(path: Path) -> Picture:
@@ -318,8 +325,17 @@ def _read(path: Path) -> Picture:
     return read_picture(path)
 
 
-def _cut(task: _Objects, card: ModelCard) -> npt.NDArray[np.float32]:
-    """Cut the objects of a field out of its frames."""
+def _differs(scale_arcsec: float, card: ModelCard) -> bool:
+    learned = card.pixel_scale_arcsec
+    return learned is not None and abs(scale_arcsec - learned) > _SCALE_TOLERANCE * learned
+
+
+def _other_scale(card: ModelCard) -> str:
+    return f"objects lie in frames of another scale than the {card.pixel_scale_arcsec:.3g} arcsec/px learned from"
+
+
+def _cut(task: _Objects, card: ModelCard) -> tuple[npt.NDArray[np.float32], float]:
+    """Cut the objects of a field out of its frames; return their flux, and the scale of the frames, arcsec/px."""
     frames = read_field(task.field, card.bands)
     reference = frames[task.position_band]
     first, second = (task.objects[column].to_numpy(float) for column in COLUMNS[task.position])
@@ -328,4 +344,5 @@ def _cut(task: _Objects, card: ModelCard) -> npt.NDArray[np.float32]:
     if outside.any():
         identity = task.objects["id"].to_numpy()[outside][0]
         raise DataError(task.catalogue, f"object {identity} lies outside its frame {reference.path}", "drop the row")
-    return cut_objects([frames[band] for band in card.bands], ra_deg, dec_deg, card.image_shape[0]).flux_nmgy
+    flux_nmgy = cut_objects([frames[band] for band in card.bands], ra_deg, dec_deg, card.image_shape[0]).flux_nmgy
+    return flux_nmgy, reference.pixel_scale_arcsec

@@ -37,6 +37,7 @@ class DatasetCard:
         refused: what must not be done to an image, because it would no longer show what its label says.
         denoise: how the pictures were smoothed, and how much (see ``imaging.params``).
         n_dropped: what the source holds beside the rows, by reason, counted.
+        picture_px: (height, width) of the pictures before they were prepared; None where unknown or of many sizes.
     """
 
     kind: Literal["uint8", "flux"]
@@ -52,6 +53,7 @@ class DatasetCard:
     denoise_strength: float = 0.0
     n_dropped: Mapping[str, int] = field(default_factory=dict)
     refused: tuple[Change, ...] = ()
+    picture_px: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

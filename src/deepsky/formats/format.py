@@ -33,6 +33,7 @@ class Objects:
         absent: where the source should hold the pictures (FOLDER/ID) of objects that it lists; they are no rows.
         lacking: (file, reason) of objects whose file the archive does not have; they are no rows, and no error.
         n_dropped: what the source holds beside the rows, by reason, counted: "images that no row names" and so on.
+        picture_px: (height, width) of the pictures as they come, where a few that were looked at have one size.
     """
 
     rows: pd.DataFrame
@@ -42,6 +43,7 @@ class Objects:
     absent: Sequence[Path] = ()
     lacking: Sequence[tuple[str, str]] = ()
     n_dropped: Mapping[str, int] = field(default_factory=dict)
+    picture_px: tuple[int, int] | None = None
 
     def pictures(self) -> Generator[Picture | DataError, None, None]:
         """Decode the pictures of all rows, in their order; to be closed."""

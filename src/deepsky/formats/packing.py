@@ -1,7 +1,7 @@
 """Pack pictures that come one by one."""
 
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from deepsky.progress import track
 
 AHEAD = 256  # pictures that may wait to be packed
 # Of a cluster: pictures in a task (one is less work than sending it), and tasks that may wait, on the workers.
+_N_LOOKED_AT = 5  # pictures that tell the size of all
 _AT_ONCE, _TASKS_AHEAD = 32, 64
 
 
@@ -50,15 +51,27 @@ def objects_of(
         n_dropped: see ``Objects``.
     """
     present = rows["picture"].notna().to_numpy()
+    names = rows.loc[present, "picture"].to_list()
     return Objects(
         rows=rows[present].drop(columns="picture").reset_index(drop=True),
         classes=classes,
-        decode=partial(_decode, files, preparation, rows.loc[present, "picture"].to_list()),
+        decode=partial(_decode, files, preparation, names),
         fractions=None if fractions is None else fractions[present],
         absent=[files.place / identity for identity in rows.loc[~present, "id"]],
         lacking=lacking,
         n_dropped=n_dropped or {},
+        picture_px=_size_of(files, names[:: max(1, len(names) // _N_LOOKED_AT)]),
     )
+
+
+def _size_of(files: PictureFiles, names: Sequence[str]) -> tuple[int, int] | None:
+    """Return the (height, width) of some pictures; None where they differ. Bad ones are told when they are packed."""
+    sizes = set()
+    for name in names:
+        with suppress(DataError):
+            height, width = files.read(name).shape[:2]
+            sizes.add((height, width))
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 def _decode(
@@ -116,6 +129,7 @@ def picture_card(
         denoise=preparation.denoise,
         denoise_strength=preparation.denoise_strength,
         n_dropped=objects.n_dropped,
+        picture_px=objects.picture_px,
         refused=refused,
     )
 

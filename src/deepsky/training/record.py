@@ -132,4 +132,5 @@ def _model_card(job: Job) -> ModelCard:
         target=card.target,
         denoise=card.denoise,
         denoise_strength=card.denoise_strength,
+        picture_px=card.picture_px,
     )

@@ -39,6 +39,7 @@ class ModelCard:
         crop_px: side of the middle square kept of each picture before resizing to image_shape; None kept all.
         target: what the outputs are: the probability of each ``class``, or the 37 vote ``fractions``.
         denoise: how the pictures were smoothed, and how much (see ``imaging.preparation``).
+        picture_px: (height, width) of the pictures before they were prepared; None where unknown or of many sizes.
     """
 
     dataset: str
@@ -54,6 +55,7 @@ class ModelCard:
     target: Target = "class"
     denoise: Denoise = "none"
     denoise_strength: float = 0.0
+    picture_px: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no training writes.
@@ -67,6 +69,8 @@ class ModelCard:
             raise ValueError(f"classes {self.classes} are none, or name one twice")
         if len(self.bands) != self.image_shape[2]:
             raise ValueError(f"bands {self.bands} are not the {self.image_shape[2]} channels of image_shape")
+        if self.picture_px is not None and (len(self.picture_px) != 2 or min(self.picture_px) < 1):
+            raise ValueError(f"picture_px {self.picture_px} is not height, width")
         check_side("crop_px", self.crop_px)
         check_denoise(self.denoise, self.denoise_strength)
 
