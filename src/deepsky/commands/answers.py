@@ -42,11 +42,13 @@ def printed(card: ModelCard, first: str, names: Collection[str]) -> Iterator[App
         left = f"{cells[0]:{widths[0]}}"
         click.echo("  ".join([left, *(f"{cell:>{width}}" for cell, width in zip(cells[1:], widths[1:], strict=True))]))
 
-    def append(some: Sequence[str], answers: npt.NDArray[np.float32]) -> None:
-        for row in _rows(some, answers, card):
-            show(row)
+    header = [columns]
 
-    show(columns)
+    def append(some: Sequence[str], answers: npt.NDArray[np.float32]) -> None:
+        for row in [*header, *_rows(some, answers, card)]:
+            show(row)
+        header.clear()
+
     yield append
 
 

@@ -166,7 +166,8 @@ def _answer(known: Version, tasks: list[Task], first: str, out: Path | None, bad
     with bar, table as append, closing(_answers(known, tasks)) as answers:
         shown = bar.add_task("predicting", total=len(names))
         for seen, values in answers:
-            append(seen.names, values)
+            if seen.names:
+                append(seen.names, values)
             odd.update(seen.odd)
             n_answered += len(seen.names)
             for error in seen.bad:
