@@ -120,6 +120,7 @@ def test_bad_files_stop_or_are_named_and_skipped(place: Path, capfd: pytest.Capt
     ):
         assert f"skipped: {bad}" in said
     assert "4 bad files were skipped" in said
+    label("@list.txt", on_bad_file="skip")  # all that is left to answer is bad
     assert len(pd.read_csv("out.csv")) == N_PICTURES
     with pytest.raises(DataError, match="every object was skipped"):
         label("pictures/text.png", out=None, on_bad_file="skip")

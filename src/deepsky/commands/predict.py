@@ -153,13 +153,12 @@ def run(
 def _answer(known: Version, tasks: list[Task], first: str, out: Path | None, bad: BadFiles) -> None:
     """Print or append the answers of all tasks that ``out`` has none of yet."""
     (_, card), names = _loaded(known), [name for task in tasks for name in task.names]
-    if out is not None:
-        before = answered(out, card, first)
-        if before:
-            _check_same(known, tasks, first, out, before)
-            names = [name for name in names if name not in before]
-            tasks = _only(tasks, frozenset(names))
-            click.echo(f"{out}: goes on behind {len(before):,} answers", err=True)
+    before = set() if out is None else answered(out, card, first)
+    if out is not None and before:
+        _check_same(known, tasks, first, out, before)
+        names = [name for name in names if name not in before]
+        tasks = _only(tasks, frozenset(names))
+        click.echo(f"{out}: goes on behind {len(before):,} answers", err=True)
     n_answered, odd = 0, Counter[str]()
     table = printed(card, first, names) if out is None else appended(out, card, first)
     bar = Progress(console=Console(stderr=True), disable=out is None)
@@ -178,7 +177,7 @@ def _answer(known: Version, tasks: list[Task], first: str, out: Path | None, bad
         click.echo(f"{number:,} of {n_answered:,} {how}", err=True)
     if bad.skipped:
         click.echo(f"{len(bad.skipped):,} bad files were skipped", err=True)
-        bad.refuse_if_nothing_left(n_answered, out or "predict")
+        bad.refuse_if_nothing_left(len(before) + n_answered, out or "predict")
 
 
 def _check_same(known: Version, tasks: Sequence[Task], first: str, out: Path, before: set[str]) -> None:

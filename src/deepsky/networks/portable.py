@@ -38,7 +38,7 @@ def spelled_out(core: keras.Model, n_views: int, swaps: Sequence[int], name: str
     """Build what ``views.average_views`` builds, of Keras' own layers: each view goes through the core by itself.
 
     Views are made of transposing and mirroring left-right. Keras has no layer that mirrors; the product with a matrix
-    of ones and zeros does it exactly.
+    of ones and zeros does it, exactly for the whole numbers of pictures.
 
     Args:
         core: image -> answer.
