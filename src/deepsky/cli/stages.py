@@ -168,7 +168,7 @@ def train(run: str, **paths: Path) -> None:
     split_params = {key: value for key, value in plan.settings("split", recipe.dataset).items() if key != "code"}
     from deepsky.stages import train as stage  # takes seconds: what is wrong with the plan was told before
 
-    stage.run(run, recipe, read_experiment().tracking.experiment, split_params, **paths)
+    stage.run(run, recipe, read_experiment().tracking, split_params, **paths)
 
 
 @cli.command()
