@@ -59,10 +59,7 @@ def run(
         dataset=recipe.dataset,
         network=recipe.network,
         params=run_params(facts) | {"split": split_params},
-        tags={
-            "weights": job.weights,
-            **(origin_tags(tracking.experiment, origin.study, origin.trial) if origin else {}),
-        },
+        tags={"weights": job.weights, **of_search},
         inputs=[packed, split, *own],
         parts=facts["class_counts"],
         system_metrics=tracking.system_metrics,
