@@ -155,7 +155,7 @@ class _Fetch:
                 in_all[host] = in_all.get(host, 0) + 1
                 if in_all[host] == LACKING_AFTER and self._lacks_all(host, LACKING_AFTER):
                     problem = f"has none of the first {LACKING_AFTER} files asked for"
-                    remedy = "correct download.mirror, archive.release or the catalogue"
+                    remedy = "correct download.mirror, the releases of section archive or the catalogue"
                     raise DataError(self._asked(host), problem, remedy)
                 if error:
                     failures.append(Absent(each.path, each.url, error.reason))

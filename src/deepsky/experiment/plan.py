@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 
 from ruamel.yaml import YAML
 
-from deepsky.config import build, read_yaml
+from deepsky.config import PARAMS, Problems, build, read_yaml
 from deepsky.datasets.params import SplitParams
 from deepsky.errors import ConfigError
 from deepsky.experiment.experiment import Experiment
 from deepsky.experiment.fingerprint import PACKAGE, Code
 from deepsky.experiment.runs import Run
 from deepsky.files import whole_file
+from deepsky.formats.params import FramesParams, PicturesParams
 from deepsky.formats.registry import FORMATS
 from deepsky.networks.registry import place_of
 from deepsky.papers.paper import read_paper
@@ -109,7 +110,11 @@ def plan_stages(experiment: Experiment, code: Code) -> dict[str, Any]:
     Args:
         experiment: params.yaml.
         code: of the package.
+
+    Raises:
+        ConfigError: the objects are a list of positions, and something wants to know more of them; a line each.
     """
+    _check_list(experiment)
 
     def of(stage: str, *modules: str) -> str:
         return code.fingerprint(f"{PACKAGE}.stages.{stage}", *modules)
@@ -185,39 +190,65 @@ def _plain(params: Any) -> dict[str, Any]:
     return plain
 
 
-def _sources(experiment: Experiment) -> list[Path]:
-    """Return every file and folder that a dataset is made from; what lies in the project, from its root."""
-    of_frames = [Path(place) for one in experiment.frames.values() for place in (one.folder, one.catalogue)]
-    sources = of_frames + [Path(one.source) for one in experiment.pictures.values()]
+def _made_from(experiment: Experiment, *places: Path) -> dict[str, FramesParams | PicturesParams]:
+    """Return the datasets that read one of some places below the project's root, by where params.yaml has them."""
     root = Path.cwd()
-    return [source.relative_to(root) if source.is_relative_to(root) else source for source in sources]
+
+    def reads(*sources: str) -> bool:
+        return any((root / source).is_relative_to(root / place) for source in sources for place in places)
+
+    of_frames = {
+        f"datasets.frames.{name}": one for name, one in experiment.frames.items() if reads(one.folder, one.catalogue)
+    }
+    of_pictures = {f"datasets.pictures.{name}": one for name, one in experiment.pictures.items() if reads(one.source)}
+    return {**of_frames, **of_pictures}
 
 
-def _is_in(folder: Path, sources: Iterable[Path]) -> bool:
-    return any(source == folder or folder in source.parents for source in sources)
+def _check_list(experiment: Experiment) -> None:
+    """Refuse what wants SDSS fields, where the objects are a list of positions."""
+    if experiment.catalogue.survey != "list":
+        return
+    problems, why = Problems(), "and a list of positions (catalogue.survey) names no fields"
+    for key, none in (("bands", "[]"), ("psf_fields", "false")):
+        if getattr(experiment.archive, key):
+            problems.add(f"{PARAMS}: archive.{key}", f"is of SDSS fields, {why}", f"write {none}")
+    of_frames = _made_from(experiment, _FETCHED[0])
+    for place in of_frames:
+        remedy = f"take it out: deepsky drop {place.rpartition('.')[2]}"
+        problems.add(f"{PARAMS}: {place}", f"is made of frames, {why}", remedy)
+    for place, entry in _made_from(experiment, *_FETCHED, _CATALOGUE).items():
+        if place not in of_frames and entry.group_by in ("field", "objid"):
+            problems.add(f"{PARAMS}: {place}.group_by", f"is {entry.group_by}, {why}", "write neighbours or sky")
+    problems.stop()
 
 
 def _catalogue(experiment: Experiment) -> dict[str, Any]:
-    return {**_plain(experiment.catalogue), "release": experiment.archive.release}
+    settings = {**_plain(experiment.catalogue), "release": experiment.archive.of_query}
+    if experiment.catalogue.survey == "list":  # what no dataset knows is told before anything is fetched
+        first, *others = [set(one.classes) for one in _made_from(experiment, *_FETCHED, _CATALOGUE).values()] or [set()]
+        settings["classes"] = sorted(first.intersection(*others))
+    return settings
 
 
 def _fetch(experiment: Experiment) -> dict[str, Any]:
+    """Return what is fetched; of the releases only those that it is of."""
+    archive, other = experiment.archive, ("release", "query_release")
+    releases = {"frames_release": archive.of_frames, "cutouts_release": archive.of_cutouts}
     return {
         "catalogue": _plain(experiment.catalogue),
-        "archive": _plain(experiment.archive),
+        "archive": {key: value for key, value in _plain(archive).items() if key not in other} | releases,
         "on_bad_file": experiment.on_bad_file,
     }
 
 
 def _survey(experiment: Experiment, settings: dict[str, Any], code: str) -> dict[str, Any]:
     """Return the settings of a stage that is for what the survey's archive serves, if a dataset is made from that."""
-    sources = _sources(experiment)
-    is_needed = any(_is_in(place, sources) for place in (*_FETCHED, _CATALOGUE))
+    is_needed = _made_from(experiment, *_FETCHED, _CATALOGUE)
     return {"needed": True, **settings, "code": code} if is_needed else {"needed": False}
 
 
 def _simulate(experiment: Experiment, code: str) -> dict[str, Any]:
-    if not _is_in(_SIMULATED, _sources(experiment)):
+    if not _made_from(experiment, _SIMULATED):
         return {"needed": False}
     return {"needed": True, **_plain(experiment.simulate), "code": code}
 

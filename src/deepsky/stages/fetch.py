@@ -18,7 +18,7 @@ from deepsky.archives.journal import only_one
 from deepsky.archives.manifest import LABELS, Absent
 from deepsky.archives.panstarrs import find_stacks
 from deepsky.archives.params import ArchiveParams, DownloadParams
-from deepsky.archives.wanted import panstarrs_files, sdss_files
+from deepsky.archives.wanted import needed_columns, panstarrs_files, sdss_files
 from deepsky.catalogue.tables import check_numbers, read_objects, read_table
 from deepsky.errors import ConfigError
 from deepsky.files import whole_file
@@ -55,11 +55,13 @@ def run(
         ConfigError: something is asked of the simulated survey that it does not have.
     """
     objects = read_objects(catalogue, id_column="id", label_column=None, classes=())
-    check_numbers(objects, catalogue, ("ra", "dec", "run", "rerun", "camcol", "field"))
+    check_numbers(objects, catalogue, needed_columns(archive))
     if retry_failed and params.survey == "simulated":
-        raise ConfigError("--retry-failed", "is for survey: sdss", "the simulated survey never fails: run dvc repro")
+        raise ConfigError(
+            "--retry-failed", "is for survey: sdss or list", "the simulated one never fails: run dvc repro"
+        )
     with only_one(out):
-        if params.survey == "sdss":
+        if params.survey != "simulated":
             _download(objects, archive, download, out, on_failure=on_bad_file, retry_failed=retry_failed)
         else:
             stacks = {name: {filter_: filter_ for filter_ in "yig"} for name in objects["id"]}
