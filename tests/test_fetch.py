@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from deepsky.archives.addresses import (
+    FOLDERS,
     RELEASES,
     frame_url,
     panstarrs_jpeg_url,
@@ -23,7 +24,7 @@ from deepsky.archives.addresses import (
 )
 from deepsky.archives.journal import only_one
 from deepsky.archives.params import ArchiveParams, DownloadParams
-from deepsky.archives.wanted import FOLDERS, sdss_files
+from deepsky.archives.wanted import sdss_files
 from deepsky.config import build
 from deepsky.errors import ConfigError, DataError
 from deepsky.simulation.archive import SimulatedArchive

@@ -9,6 +9,8 @@ RELEASES: tuple[Release, ...] = get_args(Release)
 QueryRelease = Literal["dr9", "dr10", Release]  # of these two the cutout service has, or had, other addresses
 QUERY_RELEASES: tuple[QueryRelease, ...] = get_args(QueryRelease)
 
+FOLDERS = ("frames", "sdss_jpg", "stsci_jpg", "stsci_fits")  # of raw files: one for each service
+
 SDSS_DATA = "https://data.sdss.org"
 SKYSERVER = "https://skyserver.sdss.org"
 PANSTARRS = "https://ps1images.stsci.edu"

@@ -15,13 +15,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from deepsky import progress
+from deepsky.archives.addresses import FOLDERS
 from deepsky.archives.answers import Failed, Left
 from deepsky.archives.checks import check_content
 from deepsky.archives.http import Client
 from deepsky.archives.journal import Journal, sort_out
 from deepsky.archives.manifest import FAILURES, Absent, Receipt, read_absent
 from deepsky.archives.params import DownloadParams
-from deepsky.archives.wanted import FOLDERS, Wanted
+from deepsky.archives.wanted import Wanted
 from deepsky.errors import DataError
 
 UNREACHABLE_AFTER = 10  # files in a row

@@ -21,7 +21,6 @@ from deepsky.archives.manifest import Absent
 from deepsky.archives.params import ArchiveParams
 
 _FIELD = ("run", "rerun", "camcol", "field")
-FOLDERS = ("frames", "sdss_jpg", "stsci_jpg", "stsci_fits")
 Kind = Literal["frame", "psfield", "jpeg", "fits_cutout"]
 Stacks = Mapping[str, str]  # filter -> the service's file name of the stack that covers a place
 
@@ -52,6 +51,23 @@ def needed_columns(params: ArchiveParams) -> tuple[str, ...]:
     """Name the numbers that must be known of an object: its place, and of frames its field as well."""
     of_fields = params.bands or params.psf_fields
     return ("ra", "dec", *(_FIELD if of_fields else ()))
+
+
+def wanted_filters(params: ArchiveParams) -> tuple[str, ...]:
+    """Name the Pan-STARRS filters whose stacks must be known; a colour picture takes three of those that there are."""
+    return PANSTARRS_FILTERS if params.stsci_jpg else params.stsci_fits
+
+
+def wanted_files(
+    objects: pd.DataFrame, stacks: Mapping[str, Stacks], params: ArchiveParams
+) -> tuple[list[Wanted], list[Absent]]:
+    """List all files of some objects; see ``sdss_files`` and ``panstarrs_files``.
+
+    Returns:
+        The files that can be had, and those that no stack covers.
+    """
+    found, absent = panstarrs_files(objects, stacks, params)
+    return [*sdss_files(objects, params), *found], absent
 
 
 def sdss_files(objects: pd.DataFrame, params: ArchiveParams) -> list[Wanted]:
