@@ -186,7 +186,7 @@ def test_what_wants_fields_is_told_at_once_before_anything_runs():
         said, ("archive.bands", "archive.psf_fields", "datasets.frames.sdss", "datasets.pictures.sdss_jpg.group_by",
                "datasets.pictures.stsci_jpg.group_by"), strict=True,
     ):  # fmt: skip
-        assert f"params.yaml: {beginning}: is " in line
+        assert line.removeprefix("error: ").startswith(f"params.yaml: {beginning}: ")
     assert said[0].endswith("a list of positions (catalogue.survey) names no fields; write []")
     assert said[2].endswith("take it out: deepsky drop sdss")
     assert said[3].endswith(

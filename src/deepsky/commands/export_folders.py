@@ -10,7 +10,6 @@ import click
 from deepsky.config import PARAMS
 from deepsky.datasets.packed import DatasetCard, Packed, open_packed
 from deepsky.datasets.shown import shown
-from deepsky.datasets.splits import SPLITS
 from deepsky.errors import ConfigError, DataError
 from deepsky.experiment.experiment import read_experiment
 from deepsky.files import whole_folder
@@ -26,7 +25,7 @@ _AHEAD = 256  # pictures that may wait to be written
 
 
 def run(dataset: str, folder: Path) -> None:
-    """Write FOLDER/{train,val,test}/CLASS/ID.png of every row; every part has a folder of every class.
+    """Write FOLDER/{train,val,test}/CLASS/ID.png of every row; of parts that have rows, with a folder of every class.
 
     The pictures are those that networks learn from; of flux, which no picture file holds, those that the report shows.
 
@@ -51,7 +50,8 @@ def run(dataset: str, folder: Path) -> None:
     classes = {name: _safe(name) for name in packed.card.classes}
     tasks = _tasks(packed, SPLIT / f"{dataset}.csv", classes)
     with whole_folder(folder.absolute()) as temporary:
-        for inner in [Path(part, name) for part in SPLITS for name in classes.values()]:
+        parts = {place.parts[0] for _, place in tasks}
+        for inner in [Path(part, name) for part in parts for name in classes.values()]:
             (temporary / inner).mkdir(parents=True)
         with closing(in_threads(partial(_write, packed, temporary), tasks, n_ahead=_AHEAD)) as written:
             for _ in track(written, "writing pictures", len(tasks)):

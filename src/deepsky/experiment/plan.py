@@ -211,11 +211,11 @@ def _check_list(experiment: Experiment) -> None:
     problems, why = Problems(), "and a list of positions (catalogue.survey) names no fields"
     for key, none in (("bands", "[]"), ("psf_fields", "false")):
         if getattr(experiment.archive, key):
-            problems.add(f"{PARAMS}: archive.{key}", f"is of SDSS fields, {why}", f"write {none}")
+            problems.add(f"{PARAMS}: archive.{key}", f"asks for files of SDSS fields, {why}", f"write {none}")
     of_frames = _made_from(experiment, _FETCHED[0])
     for place in of_frames:
         remedy = f"take it out: deepsky drop {place.rpartition('.')[2]}"
-        problems.add(f"{PARAMS}: {place}", f"is made of frames, {why}", remedy)
+        problems.add(f"{PARAMS}: {place}", f"is made of frames of SDSS fields, {why}", remedy)
     for place, entry in _made_from(experiment, *_FETCHED, _CATALOGUE).items():
         if place not in of_frames and entry.group_by in ("field", "objid"):
             problems.add(f"{PARAMS}: {place}.group_by", f"is {entry.group_by}, {why}", "write neighbours or sky")
