@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 
 from ruamel.yaml import YAML
 
-from deepsky.config import PARAMS, Problems, build, read_yaml
+from deepsky.config import build, read_yaml
 from deepsky.datasets.params import SplitParams
 from deepsky.errors import ConfigError
 from deepsky.experiment.experiment import Experiment
 from deepsky.experiment.fingerprint import PACKAGE, Code
+from deepsky.experiment.position_list import Entry, check_list, listed_classes
 from deepsky.experiment.runs import Run
 from deepsky.files import whole_file
-from deepsky.formats.params import FramesParams, PicturesParams
 from deepsky.formats.registry import FORMATS
 from deepsky.networks.registry import place_of
 from deepsky.papers.paper import read_paper
@@ -114,7 +114,9 @@ def plan_stages(experiment: Experiment, code: Code) -> dict[str, Any]:
     Raises:
         ConfigError: the objects are a list of positions, and something wants to know more of them; a line each.
     """
-    _check_list(experiment)
+    if experiment.catalogue.survey == "list":
+        of_frames = [name for name in experiment.frames if _is_in(_FETCHED[0], _sources_of(experiment, name))]
+        check_list(experiment.archive, of_frames, _of_survey(experiment))
 
     def of(stage: str, *modules: str) -> str:
         return code.fingerprint(f"{PACKAGE}.stages.{stage}", *modules)
@@ -190,43 +192,28 @@ def _plain(params: Any) -> dict[str, Any]:
     return plain
 
 
-def _made_from(experiment: Experiment, *places: Path) -> dict[str, FramesParams | PicturesParams]:
-    """Return the datasets that read one of some places below the project's root, by where params.yaml has them."""
-    root = Path.cwd()
-
-    def reads(*sources: str) -> bool:
-        return any((root / source).is_relative_to(root / place) for source in sources for place in places)
-
-    of_frames = {
-        f"datasets.frames.{name}": one for name, one in experiment.frames.items() if reads(one.folder, one.catalogue)
-    }
-    of_pictures = {f"datasets.pictures.{name}": one for name, one in experiment.pictures.items() if reads(one.source)}
-    return {**of_frames, **of_pictures}
+def _sources(experiment: Experiment) -> list[Path]:
+    """Return every file and folder that a dataset is made from; what lies in the project, from its root."""
+    entries = (*experiment.frames, *experiment.pictures)
+    return [source for entry in entries for source in _sources_of(experiment, entry)]
 
 
-def _check_list(experiment: Experiment) -> None:
-    """Refuse what wants SDSS fields, where the objects are a list of positions."""
-    if experiment.catalogue.survey != "list":
-        return
-    problems, why = Problems(), "and a list of positions (catalogue.survey) names no fields"
-    for key, none in (("bands", "[]"), ("psf_fields", "false")):
-        if getattr(experiment.archive, key):
-            problems.add(f"{PARAMS}: archive.{key}", f"asks for files of SDSS fields, {why}", f"write {none}")
-    of_frames = _made_from(experiment, _FETCHED[0])
-    for place in of_frames:
-        remedy = f"take it out: deepsky drop {place.rpartition('.')[2]}"
-        problems.add(f"{PARAMS}: {place}", f"is made of frames of SDSS fields, {why}", remedy)
-    for place, entry in _made_from(experiment, *_FETCHED, _CATALOGUE).items():
-        if place not in of_frames and entry.group_by in ("field", "objid"):
-            problems.add(f"{PARAMS}: {place}.group_by", f"is {entry.group_by}, {why}", "write neighbours or sky")
-    problems.stop()
+def _sources_of(experiment: Experiment, entry: str) -> list[Path]:
+    """Return what one entry of section datasets is made from."""
+    frames, root = experiment.frames.get(entry), Path.cwd()
+    places = (frames.folder, frames.catalogue) if frames else (experiment.pictures[entry].source,)
+    sources = [Path(place) for place in places]
+    return [source.relative_to(root) if source.is_relative_to(root) else source for source in sources]
+
+
+def _is_in(folder: Path, sources: Iterable[Path]) -> bool:
+    return any(source == folder or folder in source.parents for source in sources)
 
 
 def _catalogue(experiment: Experiment) -> dict[str, Any]:
     settings = {**_plain(experiment.catalogue), "release": experiment.archive.of_query}
-    if experiment.catalogue.survey == "list":  # what no dataset knows is told before anything is fetched
-        first, *others = [set(one.classes) for one in _made_from(experiment, *_FETCHED, _CATALOGUE).values()] or [set()]
-        settings["classes"] = sorted(first.intersection(*others))
+    if experiment.catalogue.survey == "list":
+        settings["classes"] = listed_classes(_of_survey(experiment).values())
     return settings
 
 
@@ -241,14 +228,24 @@ def _fetch(experiment: Experiment) -> dict[str, Any]:
     }
 
 
+def _of_survey(experiment: Experiment) -> dict[str, Entry]:
+    """Return the entries of section datasets that are made from what stages catalogue and fetch write."""
+    entries: dict[str, Entry] = {**experiment.frames, **experiment.pictures}
+    places = (*_FETCHED, _CATALOGUE)
+    return {
+        name: one
+        for name, one in entries.items()
+        if any(_is_in(place, _sources_of(experiment, name)) for place in places)
+    }
+
+
 def _survey(experiment: Experiment, settings: dict[str, Any], code: str) -> dict[str, Any]:
     """Return the settings of a stage that is for what the survey's archive serves, if a dataset is made from that."""
-    is_needed = _made_from(experiment, *_FETCHED, _CATALOGUE)
-    return {"needed": True, **settings, "code": code} if is_needed else {"needed": False}
+    return {"needed": True, **settings, "code": code} if _of_survey(experiment) else {"needed": False}
 
 
 def _simulate(experiment: Experiment, code: str) -> dict[str, Any]:
-    if not _made_from(experiment, _SIMULATED):
+    if not _is_in(_SIMULATED, _sources(experiment)):
         return {"needed": False}
     return {"needed": True, **_plain(experiment.simulate), "code": code}
 

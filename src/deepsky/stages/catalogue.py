@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from deepsky.catalogue.objects import describe, read_real_objects
-from deepsky.catalogue.positions import read_positions
+from deepsky.catalogue.position_list import read_positions
 from deepsky.errors import DataError
 from deepsky.files import whole_file
 from deepsky.simulation.params import CatalogueParams

@@ -9,7 +9,7 @@ import pytest
 from astropy.coordinates import SkyCoord
 
 from deepsky.archives.params import ArchiveParams, DownloadParams
-from deepsky.catalogue.positions import designation, read_positions
+from deepsky.catalogue.position_list import designation, read_positions
 from deepsky.config import build
 from deepsky.datasets.packed import open_packed
 from deepsky.datasets.params import SplitParams
