@@ -228,5 +228,5 @@ def test_another_release_than_the_query_s_is_refused(sky):
     workspace.edit_params(archive__release="dr17")
     workspace.run("deepsky", "plan")
     assert done.returncode == 1
-    assert "mixed releases: its objects are of dr17, but archive.release is dr16" in done.stderr
+    assert "mixed releases: its objects are of dr17, but params.yaml says dr16" in done.stderr
     assert not (workspace.root / "data/other.csv").exists()

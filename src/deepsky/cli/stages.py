@@ -19,7 +19,7 @@ def plan(out: Path) -> None:
 
 
 @cli.command()
-@path_option("query", "folder of deepsky query's answer, for survey: sdss")
+@path_option("query", "folder of deepsky query's answer (survey: sdss), or of list.tsv (survey: list)")
 @path_option("out", "catalogue CSV to write")
 def catalogue(query: Path, out: Path) -> None:
     """Stage catalogue: which objects."""
@@ -31,8 +31,9 @@ def catalogue(query: Path, out: Path) -> None:
     if not plan.settings("catalogue")["needed"]:
         leave_empty(out)
         return
-    release = plan.settings("catalogue")["release"]
-    stage.run(plan.params(CatalogueParams, "catalogue"), release, query=query, out=out)
+    settings = plan.settings("catalogue")
+    classes = tuple(settings.get("classes", ()))  # of a list
+    stage.run(plan.params(CatalogueParams, "catalogue"), settings["release"], query=query, out=out, classes=classes)
 
 
 @cli.command()

@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 import click
 
-from deepsky.archives.addresses import RELEASES, Release
+from deepsky.archives.addresses import FOLDERS, QUERY_RELEASES, QueryRelease
 from deepsky.cli.group import PATH, cli
 from deepsky.datasets.params import GroupBy
 from deepsky.formats.registry import FORMATS
@@ -44,14 +44,24 @@ def worker(address: str, threads: int) -> None:
 @cli.command()
 @click.option("--sql", type=PATH, help="file with one SELECT statement")
 @click.option("--objects-per-class", type=int, help="ask for so many galaxies, quasars and stars")
-@click.option("--release", type=click.Choice(RELEASES), help="of SDSS (default: archive.release of params.yaml)")
-def query(sql: Path | None, objects_per_class: int | None, release: Release | None) -> None:
+@click.option("--release", type=click.Choice(QUERY_RELEASES), help="of SDSS (default: what params.yaml says)")
+def query(sql: Path | None, objects_per_class: int | None, release: QueryRelease | None) -> None:
     """Ask SDSS which objects to work on: writes data/query/catalogue.csv, for survey: sdss."""
     from deepsky.commands import query as command
     from deepsky.experiment.experiment import read_experiment
 
     experiment = read_experiment()
-    command.run(sql, objects_per_class, release or experiment.archive.release, experiment.download)
+    command.run(sql, objects_per_class, release or experiment.archive.of_query, experiment.download)
+
+
+@cli.command()
+@click.option("--kind", "kinds", type=click.Choice(FOLDERS), multiple=True, help="only these (default: all)")
+@click.option("--ask", is_flag=True, help="ask Pan-STARRS which stacks cover places that it has not told of yet")
+def urls(kinds: tuple[str, ...], ask: bool) -> None:
+    """Print the URLs that stage fetch downloads for data/catalogue.csv, one a line, without any network."""
+    from deepsky.commands import urls as command
+
+    command.run(kinds, ask=ask)
 
 
 @cli.group()
@@ -175,6 +185,19 @@ def drop(names: tuple[str, ...]) -> None:
     from deepsky.commands import drop as command
 
     command.run(names)
+
+
+@cli.command("export-folders")
+@click.argument("dataset")
+@click.argument("folder", type=PATH)
+def export_folders(dataset: str, folder: Path) -> None:
+    """Write FOLDER/{train,val,test}/CLASS/ID.png of DATASET, for other software.
+
+    Of the flux of several bands the pictures are those that the report shows.
+    """
+    from deepsky.commands import export_folders as command
+
+    command.run(dataset, folder)
 
 
 @cli.command()
