@@ -14,7 +14,6 @@ import pandas as pd
 from deepsky.catalogue.tables import read_table
 from deepsky.datasets.packed import open_packed
 from deepsky.errors import DataError
-from deepsky.evaluation.baselines import score_baselines
 from deepsky.evaluation.folders import write_json
 from deepsky.evaluation.params import EvaluateParams
 from deepsky.evaluation.planned import PlannedRun
@@ -100,6 +99,8 @@ class _Work:
 
 def _scored(work: _Work) -> dict[str, Any]:
     """Return the figures of a run's baselines, or the problem that leaves it without."""
+    from deepsky.evaluation.baselines import score_baselines  # scikit-learn's methods are slow to import
+
     try:
         rows, dataset = work.rows(), open_packed(work.packed)
         image = rows["id"].map(dataset.rows.set_index("id")["image"])
