@@ -55,14 +55,14 @@ def head_baselines(
         for one in runs
         if one.features and params.baselines
     }
+    if not work:
+        (out / KEPT).unlink(missing_ok=True)
+        return {}, {}
     keys = {name: one.key(code) for name, one in work.items()}
     found = {entry["key"]: entry for entry in _read(out).values() if entry["figures"]}
     new = {key: work[name] for name, key in keys.items() if key not in found}
     with closing(mapped(_scored, list(new.values()), n_ahead=len(new), locally="processes")) as scored:
         found |= {key: {"key": key, **entry} for key, entry in zip(new, scored, strict=True)}
-    if not keys:
-        (out / KEPT).unlink(missing_ok=True)
-        return {}, {}
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / KEPT, {name: found[key] for name, key in keys.items()})
     return read_baselines(out), {name: found[key]["problem"] for name, key in keys.items() if found[key]["problem"]}
