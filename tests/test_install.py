@@ -79,11 +79,13 @@ def test_no_two_wheels_install_other_content_under_one_name(tmp_path):
     """So no library of CUDA is another wheel's: run where GPU=1 was set up, see tests/files_of_wheels.py."""
     assert shared_files(sys.path)[0] == {}
     for name, content in (("one", "a"), ("two", "b"), ("three", "a")):
-        record = f"lib/x.so,sha256={content},1\nown/{name}.py,sha256=c,1\nlib/x.pyc,,\n"
+        for file in ("x.so", "x.pyc", f"{name}.py"):
+            (tmp_path / file).touch()
+        record = f"x.so,sha256={content},1\n{name}.py,sha256=c,1\nx.pyc,,\n"
         (tmp_path / f"{name}-1.dist-info").mkdir()
         (tmp_path / f"{name}-1.dist-info/RECORD").write_text(record)
         (tmp_path / f"{name}-1.dist-info/METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
-    assert shared_files([str(tmp_path)]) == ({"lib/x.so": ["one", "three", "two"]}, 0, 4, 3)
+    assert shared_files([str(tmp_path)]) == ({"x.so": ["one", "three", "two"]}, 0, 4, 3)
 
 
 @pytest.mark.parametrize(
