@@ -157,6 +157,7 @@ def test_own_epochs_rerun_the_run(tmp_path):
     [
         ("download.tries", 2, set()),
         ("features.batch_size", 8, set()),
+        ("evaluate.baselines", ["svm"], {"evaluate"}),
         ("tune.trials", 7, set()),
         ("tracking.experiment", "mine", {"evaluate"}),
         ("split.cell_arcmin", 3.0, set()),  # no dataset is split by cells

@@ -174,6 +174,7 @@ def train(run: str, **paths: Path) -> None:
 
 @cli.command()
 @path_option("packed", "folder of the packed datasets")
+@path_option("features", "folder of all features")
 @path_option("trained", "folder of the trained networks")
 @path_option("out", "folder of the evaluations to write")
 @path_option("metrics", "folder of the metrics to write")
@@ -181,12 +182,13 @@ def train(run: str, **paths: Path) -> None:
 def evaluate(**paths: Path) -> None:
     """Stage evaluate: test figures and pictures of every run, into files and into MLflow."""
     from deepsky.commands.planned import planned_runs
+    from deepsky.evaluation.params import EvaluateParams
     from deepsky.experiment.plan import read_plan
     from deepsky.stages import evaluate as stage
 
     plan = read_plan()
-    settings = plan.settings("evaluate")
-    stage.run(planned_runs(plan), settings["experiment"], code=settings["code"], **paths)
+    params, settings = plan.params(EvaluateParams, "evaluate"), plan.settings("evaluate")
+    stage.run(planned_runs(plan), params, settings["experiment"], code=settings["code"], **paths)
 
 
 @cli.command()

@@ -175,6 +175,7 @@ def _of_runs(experiment: Experiment, of: Callable[..., str]) -> dict[str, Any]:
             name: {**run.settings, "code": of("train", place_of(run.recipe.network))} for name, run in runs.items()
         },
         "evaluate": {
+            **_plain(experiment.evaluate),
             "experiment": experiment.tracking.experiment,
             "runs": {name: _evaluated(run, runs) for name, run in runs.items()},
             "code": of("evaluate"),
