@@ -7,6 +7,7 @@ import click
 
 from deepsky.archives.addresses import FOLDERS, QUERY_RELEASES, QueryRelease
 from deepsky.cli.group import PATH, cli
+from deepsky.cli.reading import reading_options, split
 from deepsky.datasets.params import GroupBy
 from deepsky.formats.registry import FORMATS
 from deepsky.papers.paper import PAPERS
@@ -96,17 +97,16 @@ def add_images(name: str, folder: Path, labels: Path, **options: Any) -> None:
 @click.argument("catalogue", type=PATH)
 @click.option("--id-column", help="column of CATALOGUE that names each object; rows are numbered without it")
 @click.option("--label-column", default="class", show_default=True, help="column of CATALOGUE with the class")
-@click.option("--position", type=click.Choice(["radec", "xy"]), default="radec", show_default=True)
-@click.option("--position-band", default="r", show_default=True, help="band whose pixels x and y count, from 0")
-@click.option("--bands", default="u,g,r,i,z", show_default=True, help="bands to cut out")
-@click.option("--colours", default="i,r,g", show_default=True, help="bands shown as red, green and blue")
+@reading_options
+@click.option("--bands", default="u,g,r,i,z", show_default=True, callback=split, help="bands to cut out")
+@click.option("--colours", default="i,r,g", show_default=True, callback=split, help="shown as red, green and blue")
 @click.option("--cutout-size-px", default=64, show_default=True)
 @_only_option
-def add_frames(name: str, folder: Path, catalogue: Path, **options: Any) -> None:
+def add_frames(name: str, folder: Path, catalogue: Path, only: bool, **options: Any) -> None:
     """Register the FITS frames of FOLDER and the objects of CATALOGUE as dataset NAME_cutouts."""
     from deepsky.commands import add_frames as command
 
-    command.run(name, folder, catalogue, **options)
+    command.run(name, folder, catalogue, options, only=only)
 
 
 _published = {name: facts.label for name, facts in FORMATS.items() if name != "images"}
@@ -203,17 +203,24 @@ def export_folders(dataset: str, folder: Path) -> None:
 @cli.command()
 @click.argument("model", type=PATH)
 @click.argument("inputs", nargs=-1, required=True, type=PATH)
-@click.option("--catalogue", type=PATH, help="CSV of objects to cut out of the FITS frames INPUTS")
+@click.option("--catalogue", type=PATH, help="table of objects to cut out of the FITS frames INPUTS")
 @click.option("--id-column", help="column of the catalogue that names each object; rows are numbered without it")
-@click.option("--position", type=click.Choice(["radec", "xy"]), default="radec", show_default=True)
-@click.option("--position-band", help="band whose pixels x and y count, from 0 (r, if the network has it)")
+@reading_options
 @click.option("--csv", "out", type=PATH, help="write a CSV here instead of printing")
 @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers do the work (deepsky worker)")
-def predict(model: Path, inputs: tuple[Path, ...], out: Path | None, **options: Any) -> None:
+def predict(
+    model: Path,
+    inputs: tuple[Path, ...],
+    out: Path | None,
+    catalogue: Path | None,
+    id_column: str | None,
+    scheduler: str | None,
+    **reading: Any,
+) -> None:
     """Label images, or the catalogued objects of FITS frames, with the trained network MODEL.h5."""
     from deepsky.commands import predict as command
 
-    command.run(model, inputs, out, **options)
+    command.run(model, inputs, out, catalogue=catalogue, id_column=id_column, reading=reading, scheduler=scheduler)
 
 
 @cli.command()

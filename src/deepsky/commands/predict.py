@@ -1,11 +1,11 @@
 """Label new images, or the objects of new frames, with a trained network."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import click
 import keras
@@ -13,11 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from deepsky.catalogue.tables import check_numbers, read_objects
+from deepsky.catalogue.positions import with_positions
+from deepsky.catalogue.tables import read_objects
+from deepsky.commands.frame_options import reading_of
 from deepsky.errors import ConfigError, DataError
 from deepsky.files import Version, whole_file
-from deepsky.imaging.cutouts import cut_objects, inside, sky_positions
-from deepsky.imaging.fields import SkyField, assign_fields, find_frames, group_frames, read_field
+from deepsky.imaging.astrometry import is_inside
+from deepsky.imaging.badfiles import BadFiles
+from deepsky.imaging.cutouts import cut_objects, outside, sky_positions
+from deepsky.imaging.fields import FieldSearch, SkyField, assign_fields, find_frames, read_field
+from deepsky.imaging.params import Reading
 from deepsky.imaging.pictures import find_pictures, read_picture
 from deepsky.imaging.preparation import Preparation
 from deepsky.networks.views import images_at_once
@@ -46,12 +51,10 @@ class _Objects:
     field: SkyField
     objects: pd.DataFrame
     catalogue: Path
-    position: Literal["radec", "xy"]
-    position_band: str
+    reading: Reading
 
 
 Task = _Pictures | _Objects
-COLUMNS = {"radec": ("ra", "dec"), "xy": ("x", "y")}
 
 
 def run(
@@ -61,8 +64,7 @@ def run(
     *,
     catalogue: Path | None,
     id_column: str | None,
-    position: Literal["radec", "xy"],
-    position_band: str | None,
+    reading: Mapping[str, Any],
     scheduler: str | None = None,
 ) -> None:
     """Print, or write to ``out``, one line per image or object: its name, class and the probability of each class.
@@ -73,10 +75,10 @@ def run(
         model: ``.h5`` of a train stage.
         inputs: image files or folders of them; with ``catalogue``, FITS frames or folders of them.
         out: CSV to write; None prints the table.
-        catalogue: CSV of the objects to cut out of the frames.
+        catalogue: table of the objects to cut out of the frames.
         id_column: its column that names each object; None numbers the rows.
-        position: ``radec`` (columns ra, dec in degrees) or ``xy`` (columns x, y in pixels of ``position_band`` from 0).
-        position_band: see ``position``; None takes r, or the network's first band.
+        reading: how frames and catalogue are to be understood, as ``frame_options`` takes it; no ``position_band``
+            stands for r, or the network's first band.
         scheduler: address of a dask scheduler whose workers (deepsky worker) do the work; None: this process does.
 
     Raises:
@@ -95,11 +97,7 @@ def run(
     if catalogue is None:
         first, tasks = "path", _picture_tasks(inputs, network)
     else:
-        position_band = position_band or ("r" if "r" in card.bands else card.bands[0])
-        if position_band not in card.bands:
-            problem = f"is not among the network's bands {', '.join(card.bands)}"
-            raise ConfigError(f"position band {position_band!r}", problem, "give one of them as --position-band")
-        first, tasks = "id", _object_tasks(inputs, card, catalogue, id_column, position, position_band)
+        first, tasks = "id", _object_tasks(inputs, catalogue, id_column, reading_of(reading, card.bands))
     labelled = mapped(partial(_labelled, known), tasks, n_ahead=_AHEAD, locally="here")
     with _helped_by(scheduler), closing(labelled):
         table = _table(first, list(labelled), card)
@@ -137,27 +135,19 @@ def _picture_tasks(inputs: Sequence[Path], network: keras.Model) -> list[Task]:
     return tasks
 
 
-def _object_tasks(
-    inputs: Sequence[Path],
-    card: ModelCard,
-    catalogue: Path,
-    id_column: str | None,
-    position: Literal["radec", "xy"],
-    position_band: str,
-) -> list[Task]:
+def _object_tasks(inputs: Sequence[Path], catalogue: Path, id_column: str | None, reading: Reading) -> list[Task]:
     """Find the field of each object."""
     objects = read_objects(catalogue, id_column=id_column, label_column=None, classes=())
-    check_numbers(objects, catalogue, COLUMNS[position])
-    fields = group_frames(find_frames(inputs), card.bands)
-    objects["image"] = assign_fields(
-        objects, fields, position=position, position_band=position_band, catalogue=catalogue
-    )
+    objects = with_positions(objects, catalogue, reading.position, reading.position_columns)
+    bad = BadFiles("stop")
+    fields = FieldSearch(reading, bad).group(find_frames(inputs))
+    objects["image"] = assign_fields(objects, fields, reading, catalogue, bad)
     lost = objects[objects["image"] < 0]
     if len(lost):
         problem = f"object {lost['id'].iloc[0]} lies in none of the frames ({len(lost)} such)"
         raise DataError(catalogue, problem, "add its frames or drop the row")
     return [
-        _Objects(fields[int(number)], group, catalogue, position, position_band)
+        _Objects(fields[int(number)], group, catalogue, reading)
         for number, group in objects.groupby("image", sort=True)
     ]
 
@@ -194,12 +184,11 @@ def _prepared(paths: Sequence[Path], card: ModelCard) -> npt.NDArray[np.uint8]:
 
 def _cut(task: _Objects, card: ModelCard) -> npt.NDArray[np.float32]:
     """Cut the objects of a field out of its frames."""
-    frames = read_field(task.field, card.bands)
-    reference = frames[task.position_band]
-    first, second = (task.objects[column].to_numpy(float) for column in COLUMNS[task.position])
-    ra_deg, dec_deg = (first, second) if task.position == "radec" else sky_positions(reference, first, second)
-    outside = ~inside(reference, ra_deg, dec_deg)
-    if outside.any():
-        identity = task.objects["id"].to_numpy()[outside][0]
-        raise DataError(task.catalogue, f"object {identity} lies outside its frame {reference.path}", "drop the row")
+    frames = read_field(task.field, task.reading)
+    reference = frames[task.reading.position_band]
+    ra_deg, dec_deg = sky_positions(task.objects, reference.astrometry, task.reading.position)
+    height, width = reference.flux_nmgy.shape
+    lost = ~is_inside(reference.astrometry.depth(ra_deg, dec_deg, (height, width)))
+    if lost.any():
+        raise outside(task.catalogue, task.objects["id"].to_numpy()[lost][0], reference.path)
     return cut_objects([frames[band] for band in card.bands], ra_deg, dec_deg, card.image_shape[0]).flux_nmgy
