@@ -41,7 +41,7 @@ def with_positions(objects: pd.DataFrame, path: Path, position: str, columns: Se
 
 def _column(objects: pd.DataFrame, name: str, path: Path) -> str:
     try:
-        return find_column(objects, name, path)
+        return find_column(objects.drop(columns=["id", "label"], errors="ignore"), name, path)
     except DataError as error:
         raise DataError(path, error.problem, f"{error.remedy}; name two as position_columns") from error
 

@@ -30,7 +30,7 @@ def reading_entry(options: Mapping[str, Any], bands: Sequence[str]) -> dict[str,
         bands: to read.
     """
     zero_points = dict(options.get("zero_points") or {})
-    of_all = {band: zero_points.pop("") for band in bands} if "" in zero_points else {}
+    of_all = dict.fromkeys(bands, zero_points.pop("")) if "" in zero_points else {}
     return {
         "bands": list(bands),
         "position_band": options.get("position_band") or ("r" if "r" in bands else bands[0]),

@@ -23,6 +23,7 @@ CENTRE_TOLERANCE_PX = 1.0
 
 # Remarks, and what Pan-STARRS says of its camera and of the images in a stack.
 _NOT_COORDINATES = re.compile(r"|COMMENT|HISTORY|(FPA|CHIP|CELL)\..*|(INP|SCL|ZPT|EXP|AIR)_\d{4}")
+_NUMBER = re.compile(r"(CRVAL|CRPIX|CDELT|CROTA)[12]|(CD|PC)[12]_[12]")
 _NEWTON_STEPS, _DIFFERENCE_PX, _EXACT_PX = 30, 0.01, 1e-4
 
 
@@ -47,7 +48,8 @@ class Astrometry:
 
     def to_sky(self, x_px: npt.ArrayLike, y_px: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Return right ascension and declination of pixels; NaN where a projection ends."""
-        longitude, latitude = self.wcs.all_pix2world(x_px, y_px, 0, ra_dec_order=True)
+        world = self.wcs.all_pix2world(x_px, y_px, 0)
+        longitude, latitude = world[self.wcs.wcs.lng], world[self.wcs.wcs.lat]
         if isinstance(self.sky, ICRS):
             return longitude, latitude
         icrs = SkyCoord(longitude, latitude, unit="deg", frame=self.sky).icrs
@@ -59,19 +61,20 @@ class Astrometry:
         if not isinstance(self.sky, ICRS):
             own = SkyCoord(longitude, latitude, unit="deg", frame=ICRS()).transform_to(self.sky).spherical
             longitude, latitude = own.lon.deg, own.lat.deg
+        world = (longitude, latitude) if self.wcs.wcs.lng == 0 else (latitude, longitude)
         try:
-            x_px, y_px = self.wcs.all_world2pix(longitude, latitude, 0, ra_dec_order=True)
+            x_px, y_px = self.wcs.all_world2pix(*world, 0)
         except NoConvergence:
-            x_px, y_px = self._by_newton(longitude, latitude)
+            x_px, y_px = self._by_newton(*world)
         return x_px, y_px
 
     def depth(self, ra_deg: npt.ArrayLike, dec_deg: npt.ArrayLike, shape: tuple[int, int]) -> FloatArray:
         """Return the ``edge_distance`` of positions from the border of the image (height, width)."""
         return edge_distance(*self.to_pixels(ra_deg, dec_deg), shape)
 
-    def _by_newton(self, longitude: FloatArray, latitude: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _by_newton(self, *world: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Invert a distortion that is too strong for astropy's fixed-point iteration, where it can be inverted."""
-        target = np.stack(self.wcs.wcs_world2pix(longitude, latitude, 0, ra_dec_order=True))
+        target = np.stack(self.wcs.wcs_world2pix(*world, 0))
         places = target.copy()
         with np.errstate(all="ignore"):
             for _ in range(_NEWTON_STEPS):
@@ -103,9 +106,14 @@ def read_astrometry(path: Path, header: fits.Header) -> Astrometry:
     try:
         # Of the hundreds of cards of a stack astropy would verify each, several times: 5 ms instead of 1.
         cards = [card for card in header.cards if not _NOT_COORDINATES.fullmatch(card.keyword)]
+        for card in cards:  # wcslib takes what is no number for 0
+            if _NUMBER.fullmatch(card.keyword) and not isinstance(card.value, int | float):
+                raise ValueError(f"{card.keyword} is {card.value!r}")
         wcs = WCS(fits.Header(cards))
         if wcs.has_celestial:
             wcs = wcs if wcs.naxis == 2 else wcs.celestial
+            if not proj_plane_pixel_area(wcs) > 0:
+                raise ValueError("its pixels have no area on the sky")
             return Astrometry(wcs, wcs_to_celestial_frame(wcs))
     except Exception as error:  # wcslib has a dozen kinds, all of them "this header is no use"
         reason = re.sub(r"\s+", " ", str(error))[:200]

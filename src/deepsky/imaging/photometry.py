@@ -5,6 +5,7 @@ asinh-scaled (BSOFTEN, BOFFSET) in the survey's own files.
 """
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from astropy.io import fits
 
 from deepsky.errors import DataError
 
+warnings.filterwarnings("ignore", category=units.UnitsWarning)  # of erg/s/cm2: two slashes
 FluxArray = npt.NDArray[np.float32]
 
 _NANOMAGGY = units.Unit("nmgy")
@@ -96,7 +98,7 @@ def _of_unit(text: str, pixel_arcsec: float) -> float | None:
         for flux, factor in ((unit, 1.0), (unit * units.arcsec**2, pixel_arcsec**2)):
             if flux.is_equivalent(_NANOMAGGY, _AB):
                 return float(flux.to(_NANOMAGGY, equivalencies=_AB)) * factor
-    except (ValueError, TypeError):  # no unit that astropy knows, or magnitudes
+    except (ValueError, TypeError, units.UnitsError):  # no unit that astropy knows, or magnitudes
         pass
     return None
 
@@ -107,7 +109,8 @@ def _of_keys(path: Path, header: fits.Header, unit: str) -> float | None:
         if key in header:
             return _of_zero_point(_number(path, header, key))
     if "FLUXMAG0" in header:  # of HSC
-        return 1e9 / _number(path, header, "FLUXMAG0")
+        flux = _number(path, header, "FLUXMAG0")
+        return 1e9 / flux if flux > 0 else None
     if "PHOTFLAM" in header and re.search(r"/ ?s(ec)?$", unit, re.IGNORECASE):  # of Hubble, of one count per second
         wavelength = _number(path, header, "PHOTPLAM") * units.AA
         density = _number(path, header, "PHOTFLAM") * units.Unit("erg / (s cm2 AA)")
