@@ -47,8 +47,8 @@ def test_it_says_what_it_took_and_what_it_left_out_and_why(tmp_path, capsys):
     for line in (
         "took 6 objects (4 GALAXY, 2 STAR) in 2 of 3 fields\n",
         "on an edge: 2 of them",
-        f"left out: {broken}: is not a readable FITS file",
-        f"left out: {tmp_path / 'catalogue.csv'}: object far lies in no frame",
+        f"frame left out: {broken}: is not a readable FITS file",
+        "objects left out: 1, the first: object far lies in no frame",
         "left alone: frames of other bands: 1 of Halpha (--filter NAME=BAND",
         "next: make repro ONLY=sky_cutouts",
     ):

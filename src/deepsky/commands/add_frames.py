@@ -38,7 +38,7 @@ from deepsky.stages.render import Placed, placed_objects
 
 MANY_FIELDS = 20
 _AHEAD = 64
-_SHOWN = 10  # files and objects that are left out, by name
+_SHOWN = 10  # files that are left out, by name
 
 
 def run(name: str, folder: Path, catalogue: Path, options: Mapping[str, Any], *, only: bool = False) -> None:
@@ -75,7 +75,7 @@ def run(name: str, folder: Path, catalogue: Path, options: Mapping[str, Any], *,
     )
     newcomer = Newcomer(name, "frames", said(there, "group_by"), sources, compared=f"{name}_cutouts")
     register(newcomer, only=only)
-    for line in _summary(placed, looked, bad):
+    for line in _summary(placed, looked, bad, params.catalogue):
         click.echo(line)
     click.echo(f"next: make repro ONLY={name}_cutouts")
 
@@ -151,7 +151,7 @@ def _look_at(params: FramesParams, task: tuple[SkyField, pd.DataFrame]) -> _Look
     return _Looked(lost, list(objects["label"][held]), int(edge[held].sum()))
 
 
-def _summary(placed: Placed, looked: Sequence[_Looked], bad: BadFiles) -> Iterator[str]:
+def _summary(placed: Placed, looked: Sequence[_Looked], bad: BadFiles, catalogue: str) -> Iterator[str]:
     """Say what was taken, what was left out, and why."""
     labels = Counter(label for each in looked for label in each.labels)
     n_fields = sum(bool(each.labels) for each in looked)
@@ -160,10 +160,13 @@ def _summary(placed: Placed, looked: Sequence[_Looked], bad: BadFiles) -> Iterat
     n_edge = sum(each.n_edge for each in looked)
     if n_edge:
         yield f"on an edge: {n_edge} of them, whose cutouts are filled up with 0"
-    for where, problem in bad.skipped[:_SHOWN]:
-        yield f"left out: {where}: {problem}"
-    if len(bad.skipped) > _SHOWN:
-        yield f"left out: {len(bad.skipped) - _SHOWN} more"
+    objects = [problem for where, problem in bad.skipped if where == catalogue]
+    frames = [f"{where}: {problem}" for where, problem in bad.skipped if where != catalogue]
+    if objects:
+        yield f"objects left out: {len(objects)}, the first: {objects[0]}"
+    yield from (f"frame left out: {each}" for each in frames[:_SHOWN])
+    if len(frames) > _SHOWN:
+        yield f"frames left out: {len(frames) - _SHOWN} more"
     if placed.others:
         others = ", ".join(f"{count} of {band}" for band, count in sorted(placed.others.items()))
         yield f"left alone: frames of other bands: {others} (--filter NAME=BAND says what a filter is)"

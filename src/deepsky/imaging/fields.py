@@ -30,7 +30,7 @@ from deepsky.errors import DataError
 from deepsky.imaging.astrometry import CENTRE_TOLERANCE_PX, Astrometry, is_inside, read_astrometry
 from deepsky.imaging.badfiles import BadFiles
 from deepsky.imaging.frame_names import FRAME_FILES, identify, identify_by_name, is_frame
-from deepsky.imaging.frames import Frame, Outline, read_frame, read_header, read_outline, shape_of
+from deepsky.imaging.frames import Frame, Outline, legible, read_frame, read_header, read_outline, shape_of
 from deepsky.imaging.params import Reading
 
 if TYPE_CHECKING:
@@ -102,13 +102,15 @@ class FieldSearch:
                 self.bad.meet(error)
         if not found:
             first = f"{paths[0]} and {len(paths) - 1} more" if paths else "no frames"
-            others = f" but of {', '.join(self.others)}" if self.others else ""
-            problem = f"none is of the bands {', '.join(self.reading.bands)}{others}"
+            reasons = [f"the first that cannot be read: {': '.join(self.bad.skipped[0])}"] if self.bad.skipped else []
+            reasons += [f"they are of {', '.join(self.others)}"] if self.others else []
+            problem = "; ".join([f"none is of the bands {', '.join(self.reading.bands)}", *reasons])
             raise DataError(first, problem, "name other frames or bands, or map filters to bands")
         return [found[name] for name in sorted(found)]
 
     def _enter(self, path: Path, found: dict[str, SkyField]) -> None:
-        identity = identify(path, self.reading, partial(read_header, path))
+        with legible(path):
+            identity = identify(path, self.reading, partial(read_header, path))
         if identity.band not in self.reading.bands:
             self.others[identity.band] += 1
             return
@@ -157,7 +159,7 @@ def require_bands(field: SkyField, bands: Sequence[str]) -> None:
     if missing:
         beside = next(iter(field.paths.values())).parent
         problem = f"field {field.name} has no frame of band {', '.join(missing)}"
-        raise DataError(beside, problem, "add the file, or take the band out of params.yaml")
+        raise DataError(beside, problem, "add the file, or read fewer bands (bands)")
 
 
 def read_field(field: SkyField, reading: Reading) -> dict[str, Frame]:
@@ -253,8 +255,9 @@ def _containing_fields(
                 chosen[own], deepest_px[own] = number, np.inf
             continue
         try:
-            header = read_header(path)
-            astrometry, shape = read_astrometry(path, header), shape_of(path, header)
+            with legible(path):
+                header = read_header(path)
+                astrometry, shape = read_astrometry(path, header), shape_of(path, header)
         except DataError as error:
             bad.meet(error)
             continue

@@ -4,8 +4,10 @@ import bz2
 import gzip
 import re
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedReader
+from io import BufferedReader, BytesIO, RawIOBase
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +21,7 @@ from deepsky.imaging.params import Reading
 from deepsky.imaging.photometry import FluxArray, flux_of, scale_of
 
 _FIRST = (b"SIMPLE  =", b"XTENSION=")  # of a header
+_MOST_AXES = 999  # of FITS
 _IS_WRONG = 0  # what astropy says of a sum: 1 is right, 2 stands for none
 _UNREADABLE = (OSError, EOFError, ValueError, zlib.error)  # what bz2, gzip, zlib and astropy raise on bad bytes
 _FETCH_AGAIN = "fetch or copy the file again"
@@ -108,11 +111,8 @@ def read_header(path: Path) -> fits.Header:
     _require_file(path)
     try:
         with _opened(path) as stream:
-            header = primary = _next_header(stream)
-            while not header["NAXIS"]:
-                header = _next_header(stream)
-            return header if header is primary else _as_image(header, primary)
-    except (*_UNREADABLE, KeyError) as error:
+            return _image_header(stream)
+    except Exception as error:  # of bz2, gzip, zlib and astropy, on bad bytes
         raise DataError(path, f"is not a readable FITS file ({_reason(error)})", _FETCH_AGAIN) from error
 
 
@@ -124,7 +124,7 @@ def shape_of(path: Path, header: fits.Header) -> tuple[int, int]:
     """
     try:
         sides = [int(header[f"NAXIS{axis}"]) for axis in range(1, int(header["NAXIS"]) + 1)]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(path, f"is not a readable FITS file ({_reason(error)})", _FETCH_AGAIN) from error
     if len(sides) < 2 or min(sides) < 1 or any(side > 1 for side in sides[2:]):
         problem = f"its first data has {len(sides)} axes of {' x '.join(map(str, sides))}"
@@ -132,12 +132,26 @@ def shape_of(path: Path, header: fits.Header) -> tuple[int, int]:
     return sides[1], sides[0]
 
 
+@contextmanager
+def legible(path: Path) -> Iterator[None]:
+    """Tell in a line of a card that astropy cannot read; it finds out when the card is asked for.
+
+    Raises:
+        DataError: names the file.
+    """
+    try:
+        yield
+    except fits.VerifyError as error:
+        raise DataError(path, f"is not a readable FITS file ({_reason(error)})", _FETCH_AGAIN) from error
+
+
 def _outline(
     path: Path, header: fits.Header, band: str, reading: Reading, sdss: tuple[int, int, int] | None
 ) -> Outline:
-    _check_identity(path, header, band, reading, sdss)
-    shape, astrometry = shape_of(path, header), read_astrometry(path, header)
-    scale_nmgy = scale_of(path, header, astrometry.pixel_scale_arcsec, reading.zero_points.get(band))
+    with legible(path):
+        _check_identity(path, header, band, reading, sdss)
+        shape, astrometry = shape_of(path, header), read_astrometry(path, header)
+        scale_nmgy = scale_of(path, header, astrometry.pixel_scale_arcsec, reading.zero_points.get(band))
     return Outline(shape, astrometry, scale_nmgy)
 
 
@@ -164,37 +178,42 @@ def _decompressed(path: Path) -> bytes:
         raise DataError(path, f"cannot be decompressed ({_reason(error)})", _FETCH_AGAIN) from error
 
 
-def _next_header(stream: BufferedReader) -> fits.Header:
-    if not stream.peek(len(_FIRST[0])).startswith(_FIRST):  # astropy only warns of what is no header at all
-        raise ValueError("no header begins where one should")
-    return fits.Header.fromfile(stream)
-
-
-def _as_image(header: fits.Header, primary: fits.Header) -> fits.Header:
-    """Let a later header describe its image, compressed or not, with what the first one says of the whole file."""
-    if header.get("ZIMAGE"):
+def _image_header(stream: BufferedReader) -> fits.Header:
+    """Read the header of the first HDU that holds data, with what the file's first header says of the whole file."""
+    header = primary = _next_header(stream)
+    while not header["NAXIS"]:
+        header = _next_header(stream)
+    if header is primary:
+        return header
+    if header.get("ZIMAGE"):  # compressed tiles: the table that holds them describes the image
         for key in [key for key in header if key.startswith("ZNAXIS")]:
             header[key[1:]] = header[key]
-    elif header.get("XTENSION", "IMAGE").strip() != "IMAGE":
+    elif header["XTENSION"].strip() != "IMAGE":
         raise ValueError("its first data is a table")
     header.extend(primary, unique=True, update=False)
     return header
 
 
+def _next_header(stream: BufferedReader) -> fits.Header:
+    if not stream.peek(len(_FIRST[0])).startswith(_FIRST):  # astropy only warns of what is no header at all
+        raise ValueError("no header begins where one should")
+    header = fits.Header.fromfile(stream)
+    if not 0 <= header["NAXIS"] <= _MOST_AXES:
+        raise ValueError(f"NAXIS is {header['NAXIS']}")
+    return header
+
+
 def _first_image(path: Path, content: bytes) -> tuple[Any, fits.Header]:
-    """Wrap the first HDU with data around ``content`` without copying it, and return its header too."""
+    """Wrap the first HDU with data around ``content`` without copying it; return it and what ``read_header`` gives."""
     if not content.startswith(b"SIMPLE  ="):
         raise DataError(path, "is not a FITS file (it does not begin with SIMPLE)", _FETCH_AGAIN)
     try:
-        hdu: Any = fits.PrimaryHDU.fromstring(content)
-        if hdu.header["NAXIS"]:
-            return hdu, hdu.header
-        primary = hdu.header
-        hdu = next(other for other in fits.HDUList.fromstring(content) if other.header["NAXIS"])
-        return hdu, _as_image(hdu.header.copy(), primary)
-    except StopIteration as error:
-        raise DataError(path, "holds no image", _FETCH_AGAIN) from error
-    except Exception as error:
+        header = _image_header(BufferedReader(cast(RawIOBase, BytesIO(content))))
+        hdu = fits.PrimaryHDU.fromstring(content)
+        if not hdu.header["NAXIS"]:
+            hdu = next(other for other in fits.HDUList.fromstring(content) if other.header["NAXIS"])
+        return hdu, header
+    except Exception as error:  # astropy has a dozen kinds, all of them "this is no such file"
         raise DataError(path, f"is not a readable FITS file ({_reason(error)})", _FETCH_AGAIN) from error
 
 
