@@ -1,6 +1,9 @@
 import os
 
+import click
 import pytest
+from astropy.coordinates import SkyCoord
+from astropy.table import Table
 from ruamel.yaml import YAML
 
 from deepsky.cli import cli
@@ -39,17 +42,19 @@ def test_it_says_what_it_took_and_what_it_left_out_and_why(tmp_path, capsys):
     broken = sdss_path(tmp_path / "frames", "i", 11)
     broken.write_bytes(b"<html>503</html>")
     write_frame(tmp_path / "frames/m1.fits", star_frame(frame_wcs("r"), []), frame_wcs("r"), FILTER="Halpha")
+    Table({"x": [1.0]}).write(tmp_path / "frames/objects.fits")
+    Table({"x": [1.0]}).write(tmp_path / "frames/m1-r.cat.fits")  # named like a frame
     with pytest.raises(DataError, match=r"object far lies in no frame of its field 1000-2-99 of .* \(1 such\)"):
         add(tmp_path, "--id-column", "objid")
     params_file("on_bad_file: skip\n")
     add(tmp_path, "--id-column", "objid")
     said = capsys.readouterr().out
     for line in (
-        "took 6 objects (4 GALAXY, 2 STAR) in 2 of 3 fields\n",
+        "took 6 objects (4 GALAXY, 2 STAR) in 2 of 4 fields\n",
         "on an edge: 2 of them",
         f"frame left out: {broken}: is not a readable FITS file",
         "objects left out: 1, the first: object far lies in no frame",
-        "left alone: frames of other bands: 1 of Halpha (--filter NAME=BAND",
+        "left alone: Halpha (1), a table (1); --filter NAME=BAND",
         "next: make repro ONLY=sky_cutouts",
     ):
         assert line in said
@@ -62,9 +67,6 @@ def test_frames_and_tables_of_other_habits(tmp_path):
         star = (*map(float, frame_wcs("r").all_pix2world(40.3, 30.8, 0)), 300.0)
         path = tmp_path / f"frames/m51_{name.lower()}_drz.fits"
         write_frame(path, star_frame(wcs, [star]), wcs, FILTER2=name, FILTER1="CLEAR1L", BUNIT="electrons")
-    from astropy.coordinates import SkyCoord
-    from astropy.table import Table
-
     places = SkyCoord.from_pixel([40.3, 60.0], [30.8, 50.0], frame_wcs("r"))
     ra, dec = places.to_string("hmsdms", precision=4), None
     ra, dec = zip(*(each.split() for each in ra), strict=True)
@@ -139,7 +141,5 @@ def test_two_frames_of_one_band_obey_on_bad_file(tmp_path, capsys):
 
 @pytest.mark.parametrize("option", [("--filter", "F814W"), ("--zero-point", "g=bright")])
 def test_options_of_no_meaning_are_refused(tmp_path, option):
-    import click
-
     with pytest.raises(click.BadParameter):
         add(tmp_path, *option)

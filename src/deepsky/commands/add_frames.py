@@ -168,5 +168,5 @@ def _summary(placed: Placed, looked: Sequence[_Looked], bad: BadFiles, catalogue
     if len(frames) > _SHOWN:
         yield f"frames left out: {len(frames) - _SHOWN} more"
     if placed.others:
-        others = ", ".join(f"{count} of {band}" for band, count in sorted(placed.others.items()))
-        yield f"left alone: frames of other bands: {others} (--filter NAME=BAND says what a filter is)"
+        others = ", ".join(f"{band} ({count})" for band, count in sorted(placed.others.items()))
+        yield f"left alone: {others}; --filter NAME=BAND says which band a filter is"

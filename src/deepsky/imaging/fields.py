@@ -30,7 +30,16 @@ from deepsky.errors import DataError
 from deepsky.imaging.astrometry import CENTRE_TOLERANCE_PX, Astrometry, is_inside, read_astrometry
 from deepsky.imaging.badfiles import BadFiles
 from deepsky.imaging.frame_names import FRAME_FILES, identify, identify_by_name, is_frame
-from deepsky.imaging.frames import Frame, Outline, legible, read_frame, read_header, read_outline, shape_of
+from deepsky.imaging.frames import (
+    Frame,
+    NoImageError,
+    Outline,
+    legible,
+    read_frame,
+    read_header,
+    read_outline,
+    shape_of,
+)
 from deepsky.imaging.params import Reading
 
 if TYPE_CHECKING:
@@ -64,7 +73,7 @@ class FieldSearch:
     Attributes:
         reading: which bands, and how filters are named.
         bad: meets frames that cannot be read, and second frames for one band of one field.
-        others: how many frames are of each band or filter that was not asked for.
+        others: how many files are of each band or filter that was not asked for, or tables.
     """
 
     reading: Reading
@@ -98,6 +107,8 @@ class FieldSearch:
         for path in paths:
             try:
                 self._enter(path, found)
+            except NoImageError:
+                self.others["a table"] += 1
             except DataError as error:
                 self.bad.meet(error)
         if not found:
@@ -258,6 +269,8 @@ def _containing_fields(
             with legible(path):
                 header = read_header(path)
                 astrometry, shape = read_astrometry(path, header), shape_of(path, header)
+        except NoImageError:  # m31-g.cat.fits, beside the frame that it is of
+            continue
         except DataError as error:
             bad.meet(error)
             continue

@@ -27,6 +27,10 @@ _UNREADABLE = (OSError, EOFError, ValueError, zlib.error)  # what bz2, gzip, zli
 _FETCH_AGAIN = "fetch or copy the file again"
 
 
+class NoImageError(DataError):
+    """A FITS file whose first data is a table: a catalogue among the frames."""
+
+
 @dataclass(frozen=True)
 class Outline:
     """What the header of a frame says.
@@ -40,6 +44,10 @@ class Outline:
     shape: tuple[int, int]
     astrometry: Astrometry
     scale_nmgy: float | None
+
+
+class _TableError(ValueError):
+    """Where an image should be."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +114,15 @@ def read_header(path: Path) -> fits.Header:
     What it does not say itself is taken from the file's first header.
 
     Raises:
+        NoImageError: the first data is a table.
         DataError: unreadable, or not FITS.
     """
     _require_file(path)
     try:
         with _opened(path) as stream:
             return _image_header(stream)
+    except _TableError as error:
+        raise NoImageError(path, str(error), "give frames whose first data is one image") from error
     except Exception as error:  # of bz2, gzip, zlib and astropy, on bad bytes
         raise DataError(path, f"is not a readable FITS file ({_reason(error)})", _FETCH_AGAIN) from error
 
@@ -189,7 +200,7 @@ def _image_header(stream: BufferedReader) -> fits.Header:
         for key in [key for key in header if key.startswith("ZNAXIS")]:
             header[key[1:]] = header[key]
     elif header["XTENSION"].strip() != "IMAGE":
-        raise ValueError("its first data is a table")
+        raise _TableError("its first data is a table")
     header.extend(primary, unique=True, update=False)
     return header
 

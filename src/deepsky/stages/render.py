@@ -47,7 +47,7 @@ class Placed:
         objects: as the catalogue gives them, with float columns ra and dec, or x and y, and ``image``, the index of
             their field.
         fields: all that there are.
-        others: how many frames are of each band or filter that was not asked for.
+        others: how many files are of each band or filter that was not asked for, or tables.
     """
 
     objects: pd.DataFrame
