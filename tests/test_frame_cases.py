@@ -30,7 +30,7 @@ def params_of(case, **changes):
         "position": "radec",
         "position_band": "r",
         "bands": ("g", "r", "i"),
-        "frame_band": "r",
+        "frame_bands": ("r",),
         "rgb_bands": ("i", "r", "g"),
         "colour_bands": ("i", "r", "g"),
         "cutout_size_px": 16,
