@@ -1,6 +1,8 @@
 import os
 
 import click
+import numpy as np
+import pandas as pd
 import pytest
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
@@ -11,10 +13,14 @@ from deepsky.config import build
 from deepsky.datasets.packed import open_packed
 from deepsky.errors import ConfigError, DataError
 from deepsky.formats.params import FramesParams
+from deepsky.networks.heads import join, softmax_answer
+from deepsky.networks.inputs import ImageSpec, stretched_front
 from deepsky.stages import render
+from deepsky.training.saved import ModelCard, save_network
 from tests.small_frames import frame_wcs, sdss_path, star_frame, write_frame
 from tests.test_add_images import project  # noqa: F401  # the fixture
 from tests.test_render import write_sky
+from tests.tiny_networks import tiny_tail
 
 pytestmark = pytest.mark.usefixtures("project")
 BANDS = ("--bands", "g,r,i", "--cutout-size-px", "16")
@@ -60,6 +66,16 @@ def test_it_says_what_it_took_and_what_it_left_out_and_why(tmp_path, capsys):
         assert line in said
 
 
+def save_flux_network(path, bands):
+    card = ModelCard(
+        dataset="toy", network="tiny", weights="scratch", classes=("a", "b"), kind="flux", bands=bands,
+        colour_bands=bands, image_shape=(16, 16, 3), pixel_scale_arcsec=None,
+    )  # fmt: skip
+    network = join(stretched_front(ImageSpec((16, 16, 3), "flux", bands, bands), 12), tiny_tail(softmax_answer(2)), "t")
+    save_network(path, network, card)
+    return network
+
+
 def test_frames_and_tables_of_other_habits(tmp_path):
     """Filters to map, counts with zero points, sexagesimal positions under other names, in a FITS table."""
     for band, name in {"g": "F475W", "r": "F606W", "i": "F814W"}.items():
@@ -87,6 +103,13 @@ def test_frames_and_tables_of_other_habits(tmp_path):
     packed = open_packed(tmp_path / "packed/sky_cutouts")
     assert packed.rows["group"].tolist() == ["m51_drz"] * 2
     assert packed.images[0].sum(axis=(0, 1)) == pytest.approx([30, 30, 3000], rel=0.02)
+    network = save_flux_network(tmp_path / "model.h5", params.bands)
+    seen = [*filters, *columns, "--zero-point", "25", "--zero-point", "i=20", "--csv", "answers.csv"]
+    arguments = ["predict", tmp_path / "model.h5", tmp_path / "frames", "--catalogue", tmp_path / "objects.fits", *seen]
+    cli(list(map(str, arguments)), standalone_mode=False)
+    answers = pd.read_csv("answers.csv")[["p_a", "p_b"]].to_numpy()
+    np.testing.assert_allclose(answers, network.predict(packed.images, verbose=0), atol=1e-5)
+    assert np.abs(answers[0] - answers[1]).max() > 1e-3  # the two objects differ
 
 
 def test_what_hangs_or_hides_is_no_frame(tmp_path):

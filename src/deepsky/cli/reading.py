@@ -36,7 +36,12 @@ _OPTIONS = (
     click.option("--position-columns", metavar="A,B", callback=split, help="its columns (default: ra,dec or x,y)"),
     click.option("--position-band", help="band whose pixels x and y count, from 0 (default: r, or the first band)"),
     click.option(
-        "--filter", "filters", metavar="NAME=BAND", multiple=True, callback=_filters, help="F814W=i: band of a filter"
+        "--filter",
+        "filters",
+        metavar="NAME=BAND",
+        multiple=True,
+        callback=_filters,
+        help="band of a filter whose name does not say it: F814W=i",
     ),
     click.option(
         "--zero-point",

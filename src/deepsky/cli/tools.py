@@ -103,7 +103,10 @@ def add_images(name: str, folder: Path, labels: Path, **options: Any) -> None:
 @click.option("--cutout-size-px", default=64, show_default=True)
 @_only_option
 def add_frames(name: str, folder: Path, catalogue: Path, only: bool, **options: Any) -> None:
-    """Register the FITS frames of FOLDER and the objects of CATALOGUE as dataset NAME_cutouts."""
+    """Register the FITS frames of FOLDER and the objects of CATALOGUE as dataset NAME_cutouts.
+
+    CATALOGUE is a table with the class and position of each object: CSV, FITS, VOTable, ECSV or Parquet.
+    """
     from deepsky.commands import add_frames as command
 
     command.run(name, folder, catalogue, options, only=only)

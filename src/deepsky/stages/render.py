@@ -1,6 +1,6 @@
 """Stage render: every frame is decompressed once and gives its plot, its share of the composite and the cutouts."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -131,7 +131,7 @@ def placed_objects(params: FramesParams, bad: BadFiles, name: str) -> Placed:
     objects = _without_missing(objects, fields, name, bad)
     bad.refuse_if_nothing_left(len(objects), catalogue)
     lost = objects[objects["image"] < 0]
-    for _, one in lost.iterrows():
+    for one in lost.to_dict("records"):
         bad.meet(_no_field(one, len(lost), catalogue, folder))
     objects = objects[objects["image"] >= 0].reset_index(drop=True)
     bad.refuse_if_nothing_left(len(objects), catalogue)
@@ -150,8 +150,8 @@ def _without_missing(objects: pd.DataFrame, fields: list[SkyField], name: str, b
     return objects[~lost]
 
 
-def _no_field(lost: pd.Series, n_lost: int, catalogue: Path, folder: Path) -> DataError:
-    place = "-".join(str(lost[column]) for column in FIELD_COLUMNS if column in lost.index)
+def _no_field(lost: Mapping[Hashable, Any], n_lost: int, catalogue: Path, folder: Path) -> DataError:
+    place = "-".join(str(lost[column]) for column in FIELD_COLUMNS if column in lost)
     of_field = f" of its field {place}" if place else ""
     problem = f"object {lost['id']} lies in no frame{of_field} of {folder} ({n_lost} such)"
     return DataError(catalogue, problem, "add the frames, drop the objects, or set on_bad_file: skip")
