@@ -31,7 +31,7 @@ def main() -> None:
     height, width = frame.flux_nmgy.shape
     rng = np.random.default_rng(1)
     x_px, y_px = rng.uniform(0, width - 1, N_OBJECTS), rng.uniform(0, height - 1, N_OBJECTS)
-    ra_deg, dec_deg = frame.wcs.all_pix2world(x_px, y_px, 0)
+    ra_deg, dec_deg = frame.astrometry.to_sky(x_px, y_px)
     ours_s, theirs_s = [], []
     for _ in range(N_ROUNDS):
         started = time.perf_counter()
@@ -49,7 +49,7 @@ def cut_one_by_one(frame: Frame, ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.
     flux = np.zeros((len(ra_deg), SIZE_PX, SIZE_PX), np.float32)
     for target, ra, dec in zip(flux, ra_deg, dec_deg, strict=True):
         place = SkyCoord(ra, dec, unit=astropy.units.deg)
-        cutout = Cutout2D(frame.flux_nmgy, place, SIZE_PX, wcs=frame.wcs, mode="partial", fill_value=0)
+        cutout = Cutout2D(frame.flux_nmgy, place, SIZE_PX, wcs=frame.astrometry.wcs, mode="partial", fill_value=0)
         target[:] = cutout.data
     return flux
 

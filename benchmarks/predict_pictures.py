@@ -68,7 +68,7 @@ def label(folder: Path, number: int) -> None:
     predict._loaded.cache_clear()
     predict.run(
         str(folder / "model.h5"), [str(folder / "pictures")], folder / f"{number}.csv",
-        catalogue=None, id_column=None, position="radec", position_band=None,
+        catalogue=None, id_column=None, reading={},
     )  # fmt: skip
 
 

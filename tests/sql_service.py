@@ -12,7 +12,8 @@ import pandas as pd
 from deepsky.catalogue.objid import pack_objid
 from deepsky.catalogue.tables import REFERENCE_COLUMNS
 
-SQL_PATHS = [f"/{release}/SkyServerWS/SearchTools/SqlSearch" for release in ("dr16", "dr17")]
+SQL_PATHS = ["/dr9/en/tools/search/x_sql.asp"]
+SQL_PATHS += [f"/{release}/SkyServerWS/SearchTools/SqlSearch" for release in ("dr16", "dr17")]
 Answer = tuple[int, dict[str, str], bytes]
 REFERENCE_SQL = """
 SELECT TOP 100000 p.objid,p.ra,p.dec,p.u,p.g,p.r,p.i,p.z,p.run,p.rerun,p.camcol,p.field,

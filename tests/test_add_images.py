@@ -206,11 +206,11 @@ def test_a_failure_takes_the_copies_away(project, tmp_path, monkeypatch):
 def test_frames_are_entered_with_what_splits_them_and_their_cutouts_compared(project, tmp_path):
     (project / "params.yaml").write_text(DEMO)
     write_sky(tmp_path)
-    options = {"id_column": "objid", "label_column": "class", "position": "radec", "position_band": "r"}
-    options |= {"bands": "g,r,i", "colours": "i,r,g", "cutout_size_px": 16}
+    options = {"id_column": "objid", "label_column": "class", "bands": ["g", "r", "i"], "colours": ["i", "r", "g"]}
+    options |= {"cutout_size_px": 16}
     with pytest.raises(ConfigError, match="band 'u' is not among bands g, r, i"):
-        add_frames.run("sky", tmp_path / "frames", tmp_path / "catalogue.csv", **options | {"colours": "u,r,g"})
-    add_frames.run("sky", tmp_path / "frames", tmp_path / "catalogue.csv", **options, only=True)
+        add_frames.run("sky", tmp_path / "frames", tmp_path / "catalogue.csv", options | {"colours": ["u", "r", "g"]})
+    add_frames.run("sky", tmp_path / "frames", tmp_path / "catalogue.csv", options, only=True)
     params = build(parsed(project)["datasets"]["frames"]["sky"], FramesParams, "sky")
     home = "data/external/sky"
     changes = {"folder": f"{home}/frames", "catalogue": f"{home}/catalogue.csv", "group_by": "sky"}

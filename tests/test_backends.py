@@ -25,6 +25,7 @@ from deepsky.networks.tree import TreeFractions
 from deepsky.networks.views import average_views
 from deepsky.stages import features, train, weights
 from deepsky.stages.features import NetworkFeatures
+from deepsky.tracking.params import TrackingParams
 from deepsky.training.examples import examples_of, read_split
 from deepsky.training.explain import grad_cam
 from deepsky.training.population import HeadTrainer
@@ -69,7 +70,7 @@ def train_both(folder: Path, name: str) -> None:
     files = {"packed": inputs / "packed", "split": inputs / "split.csv"}
     for network, recipe in RECIPES.items():
         own = {"features": inputs / "features" / network, "weights": inputs / "weights" / network}
-        train.run(network, recipe, "tests", {}, **files, **own, out=out / network)
+        train.run(network, recipe, TrackingParams(experiment="tests"), {}, **files, **own, out=out / network)
 
 
 def predict(folder: Path, name: str) -> None:

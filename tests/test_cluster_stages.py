@@ -136,7 +136,7 @@ def test_features_are_helped(two_hosts: Client, tmp_path: Path) -> None:
 def label(model: Path, inputs: list[Path], catalogue: Path | None, out: Path, **more: Any) -> None:
     column = None if catalogue is None else "objid"
     out.parent.mkdir(parents=True, exist_ok=True)
-    options = {"catalogue": catalogue, "id_column": column, "position": "radec", "position_band": None}
+    options = {"catalogue": catalogue, "id_column": column, "reading": {}}
     predict.run(str(model), list(map(str, inputs)), out / "answers.csv", **options, **more)
 
 

@@ -16,6 +16,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from deepsky.catalogue.decision_tree import COLUMNS, QUESTIONS
 from deepsky.errors import DataError
 from deepsky.evaluation.folders import evaluation_key
+from deepsky.evaluation.params import EvaluateParams
 from deepsky.metrics import paired_gain_interval
 from deepsky.stages import evaluate
 from deepsky.tracking.runs import find_run, run_key, training_run
@@ -39,6 +40,7 @@ FILES = {
 }  # fmt: skip
 PICTURES = {"samples.png", "predictions.png", "confused_pairs.png", "feature_maps.png", "grad_cam.png"}
 TRAINED, OUT, PACKED = Path("models/trained"), Path("evaluation/runs"), Path("data/packed")
+FEATURES, PLAIN = Path("data/features"), EvaluateParams()
 METRICS, PLOTS = Path("evaluation/metrics"), Path("evaluation/plots")
 CELL = "sdss_jpg/mobilenet"
 RUN = {
@@ -52,10 +54,11 @@ def project(tmp_path, monkeypatch):
     return make_project(tmp_path, monkeypatch)
 
 
-def _evaluate(*names, plan=None, code=""):
+def _evaluate(*names, plan=None, code="", params=PLAIN):
     """Evaluate runs as they were trained, or by another plan; returns the summary of each."""
     plan = planned(TRAINED, *names or (CELL,)) if plan is None else plan
-    evaluate.run(plan, "sky", packed=PACKED, trained=TRAINED, out=OUT, metrics=METRICS, plots=PLOTS, code=code)
+    folders = {"packed": PACKED, "features": FEATURES, "trained": TRAINED, "out": OUT}
+    evaluate.run(plan, params, "sky", **folders, metrics=METRICS, plots=PLOTS, code=code)
     return json.loads((OUT / "summary.json").read_text())["runs"]
 
 
@@ -513,13 +516,14 @@ def test_keras_is_imported_for_new_pictures_only(pair):
     code = (
         "import sys\n"
         "from pathlib import Path\n"
+        "from deepsky.evaluation.params import EvaluateParams\n"
         "from deepsky.stages import evaluate\n"
         "from tests.trained_folders import planned\n"
         "trained = Path('models/trained')\n"
         "plan = planned(trained, 'sdss_jpg/mobilenet', 'zoo/turned')\n"
         "folders = {name: Path('evaluation', name) for name in ('metrics', 'plots')}\n"
-        "folders |= {'packed': Path('data/packed'), 'out': Path('evaluation/runs')}\n"
-        "evaluate.run(plan, 'sky', trained=trained, **folders)\n"
+        "folders |= {name: Path('data', name) for name in ('packed', 'features')} | {'out': Path('evaluation/runs')}\n"
+        "evaluate.run(plan, EvaluateParams(), 'sky', trained=trained, **folders)\n"
         "print({'keras', 'tensorflow'} & set(sys.modules))\n"
     )
     path = os.pathsep.join([str(ROOT), *sys.path])

@@ -1,27 +1,38 @@
 """Features: views are views, what is current stays, and a head learns from each image or one of its views."""
 
 import itertools
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
 
+from deepsky.cards import memory_bytes
 from deepsky.datasets.packed import Packed, open_packed
 from deepsky.errors import ConfigError, DataError, WeightsError
+from deepsky.networks.backbone import build_features
+from deepsky.networks.inputs import ImageSpec
 from deepsky.networks.params import AugmentParams
+from deepsky.networks.precision import on_cpu
+from deepsky.networks.registry import find_backbone
 from deepsky.stages import features as stage
 from deepsky.stages.features import NetworkFeatures
 from deepsky.training import view_features
+from deepsky.training.batch_size import fitting, images_per_step
 from deepsky.training.batches import TrainBatches
 from deepsky.training.build import make_job
 from deepsky.training.examples import Examples
+from deepsky.training.predict import image_spec
 from deepsky.training.recipe import ViewSpec
 from deepsky.training.view_batches import ViewBatches
-from deepsky.training.view_features import FILES, ViewFeatures, read_views, write_views
+from deepsky.training.view_features import FILES, ViewFeatures, _view_seen, read_views, write_views
 from tests.run_project import FLIPS, HEADS, know_tiny, write_project
 
 PACKED, SPLIT, WEIGHTS = Path("data/packed/toy"), Path("data/splits/toy.csv"), Path("models/pretrained")
@@ -96,6 +107,71 @@ def test_a_name_is_another_one_where_the_features_are(tmp_path: Path) -> None:
     alike = [(one, other) for one, other in pairs if recipes[one].views.name == recipes[other].views.name]
     assert alike == [(0, 1), (0, 2), (1, 2), (3, 4)]
     assert [(one, other) for one, other in pairs if written[one] == written[other]] == alike
+
+
+@pytest.mark.parametrize("n_images", [80, 45])
+def test_random_views_are_the_same_in_batches_of_several_steps(n_images: int) -> None:
+    packed = open_packed(PACKED)
+    images = np.random.default_rng(1).integers(0, 256, (n_images, 20, 20, 3), dtype=np.uint8)
+    spec = replace(MIRRORED, augment=FLIPS)
+    _, viewer = view_features._build("tiny", image_spec(packed), spec, WEIGHTS / "tiny/weights.h5")
+    assert viewer is not None
+    few, many = (
+        [_view_seen(None, viewer, number, images, np.arange(n_images), n_at_once) for number in (0, 1)]
+        for n_at_once in (32, 64)
+    )
+    for one, other in zip(few, many, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    assert np.abs(few[0] - few[1]).max() > 1e-3
+
+
+def test_features_in_16_bits_are_near_those_in_32_and_say_so(tmp_path: Path) -> None:
+    mixed = replace(MIRRORED, precision="mixed")
+    assert mixed.name != MIRRORED.name
+    before = keras.config.dtype_policy().name
+    exact, rounded = views_of(MIRRORED, tmp_path / "32"), views_of(mixed, tmp_path / "16")
+    assert keras.config.dtype_policy().name == before
+    for one, other in ((exact.sides, rounded.sides), (exact.views, rounded.views)):
+        assert other.dtype == np.float32
+        difference = np.abs(one - other).max()
+        assert 0 < difference < 0.03 * np.abs(one).max()
+    np.testing.assert_array_equal(exact.mirrored, rounded.mirrored)
+
+
+def test_auto_takes_32_images_on_a_cpu_and_on_a_card_what_its_memory_holds() -> None:
+    front = build_features(find_backbone("mobilenet"), ImageSpec((64, 64, 3), "uint8", ("r", "g", "b")), 224, None)
+    largest = 4 * 113 * 113 * 64  # bytes of its largest map, with a margin on two sides
+    for images, wanted in ((1, 32), (63, 32), (64, 64), (127, 64), (500, 256), (512, 512), (10_000, 512)):
+        assert fitting(images * largest * 4 * 4, front) == wanted
+    assert fitting(None, front) == 32
+    assert images_per_step("auto", front) == (32 if on_cpu() else fitting(memory_bytes(), front))
+    assert images_per_step(7, front) == 7
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"), [("echo 81559", 81559 << 20), ("echo '[N/A]'", None), ("exit 9", None), (None, None)]
+)
+def test_the_memory_of_the_card_in_use_is_asked_of_nvidias_tool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str | None, wanted: int | None
+) -> None:
+    if said:
+        tool = tmp_path / "nvidia-smi"
+        tool.write_text(f'#!/bin/sh\n[ "$1" = --id=3 ] || exit 1\n{said}\n')
+        tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,0")
+    assert memory_bytes() == wanted
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert memory_bytes() is None
+
+
+def test_a_card_s_memory_is_taken_as_it_is_needed_unless_a_person_says_otherwise() -> None:
+    names = "TF_FORCE_GPU_ALLOW_GROWTH", "XLA_PYTHON_CLIENT_PREALLOCATE"
+    code = f"import deepsky, os; print(*(os.environ[name] for name in {names}))"
+    clean = {name: value for name, value in os.environ.items() if name not in names}
+    for own, wanted in (({}, "true false"), ({names[1]: "true"}, "true true")):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=clean | own, check=True)
+        assert done.stdout.strip() == wanted
 
 
 def content_of(views: ViewFeatures) -> list[bytes]:

@@ -13,10 +13,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deepsky.archives.addresses import RELEASES, frame_url, panstarrs_jpeg_url, psfield_url, sdss_jpeg_url
+from deepsky.archives.addresses import (
+    FOLDERS,
+    RELEASES,
+    frame_url,
+    panstarrs_jpeg_url,
+    psfield_url,
+    sdss_jpeg_url,
+    sql_url,
+)
 from deepsky.archives.journal import only_one
 from deepsky.archives.params import ArchiveParams, DownloadParams
-from deepsky.archives.wanted import FOLDERS
+from deepsky.archives.wanted import sdss_files
+from deepsky.config import build
 from deepsky.errors import ConfigError, DataError
 from deepsky.simulation.archive import SimulatedArchive
 from deepsky.simulation.params import CatalogueParams
@@ -152,6 +161,27 @@ def test_urls_have_the_documented_form():
     assert panstarrs_jpeg_url(1.5, -2.5, size=240, red="a", green="b", blue="c") == (
         "https://ps1images.stsci.edu/cgi-bin/fitscut.cgi?ra=1.5&dec=-2.5&size=240&format=jpg&red=a&green=b&blue=c"
     )
+
+
+def test_each_step_may_have_a_release_of_its_own(catalogue):
+    """As study A had: the query of DR9, frames of DR12, cutouts of DR16."""
+    assert len({ARCHIVE.of_query, ARCHIVE.of_frames, ARCHIVE.of_cutouts, "dr17"}) == 1
+    archive = ArchiveParams("dr17", "dr9", "dr12", "dr16", psf_fields=True)
+    wanted = sdss_files(pd.read_csv(catalogue, dtype={"id": str}), archive)
+    releases = {"frame": "/sas/dr12/boss/", "psfield": "/sas/dr12/boss/", "jpeg": "/dr16/SkyServerWS/"}
+    assert {each.kind for each in wanted} == set(releases)
+    assert all(releases[each.kind] in each.url for each in wanted)
+    search = "https://skyserver.sdss.org/{}/en/tools/search/x_sql"
+    assert sql_url(archive.of_query) == f"{search.format('dr9')}.asp"
+    assert sql_url("dr10") == f"{search.format('dr10')}.aspx"
+
+
+@pytest.mark.parametrize(
+    ("key", "release"), [("query_release", "dr8"), ("frames_release", "dr9"), ("cutouts_release", "DR16")]
+)
+def test_an_unknown_release_is_refused(key, release):
+    with pytest.raises(ConfigError, match=f"archive.{key}: '{release}' is unknown; choose one of: .*dr12, .* dr18"):
+        build({key: release}, ArchiveParams, "params.yaml: archive")
 
 
 def test_archive_params_decide_what_is_drawn(catalogue, tmp_path):

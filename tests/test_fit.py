@@ -451,6 +451,55 @@ def test_plain_losses_do_without_val() -> None:
     assert logs == {"objective": 2.0, "loss": 1.0}
 
 
+def test_batches_that_are_read_ahead_give_the_same_bits_and_never_fill_the_memory() -> None:
+    model = keras.Sequential([keras.Input((6, 6, 3)), keras.layers.Conv2D(4, 3), keras.layers.Flatten()])
+    images = np.random.default_rng(0).integers(0, 256, (37, 6, 6, 3), dtype=np.uint8)
+    by_hand = [model.predict_on_batch(images[start : start + 8]) for start in range(0, 32, 8)]
+    filled = np.concatenate([images[32:], np.repeat(images[-1:], 3, axis=0)])
+    by_hand.append(model.predict_on_batch(filled)[:5])
+    np.testing.assert_array_equal(predict_batches(model, images, 8), np.concatenate(by_hand))
+    ahead = Ahead(images)
+    counted = keras.Model(model.inputs[0], Counting(ahead)(model.outputs[0]))
+    counted.compile(run_eagerly=True)
+    predict_batches(counted, ahead, 2)
+    assert len(ahead.waiting) == 19
+    assert max(ahead.waiting) <= 2  # the one that is looked at, and the next
+
+
+class Ahead:
+    """Images of which it is known how many batches were read and not answered yet."""
+
+    def __init__(self, images: np.ndarray, bad: int | None = None) -> None:
+        self.images, self.bad, self.waiting, self.n_answered = images, bad, list[int](), 0
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        if rows.start == self.bad:
+            raise OSError("the disk is gone")
+        self.waiting.append(len(self.waiting) + 1 - self.n_answered)
+        return self.images[rows]
+
+
+class Counting(keras.layers.Layer):
+    """Counts the batches that were answered."""
+
+    def __init__(self, images: Ahead) -> None:
+        super().__init__()
+        self.images = images
+
+    def call(self, inputs: Any) -> Any:
+        self.images.n_answered += int(inputs.shape[0] is not None)
+        return inputs
+
+
+def test_a_batch_that_cannot_be_read_ends_it_with_its_own_error() -> None:
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten()])
+    with pytest.raises(OSError, match="the disk is gone"):
+        predict_batches(model, Ahead(np.zeros((30, 4, 4, 1), np.float32), bad=12), 4)
+
+
 def test_chosen_images_are_predicted_in_their_order() -> None:
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten()])
     images = np.random.default_rng(0).normal(size=(23, 4, 4, 1)).astype(np.float32)

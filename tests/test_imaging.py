@@ -4,16 +4,21 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from astropy.coordinates import ICRS
 from astropy.io import fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from deepsky.errors import DataError
+from deepsky.imaging.astrometry import Astrometry, is_inside, read_astrometry
+from deepsky.imaging.badfiles import BadFiles
 from deepsky.imaging.composite import affine_between, align, lupton_rgb
-from deepsky.imaging.cutouts import cut_objects, inside
-from deepsky.imaging.fields import SkyField, assign_fields, edge_distance, find_fields, read_field, require_bands
-from deepsky.imaging.frames import celestial_wcs, filter_name, read_frame, read_header
+from deepsky.imaging.cutouts import cut_objects
+from deepsky.imaging.fields import FieldSearch, SkyField, assign_fields, read_field, require_bands
+from deepsky.imaging.frame_names import band_of
+from deepsky.imaging.frames import read_frame, read_header
+from deepsky.imaging.params import Reading
 from deepsky.imaging.stretch import StretchLimits, asinh_stretch, shrink_to_plot, sky_limits, to_gray
 from tests.small_frames import HEIGHT, OFFSETS_PX, WIDTH, frame_wcs, star_frame, write_field, write_frame
 
@@ -38,7 +43,7 @@ def test_frame_reads_back(tmp_path, suffix, unit):
     frame = read_frame(path, band="g")
     assert frame.flux_nmgy.dtype == np.float32
     assert np.array_equal(frame.flux_nmgy, FLUX)
-    assert frame.pixel_scale_arcsec == pytest.approx(0.396, rel=1e-6)
+    assert frame.astrometry.pixel_scale_arcsec == pytest.approx(0.396, rel=1e-6)
     assert read_header(path)["FILTER"] == "g"
 
 
@@ -65,7 +70,7 @@ def test_frame_in_the_second_hdu(tmp_path):
 def test_wrong_header_is_refused(tmp_path, change, message):
     path = write_frame(tmp_path / "frame.fits.bz2", FLUX, frame_wcs("g"), **{"FILTER": "g", "RUN": 1000} | change)
     with pytest.raises(DataError, match=r"frame\.fits\.bz2") as error:
-        read_frame(path, band="g", run=1000)
+        read_frame(path, "g", sdss=(1000, 2, 12))
     assert message in one_line(error)
 
 
@@ -90,6 +95,16 @@ def test_bad_pixel_is_named(tmp_path, value):
         (".fits", lambda content: b"<html>503</html>", "not a FITS file"),
         (".fits.bz2", lambda content: bz2.compress(b"<html>503</html>"), "not a FITS file"),
         (".fits", lambda content: b"", "not a FITS file"),
+        (
+            ".fits",
+            lambda content: content.replace(b"NAXIS1  =                  128", b"NAXIS1  = 'abc'             "),
+            "FITS",
+        ),
+        (
+            ".fits",
+            lambda content: content.replace(b"BITPIX  =                  -32", b"BITPIX  =                    7"),
+            "damaged",
+        ),
     ],
 )
 def test_bad_bytes_are_refused(tmp_path, suffix, damage, message):
@@ -110,7 +125,7 @@ def test_header_of_bad_bytes_is_refused(tmp_path, content):
 
 def test_no_image_is_refused(tmp_path):
     cube = write_frame(tmp_path / "cube.fits", np.zeros((2, 8, 8), np.float32))
-    with pytest.raises(DataError, match="3 axes"):
+    with pytest.raises(DataError, match="3 axes of 8 x 8 x 2"):
         read_frame(cube, band="g")
     table = fits.BinTableHDU.from_columns([fits.Column("a", "D", array=np.arange(3.0))])
     table.writeto(tmp_path / "table.fits")
@@ -141,7 +156,7 @@ def test_asinh_scaled_stack_reads_back(tmp_path):
     assert frame.flux_nmgy.dtype == np.float32
     assert np.allclose(frame.flux_nmgy / NMGY_PER_COUNT, counts, rtol=1e-6, atol=1e-4)
     assert np.abs(frame.flux_nmgy / NMGY_PER_COUNT - counts).max() < 1e-6 * np.abs(counts).max()
-    with pytest.raises(DataError, match="its header says FILTER r, not i"):
+    with pytest.raises(DataError, match=r"its header says FILTER r\.00000, not i"):
         read_frame(path, band="i")
 
 
@@ -219,14 +234,14 @@ def photometry(frame, scale_arcsec, radius_arcsec):
 @pytest.mark.parametrize("band", ["g", "r", "i", "z"])
 def test_real_stack_has_the_flux_that_sdss_saw(real_data, band):
     path = real_data(f"{STACKS}/PS1_{band}.fits")
-    assert filter_name(read_header(path)) == band
+    assert band_of(read_header(path), Reading(("u", "g"), "g")) == band
     stack, frame = read_frame(path, band=band), read_frame(real_data(f"{STACKS}/SDSS_{band}.fits"), band=band)
-    assert stack.pixel_scale_arcsec == pytest.approx(0.25, rel=1e-4)
+    assert stack.astrometry.pixel_scale_arcsec == pytest.approx(0.25, rel=1e-4)
     for radius_arcsec in (8, 15):
         ratio = photometry(stack, 0.25, radius_arcsec) / photometry(frame, 0.396, radius_arcsec)
         assert 0.9 < ratio < 1.1
     # The galaxy that the cutouts were asked for, in their middle by the stack's own coordinates.
-    x_px, y_px = stack.wcs.all_world2pix(27.952, 0.2635, 0)
+    x_px, y_px = stack.astrometry.to_pixels(27.952, 0.2635)
     assert (float(x_px), float(y_px)) == pytest.approx((119.5, 119.5), abs=1)
 
 
@@ -247,16 +262,23 @@ def test_own_cutout_or_deepest_field_whatever_the_number_of_fields(tmp_path):
     objects = pd.DataFrame(rows, columns=["id", "ra", "dec"])
     depths = []
     for field in fields:
-        wcs = celestial_wcs(field.paths["r"], read_header(field.paths["r"]))
-        x_px, y_px = wcs.all_world2pix(objects["ra"].to_numpy(), objects["dec"].to_numpy(), 0)
-        depths.append(edge_distance(x_px, y_px, (HEIGHT, WIDTH)))
+        astrometry = read_astrometry(field.paths["r"], read_header(field.paths["r"]))
+        depths.append(astrometry.depth(objects["ra"].to_numpy(), objects["dec"].to_numpy(), (HEIGHT, WIDTH)))
     expected = np.where(np.max(depths, axis=0) >= -1, np.argmax(depths, axis=0), -1)
     assert {-1, *range(5)} <= set(expected.tolist())
     second_best = (np.array(depths) >= 0) & (np.arange(len(fields))[:, np.newaxis] != expected)
     own, row = np.argwhere(second_best)[0]  # another field holds the object better, but this one is its own
     objects.loc[row, "id"], expected[row] = f"f{own}", own
-    place = {"position": "radec", "position_band": "r", "catalogue": tmp_path / "catalogue.csv"}
-    assert np.array_equal(assign_fields(objects, fields, **place), expected)
+    found = assign_fields(objects, fields, Reading(("r",), "r"), tmp_path / "catalogue.csv", BadFiles("stop"))
+    assert np.array_equal(found, expected)
+
+
+def find_fields(folder, bands, **reading):
+    return FieldSearch(Reading(tuple(bands), bands[0], **reading)).below(folder)
+
+
+def read_bands(folder, bands):
+    return read_field(find_fields(folder, bands)[0], Reading(tuple(bands), bands[0]))
 
 
 def test_fields_by_name(tmp_path):
@@ -303,7 +325,7 @@ def test_mixed_shapes_are_refused(tmp_path):
     write_frame(tmp_path / "m31-g.fits", FLUX, frame_wcs("g"))
     write_frame(tmp_path / "m31-r.fits", FLUX[:-1], frame_wcs("r"))
     with pytest.raises(DataError, match=r"m31-r.fits: its shape \(95, 128\) differs from \(96, 128\)") as error:
-        read_field(find_fields(tmp_path, "gr")[0], "gr")
+        read_bands(tmp_path, "gr")
     one_line(error)
 
 
@@ -386,7 +408,7 @@ STARS_PX = [(40.3, 30.8), (90.7, 60.2), (64.0, 48.0)]  # in band r
 def three_bands(tmp_path):
     stars = [(*frame_wcs("r").all_pix2world(x, y, 0), 50.0) for x, y in STARS_PX]
     write_field(tmp_path, "gri", 0, stars)
-    return read_field(find_fields(tmp_path, "gri")[0], "gri"), stars
+    return read_bands(tmp_path, "gri"), stars
 
 
 def test_bands_align_on_the_reference(tmp_path):
@@ -401,8 +423,12 @@ def test_bands_align_on_the_reference(tmp_path):
         assert np.hypot(*unmoved) > 0.5  # the test can tell
 
 
+def on_sky(wcs):
+    return Astrometry(wcs, ICRS())
+
+
 def test_affine_maps_pixels_through_the_sky():
-    matrix = affine_between(frame_wcs("r"), frame_wcs("i"), (HEIGHT, WIDTH), "i.fits")
+    matrix = affine_between(on_sky(frame_wcs("r")), on_sky(frame_wcs("i")), (HEIGHT, WIDTH), "i.fits")
     assert np.allclose(matrix, [[1, 0, OFFSETS_PX["i"][0]], [0, 1, OFFSETS_PX["i"][1]]], atol=1e-4)
 
 
@@ -410,7 +436,7 @@ def test_far_away_band_is_refused():
     elsewhere = frame_wcs("i")
     elsewhere.wcs.crval = [330.0, -20.0]
     with pytest.raises(DataError, match=r"i.fits: its sky coordinates"):
-        affine_between(frame_wcs("r"), elsewhere, (HEIGHT, WIDTH), "i.fits")
+        affine_between(on_sky(frame_wcs("r")), on_sky(elsewhere), (HEIGHT, WIDTH), "i.fits")
 
 
 @pytest.mark.real
@@ -418,7 +444,7 @@ def test_real_composite_aligns_better_than_the_surveys_jpeg(real_data):
     for band in "irg":
         real_data(f"{REAL}/frame-{band}-003918-3-0213.fits.bz2")
     jpeg = cv2.imread(str(real_data(f"{REAL}/frame-irg-003918-3-0213.jpg")))[::-1, :, ::-1]  # row 0 is at its bottom
-    frames = read_field(find_fields(real_data(REAL), "irg")[0], "irg")
+    frames = read_bands(real_data(REAL), "irg")
     stacked = np.stack([align(frames[band], frames["r"]) for band in "irg"], axis=-1)
     r = frames["r"].flux_nmgy
     alone = (r == cv2.dilate(r, np.ones((25, 25)))) & (r > 2) & (r < 20)  # bright, unsaturated, 12 px from a brighter
@@ -461,7 +487,7 @@ def test_objects_stand_in_the_middle_of_every_band(tmp_path):
 def test_edge_is_told_and_left_empty(tmp_path, x, y, edge):
     path = write_frame(tmp_path / "a-r.fits", np.ones((HEIGHT, WIDTH), np.float32), frame_wcs("r"))
     frame = read_frame(path, band="r")
-    ra, dec = frame.wcs.all_pix2world([x], [y], 0)
+    ra, dec = frame.astrometry.to_sky([x], [y])
     cutouts = cut_objects([frame], ra, dec, 17)
     assert bool(cutouts.edge[0]) is edge
     assert np.count_nonzero(cutouts.flux_nmgy == 0) == (17 if edge else 0)
@@ -470,9 +496,9 @@ def test_edge_is_told_and_left_empty(tmp_path, x, y, edge):
 def test_objects_far_outside_are_told(tmp_path):
     path = write_frame(tmp_path / "a-r.fits", np.ones((HEIGHT, WIDTH), np.float32), frame_wcs("r"))
     frame = read_frame(path, band="r")
-    ra, dec = frame.wcs.all_pix2world([5.0, -1.4, -2.0, 5000.0], [5.0, 20.0, 20.0, 20.0], 0)
+    ra, dec = frame.astrometry.to_sky([5.0, -1.4, -2.0, 5000.0], [5.0, 20.0, 20.0, 20.0])
     ra, dec = np.append(ra, 330.0), np.append(dec, -20.0)  # the other side of the sky has no pixel at all
-    assert inside(frame, ra, dec).tolist() == [True, True, False, False, False]
+    assert is_inside(frame.astrometry.depth(ra, dec, (HEIGHT, WIDTH))).tolist() == [True, True, False, False, False]
     cutouts = cut_objects([frame], ra, dec, 8)
     assert cutouts.edge.tolist() == [False, True, True, True, True]
     assert not cutouts.flux_nmgy[3:].any()

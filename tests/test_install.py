@@ -9,6 +9,7 @@ import sys
 import pytest
 from install import uv_variables
 
+from tests.files_of_wheels import shared_files
 from tests.workspace import ROOT
 
 CONFIG = """
@@ -72,6 +73,19 @@ def test_the_lock_for_a_gpu_is_the_other_one_with_one_set_of_cuda_libraries():
     more = {line.partition("=")[0] for line in gpu - plain}
     assert all(re.fullmatch(r"nvidia-[a-z-]+-cu12|jax-cuda12-(pjrt|plugin)", name) for name in more), more
     assert {"nvidia-cudnn-cu12", "nvidia-cublas-cu12", "jax-cuda12-plugin"} <= more
+
+
+def test_no_two_wheels_install_other_content_under_one_name(tmp_path):
+    """So no library of CUDA is another wheel's: run where GPU=1 was set up, see tests/files_of_wheels.py."""
+    assert shared_files(sys.path)[0] == {}
+    for name, content in (("one", "a"), ("two", "b"), ("three", "a")):
+        for file in ("x.so", "x.pyc", f"{name}.py"):
+            (tmp_path / file).touch()
+        record = f"x.so,sha256={content},1\n{name}.py,sha256=c,1\nx.pyc,,\n"
+        (tmp_path / f"{name}-1.dist-info").mkdir()
+        (tmp_path / f"{name}-1.dist-info/RECORD").write_text(record)
+        (tmp_path / f"{name}-1.dist-info/METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+    assert shared_files([str(tmp_path)]) == ({"x.so": ["one", "three", "two"]}, 0, 4, 3)
 
 
 @pytest.mark.parametrize(

@@ -296,7 +296,7 @@ def test_a_source_that_is_no_folder_is_refused(tmp_path):
 def test_the_table_may_have_another_name(tmp_path):
     write_images(tmp_path)
     (tmp_path / "images/labels.csv").rename(tmp_path / "images/truth.csv")
-    assert_refused(tmp_path, r"images/labels.csv: cannot be read as CSV")
+    assert_refused(tmp_path, r"images/labels.csv: does not exist")
     assert pack(tmp_path, replace(PARAMS, labels="truth.csv")).rows["id"].tolist() == list("dbca")
 
 

@@ -298,7 +298,7 @@ def test_odd_answer_is_one_line_and_teaches_nothing(tmp_path, answer, message):
 
 # ---- which files follow ----
 
-WANTED = ArchiveParams("dr17", (), False, False, True, ("g", "z"), 240, 0.4, "skip")
+WANTED = ArchiveParams(bands=(), sdss_jpg=False, stsci_fits=("g", "z"))
 
 
 @pytest.mark.parametrize(

@@ -304,7 +304,7 @@ def test_predict_refuses_in_one_line(project, tmp_path):
     picture = next((project.root / "data/png/sdss/frames/r").glob("*.png"))
     (tmp_path / "text.h5").write_text("no network")
     options = ("--catalogue", "data/catalogue.csv", "--id-column", "objid", "--position-band", "q")
-    assert "position band 'q': is not among" in refused(project, "predict", flux, "data/raw/frames", *options)
+    assert "band 'q' is not among" in refused(project, "predict", flux, "data/raw/frames", *options)
     assert "give it FITS frames and --catalogue" in refused(project, "predict", flux, str(picture))
     assert "is not an HDF5 file" in refused(project, "predict", str(tmp_path / "text.h5"), str(picture))
     pictures = "models/trained/sdss_frames/cnn_small/model.h5"

@@ -157,6 +157,7 @@ def test_own_epochs_rerun_the_run(tmp_path):
     [
         ("download.tries", 2, set()),
         ("features.batch_size", 8, set()),
+        ("evaluate.baselines", ["svm"], {"evaluate"}),
         ("tune.trials", 7, set()),
         ("tracking.experiment", "mine", {"evaluate"}),
         ("split.cell_arcmin", 3.0, set()),  # no dataset is split by cells
@@ -165,6 +166,10 @@ def test_own_epochs_rerun_the_run(tmp_path):
         ("on_bad_file", "skip", {"fetch", "render.sdss"} | {f"pack.{name}" for name in EXPERIMENT.pictures}),
         ("simulate.seed", 3, {"simulate"}),
         ("catalogue.n_fields", 17, {"catalogue", "fetch"}),
+        ("archive.release", "dr16", {"catalogue", "fetch"}),
+        ("archive.query_release", "dr9", {"catalogue"}),
+        ("archive.frames_release", "dr12", {"fetch"}),
+        ("archive.cutouts_release", "dr17", set()),  # as archive.release says
         ("datasets.pictures.galaxy10.size_px", 70, {"pack.galaxy10"}),
         ("runs.zoo_frozen.n_views", 5, {"features.galaxy_zoo_classes", "train.zoo_frozen", "evaluate"}),
     ],

@@ -39,7 +39,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def label(*inputs: str, model: str = "tiny", out: str | None = "out.csv", **options: object) -> None:
-    always = {"catalogue": None, "id_column": None, "position": "radec", "position_band": None}
+    always = {"catalogue": None, "id_column": None, "reading": {}}
     predict.run(model, inputs, None if out is None else Path(out), **{**always, **options})
 
 
@@ -119,7 +119,7 @@ def test_bad_files_stop_or_are_named_and_skipped(place: Path, capfd: pytest.Capt
         "pictures/none.png: can",
     ):
         assert f"skipped: {bad}" in said
-    assert "4 bad files were skipped" in said
+    assert "4 bad files or objects were skipped" in said
     label("@list.txt", on_bad_file="skip")  # all that is left to answer is bad
     assert len(pd.read_csv("out.csv")) == N_PICTURES
     with pytest.raises(DataError, match="every object was skipped"):

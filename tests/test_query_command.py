@@ -67,12 +67,12 @@ def test_a_balanced_sample(ask, tmp_path, capsys):
 
 
 def test_what_was_asked_stands_beside_the_answer(ask, service, tmp_path):
-    ask(ALL_SQL, release="dr16")
+    ask(ALL_SQL, release="dr9")
     files = folder(tmp_path)
     facts = json.loads(files["query.json"])
     assert facts["sha256"] == hashlib.sha256(files["catalogue.csv"]).hexdigest()
-    assert (facts["release"], facts["rows"]) == ("dr16", len(OBJECTS))
-    assert facts["service"] == "https://skyserver.sdss.org/dr16/SkyServerWS/SearchTools/SqlSearch"
+    assert (facts["release"], facts["rows"]) == ("dr9", len(OBJECTS))
+    assert facts["service"] == "https://skyserver.sdss.org/dr9/en/tools/search/x_sql.asp"
     assert facts["sql"][0] in service.asked[0]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", facts["time"])
     assert set(files) == {"catalogue.csv", "query.json"}

@@ -11,7 +11,8 @@ import pytest
 
 from deepsky.catalogue.tables import REFERENCE_COLUMNS
 from deepsky.config import read_yaml
-from deepsky.imaging.frames import celestial_wcs, read_header
+from deepsky.imaging.astrometry import read_astrometry
+from deepsky.imaging.frames import read_header
 from tests.archive_server import ArchiveServer, Fault
 from tests.sql_service import SQL_PATHS, SqlService, with_true_ids
 from tests.workspace import ROOT, Workspace, make_workspace, shrink
@@ -27,7 +28,7 @@ def real_objects(folder: Path) -> pd.DataFrame:
     labels = pd.read_csv(folder / "star_galaxy_labels_x_lt_1228.csv")
     inner = labels[labels["x"].between(60, 1200) & labels["y"].between(60, 1420)].reset_index(drop=True)
     frame = folder / f"frame-r-{RUN:06d}-{CAMCOL}-{FIELD:04d}.fits.bz2"
-    ra_deg, dec_deg = celestial_wcs(frame, read_header(frame)).all_pix2world(inner["x"], inner["y"], 0)
+    ra_deg, dec_deg = read_astrometry(frame, read_header(frame)).to_sky(inner["x"], inner["y"])
     n = len(inner)
     table = pd.DataFrame({name: [""] * n for name in REFERENCE_COLUMNS})
     table["ra"], table["dec"] = ra_deg.round(8), dec_deg.round(8)
@@ -228,5 +229,5 @@ def test_another_release_than_the_query_s_is_refused(sky):
     workspace.edit_params(archive__release="dr17")
     workspace.run("deepsky", "plan")
     assert done.returncode == 1
-    assert "mixed releases: its objects are of dr17, but archive.release is dr16" in done.stderr
+    assert "mixed releases: its objects are of dr17, but params.yaml says dr16" in done.stderr
     assert not (workspace.root / "data/other.csv").exists()

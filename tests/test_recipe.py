@@ -19,7 +19,7 @@ CARD = DatasetCard("uint8", ("r", "g", "b"), (), ("cw", "acw", "smooth"), None, 
 FRACTIONS = replace(CARD, target="fractions", classes=("galaxy",), mirrored=())
 NAN, INF = float("nan"), float("inf")
 HEAD_ONLY = {"activation", "batch_norm", "l2", "n_views"}
-PIXELS = {"augment", "mixup", "precision"}
+PIXELS = {"augment", "mixup"}
 START = {"norm", "head_epochs", "head_learning_rate"}
 CLASSES = {"class_weights", "label_smoothing", "monitor"}
 ALWAYS = (

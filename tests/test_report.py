@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from deepsky.errors import DataError
+from deepsky.evaluation.params import EvaluateParams
 from deepsky.stages import evaluate, report
 from tests.trained_folders import (
     FINE_TUNED,
@@ -84,8 +85,9 @@ def project(evaluated_matrix, tmp_path, monkeypatch):
 
 
 def _evaluate(*names, plan=None):
-    folders = {"packed": Path("data/packed"), "metrics": Path("evaluation/metrics"), "plots": Path("evaluation/plots")}
-    evaluate.run(plan or planned(TRAINED, *names), "sky", trained=TRAINED, out=RUNS, **folders)
+    folders = {name: Path("evaluation", name) for name in ("metrics", "plots")}
+    folders |= {"packed": Path("data/packed"), "features": Path("data/features"), "trained": TRAINED, "out": RUNS}
+    evaluate.run(plan or planned(TRAINED, *names), EvaluateParams(), "sky", **folders)
 
 
 def _write_single(name, write=write_trained, **facts):

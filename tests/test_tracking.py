@@ -241,6 +241,15 @@ def test_a_copied_project_writes_into_itself_and_finds_its_old_artifacts(project
     assert MlflowClient(tracking_uri()).get_run(run.run_id).info.artifact_uri.startswith(f"{project}/mlruns/")
 
 
+def test_the_machine_is_watched_where_wanted(project, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    for wanted in (True, False):
+        with training_run(**RUN, system_metrics=wanted) as run:
+            time.sleep(0.5)
+        metrics = MlflowClient(tracking_uri()).get_run(run.run_id).data.metrics
+        assert ("system/cpu_utilization_percentage" in metrics) == wanted
+
+
 def test_the_page_of_runs_has_a_view_with_the_figures(project):
     client, experiment_id = prepare("sky")
     page = page_of_runs("sky")

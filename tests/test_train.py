@@ -22,6 +22,7 @@ from deepsky.networks.registry import SCRATCH
 from deepsky.stages import features as features_stage
 from deepsky.stages import train as stage
 from deepsky.stages import weights as weights_stage
+from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.runs import find_run, run_key
 from deepsky.training.build import make_job
 from deepsky.training.examples import read_split
@@ -122,7 +123,7 @@ def run_train(name: str, recipe: Recipe, inputs: Path, trained: Path, weights: P
         cached = features_stage.NetworkFeatures(views={recipe.views.name: recipe.views})
         features_stage.run({recipe.network: cached}, 16, **data, weights=weights, out=features)
     paths = {**data, "features": features / recipe.network, "weights": weights / recipe.network, "out": trained / name}
-    stage.run(name, recipe, "tests", {"seed": 3}, **paths)
+    stage.run(name, recipe, TrackingParams(experiment="tests"), {"seed": 3}, **paths)
     return trained / name
 
 

@@ -3,6 +3,9 @@
 Keras and TensorFlow offer wrappers for scikit-learn, plots of networks, conversions from JAX and the like wherever such
 a package is installed, and import it for that. Nobody here asks for any of it. Whoever needs one of these packages
 imports it as ever, before or after.
+
+On a GPU, memory is taken as it is needed: by themselves TensorFlow and JAX take all of it, or most, and a second stage
+on the card finds none.
 """
 
 import json
@@ -69,3 +72,5 @@ def backend() -> str:
 
 
 sys.meta_path.insert(0, _KerasFinder())
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

@@ -6,6 +6,10 @@ SDSS_BANDS = ("u", "g", "r", "i", "z")
 PANSTARRS_FILTERS = ("y", "z", "i", "r", "g")  # from red to blue: a colour picture takes first, middle and last
 Release = Literal["dr12", "dr13", "dr14", "dr15", "dr16", "dr17", "dr18"]
 RELEASES: tuple[Release, ...] = get_args(Release)
+QueryRelease = Literal["dr9", "dr10", Release]  # of these two the cutout service has, or had, other addresses
+QUERY_RELEASES: tuple[QueryRelease, ...] = get_args(QueryRelease)
+
+FOLDERS = ("frames", "sdss_jpg", "stsci_jpg", "stsci_fits")  # of raw files: one for each service
 
 SDSS_DATA = "https://data.sdss.org"
 SKYSERVER = "https://skyserver.sdss.org"
@@ -35,9 +39,10 @@ def psfield_url(release: Release, rerun: int, run: int, camcol: int, field: int)
     return f"{_tree(release)}/photo/redux/{rerun}/{run}/objcs/{camcol}/{name}"
 
 
-def sql_url(release: Release) -> str:
+def sql_url(release: QueryRelease) -> str:
     """URL of the SQL service; takes ``cmd`` and ``format``."""
-    return f"{SKYSERVER}/{release}/SkyServerWS/SearchTools/SqlSearch"
+    page = {"dr9": "en/tools/search/x_sql.asp", "dr10": "en/tools/search/x_sql.aspx"}
+    return f"{SKYSERVER}/{release}/{page.get(release, 'SkyServerWS/SearchTools/SqlSearch')}"
 
 
 def sdss_jpeg_url(release: Release, ra_deg: float, dec_deg: float, *, scale: float, width: int, height: int) -> str:

@@ -15,13 +15,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from deepsky import progress
+from deepsky.archives.addresses import FOLDERS
 from deepsky.archives.answers import Failed, Left
 from deepsky.archives.checks import check_content
 from deepsky.archives.http import Client
 from deepsky.archives.journal import Journal, sort_out
 from deepsky.archives.manifest import FAILURES, Absent, Receipt, read_absent
 from deepsky.archives.params import DownloadParams
-from deepsky.archives.wanted import FOLDERS, Wanted
+from deepsky.archives.wanted import Wanted
 from deepsky.errors import DataError
 
 UNREACHABLE_AFTER = 10  # files in a row
@@ -155,7 +156,7 @@ class _Fetch:
                 in_all[host] = in_all.get(host, 0) + 1
                 if in_all[host] == LACKING_AFTER and self._lacks_all(host, LACKING_AFTER):
                     problem = f"has none of the first {LACKING_AFTER} files asked for"
-                    remedy = "correct download.mirror, archive.release or the catalogue"
+                    remedy = "correct download.mirror, the releases of section archive or the catalogue"
                     raise DataError(self._asked(host), problem, remedy)
                 if error:
                     failures.append(Absent(each.path, each.url, error.reason))

@@ -18,6 +18,7 @@ from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Self
 
+from deepsky.archives.addresses import FOLDERS
 from deepsky.archives.answers import Left, Version
 from deepsky.archives.manifest import (
     COLUMNS,
@@ -34,7 +35,7 @@ from deepsky.archives.manifest import (
     write_absent,
     write_manifest,
 )
-from deepsky.archives.wanted import FOLDERS, Wanted
+from deepsky.archives.wanted import Wanted
 from deepsky.errors import DataError
 from deepsky.files import whole_file
 

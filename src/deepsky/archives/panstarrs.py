@@ -19,6 +19,7 @@ from deepsky.errors import DataError
 SOUTHERN_LIMIT_DEG = -30.0  # the telescope saw nothing south of it
 BATCH_PLACES = 500
 MATCH_ARCSEC = 1.0  # the service may print places with fewer digits than it was given
+CACHE = ".panstarrs.csv"  # in the folder of raw files
 _FILTERS = "grizy"  # always all of them are asked for, so that what is known of a place is complete
 _COLUMNS = ("projcell", "subcell", "ra", "dec", "filter", "type", "filename", "badflag")
 _CACHE_HEADER = ",".join(["ra", "dec", *_FILTERS])
@@ -28,14 +29,14 @@ Place = tuple[float, float]  # ra, dec in degrees
 
 
 def find_stacks(
-    objects: pd.DataFrame, filters: Iterable[str], client: Client, cache: Path
+    objects: pd.DataFrame, filters: Iterable[str], client: Client | None, cache: Path
 ) -> dict[str, dict[str, str]]:
     """Find the stacks that cover each object.
 
     Args:
         objects: id (str), ra, dec (degrees, finite); one row per object.
-        filters: those wanted, of g, r, i, z, y.
-        client: how to ask.
+        filters: those wanted, of g, r, i, z, y; none: nothing is looked up.
+        client: how to ask; None: nobody is asked.
         cache: CSV of what is known of each place; appended to while answers come, so that no place is asked for twice.
 
     Returns:
@@ -43,16 +44,23 @@ def find_stacks(
         object). Objects outside the survey's footprint have no entry.
 
     Raises:
-        DataError: the service does not answer, or answers no table of files; the cache is broken.
+        DataError: the service does not answer, or answers no table of files, or would have to be asked but may not be;
+            the cache is broken.
         OSError: the cache cannot be read or written.
     """
+    wanted = tuple(filters)
+    if not wanted:
+        return {}
     ids = objects["id"].tolist()
     places = list(zip(objects["ra"].astype(float).tolist(), objects["dec"].astype(float).tolist(), strict=True))
     known = _read_cache(cache)
     unknown = [place for place in dict.fromkeys(places) if place[1] > SOUTHERN_LIMIT_DEG and place not in known]
-    _ask_all(unknown, client, cache, known)
+    if client is not None:
+        _ask_all(unknown, client, cache, known)
+    elif unknown:
+        problem = f"which stacks cover {len(unknown)} of {len(set(places))} places is known only there"
+        raise DataError(PANSTARRS_LISTS, problem, "add --ask to ask (the answers are kept), or choose another --kind")
     covered = {name: known[place] for name, place in zip(ids, places, strict=True) if known.get(place)}
-    wanted = tuple(filters)
     return {name: {key: own[key] for key in wanted if key in own} for name, own in covered.items()}
 
 

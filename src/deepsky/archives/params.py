@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from deepsky.archives.addresses import PANSTARRS_FILTERS, SDSS_BANDS, Release
+from deepsky.archives.addresses import PANSTARRS_FILTERS, SDSS_BANDS, QueryRelease, Release
 
 
 @dataclass(frozen=True)
@@ -11,7 +11,10 @@ class ArchiveParams:
     """Section ``archive`` of params.yaml: what to fetch of each object.
 
     Attributes:
-        release: of SDSS, for the catalogue, the frames and the cutouts.
+        release: of SDSS, for whatever has none of its own.
+        query_release: of what ``deepsky query`` asks; None: ``release``.
+        frames_release: of frames and point-spread functions; None: ``release``.
+        cutouts_release: of SDSS colour cutouts; None: ``release``.
         bands: of the frames; none leaves frames out.
         psf_fields: whether to fetch each field's point-spread functions as well.
         sdss_jpg: whether to fetch SDSS colour cutouts.
@@ -23,6 +26,9 @@ class ArchiveParams:
     """
 
     release: Release = "dr17"
+    query_release: QueryRelease | None = None
+    frames_release: Release | None = None
+    cutouts_release: Release | None = None
     bands: tuple[str, ...] = SDSS_BANDS
     psf_fields: bool = False
     sdss_jpg: bool = True
@@ -44,6 +50,21 @@ class ArchiveParams:
             raise ValueError(f"cutout_px is {self.cutout_px}, but the services draw 10..2048 px")
         if not 0.01 <= self.sdss_scale_arcsec <= 60:
             raise ValueError(f"sdss_scale_arcsec is {self.sdss_scale_arcsec}, but must be 0.01..60")
+
+    @property
+    def of_query(self) -> QueryRelease:
+        """Return the release that is queried."""
+        return self.query_release or self.release
+
+    @property
+    def of_frames(self) -> Release:
+        """Return the release of frames and point-spread functions."""
+        return self.frames_release or self.release
+
+    @property
+    def of_cutouts(self) -> Release:
+        """Return the release of SDSS colour cutouts."""
+        return self.cutouts_release or self.release
 
 
 @dataclass(frozen=True)

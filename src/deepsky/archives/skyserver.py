@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from deepsky.archives.addresses import Release, sql_url
+from deepsky.archives.addresses import QueryRelease, sql_url
 from deepsky.archives.http import Client, HTTPAnswer
 from deepsky.catalogue.queries import Query, page_sql
 from deepsky.errors import DataError
@@ -27,7 +27,7 @@ _TIMEOUT = re.compile(r"time-?out|timed out", re.IGNORECASE)
 
 def select_objects(
     query: Query,
-    release: Release,
+    release: QueryRelease,
     client: Client,
     pages: Path,
     *,

@@ -20,7 +20,7 @@ from deepsky.archives.addresses import (
 from deepsky.archives.manifest import Absent
 from deepsky.archives.params import ArchiveParams
 
-FOLDERS = ("frames", "sdss_jpg", "stsci_jpg", "stsci_fits")
+_FIELD = ("run", "rerun", "camcol", "field")
 Kind = Literal["frame", "psfield", "jpeg", "fits_cutout"]
 Stacks = Mapping[str, str]  # filter -> the service's file name of the stack that covers a place
 
@@ -47,29 +47,62 @@ class Wanted:
         return self.path.partition("/")[0]
 
 
+def needed_columns(params: ArchiveParams) -> tuple[str, ...]:
+    """Name the numbers that must be known of an object: its place, and of frames its field as well."""
+    of_fields = params.bands or params.psf_fields
+    return ("ra", "dec", *(_FIELD if of_fields else ()))
+
+
+def wanted_filters(params: ArchiveParams) -> tuple[str, ...]:
+    """Name the Pan-STARRS filters whose stacks must be known; a colour picture takes three of those that there are."""
+    return PANSTARRS_FILTERS if params.stsci_jpg else params.stsci_fits
+
+
+def wanted_files(
+    objects: pd.DataFrame, stacks: Mapping[str, Stacks], params: ArchiveParams
+) -> tuple[list[Wanted], list[Absent]]:
+    """List all files of some objects; see ``sdss_files`` and ``panstarrs_files``.
+
+    Returns:
+        The files that can be had, and those that no stack covers.
+    """
+    found, absent = panstarrs_files(objects, stacks, params)
+    return [*sdss_files(objects, params), *found], absent
+
+
 def sdss_files(objects: pd.DataFrame, params: ArchiveParams) -> list[Wanted]:
     """List the SDSS files of some objects.
 
     Args:
-        objects: id (str), ra, dec (degrees), run, rerun, camcol, field; one row per object.
+        objects: id (str) and what ``needed_columns`` says (degrees); one row per object.
         params: what is wanted.
     """
-    wanted = []
-    fields = objects[["rerun", "run", "camcol", "field"]].drop_duplicates().sort_values(["run", "camcol", "field"])
-    for rerun, run, camcol, field in fields.to_numpy(int).tolist():
+    return [*_field_files(objects, params), *_sdss_cutouts(objects, params)]
+
+
+def _field_files(objects: pd.DataFrame, params: ArchiveParams) -> list[Wanted]:
+    wanted = list[Wanted]()
+    if not params.bands and not params.psf_fields:
+        return wanted
+    fields = objects[list(_FIELD)].drop_duplicates().sort_values(["run", "camcol", "field"])
+    for run, rerun, camcol, field in fields.to_numpy(int).tolist():
         for band in params.bands:
-            url = frame_url(params.release, rerun, run, camcol, field, band)
+            url = frame_url(params.of_frames, rerun, run, camcol, field, band)
             place = (run, camcol, field, band)
             wanted.append(Wanted(f"frames/{frame_path(*place)}", url, "frame", place))
         if params.psf_fields:
-            url = psfield_url(params.release, rerun, run, camcol, field)
+            url = psfield_url(params.of_frames, rerun, run, camcol, field)
             path = f"frames/{psfield_path(run, camcol, field)}"
             wanted.append(Wanted(path, url, "psfield", (run, camcol, field, "")))
+    return wanted
+
+
+def _sdss_cutouts(objects: pd.DataFrame, params: ArchiveParams) -> list[Wanted]:
+    wanted, scale, side = list[Wanted](), params.sdss_scale_arcsec, params.cutout_px
     if params.sdss_jpg:
-        scale, side = params.sdss_scale_arcsec, params.cutout_px
         for name, *place_deg in objects[["id", "ra", "dec"]].itertuples(index=False):
             ra_deg, dec_deg = map(float, place_deg)
-            url = sdss_jpeg_url(params.release, ra_deg, dec_deg, scale=scale, width=side, height=side)
+            url = sdss_jpeg_url(params.of_cutouts, ra_deg, dec_deg, scale=scale, width=side, height=side)
             wanted.append(Wanted(f"sdss_jpg/{name}.jpg", url, "jpeg", (ra_deg, dec_deg)))
     return wanted
 

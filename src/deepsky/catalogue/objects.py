@@ -32,7 +32,7 @@ def read_real_objects(path: Path, release: str) -> pd.DataFrame:
     Args:
         path: CSV with the columns of the reference query, upper or lower case, others beside them; a ``query.json`` of
             `deepsky query` may lie next to it.
-        release: the data release that frames and cutouts are fetched of.
+        release: the data release that objects are to be of.
 
     Returns:
         One row per object: id, then REFERENCE_COLUMNS; run, rerun, camcol and field as int64, the rest as text.
@@ -74,16 +74,22 @@ def require_reference_columns(table: pd.DataFrame, where: object) -> None:
 
 
 def describe(objects: pd.DataFrame) -> list[str]:
-    """Say in two lines how many objects of each class there are, and what sharing frames saves.
+    """Say how many objects of each class there are and, where their fields are known, what sharing frames saves.
 
     Args:
-        objects: class, run, camcol, field.
+        objects: class, and run, camcol and field.
+
+    Returns:
+        A line, or two.
     """
     counts = objects["class"].value_counts().sort_index()
+    line = ", ".join(f"{count} {name}" for name, count in counts.items())
+    if not set(FIELD) <= set(objects.columns):
+        return [line]
     n_fields = len(objects[FIELD].drop_duplicates())
     fields = "field" if n_fields == 1 else "fields"
     return [
-        ", ".join(f"{count} {name}" for name, count in counts.items()),
+        line,
         f"{len(objects)} objects in {n_fields} {fields}; frames a band: {n_fields} (about "
         f"{_size(n_fields * FRAME_MB)}) instead of {len(objects)} ({_size(len(objects) * FRAME_MB)})",
     ]
@@ -135,8 +141,9 @@ def _check_release(path: Path, release: str) -> None:
     if digest == hashlib.sha256(path.read_bytes()).hexdigest() and asked != release:
         raise DataError(
             path,
-            f"mixed releases: its objects are of {asked}, but archive.release is {release}",
-            f"set archive.release: {asked} in params.yaml, or run deepsky query --release {release}",
+            f"mixed releases: its objects are of {asked}, but params.yaml says {release}",
+            f"set archive.query_release: {asked} there (archive.release: for frames and cutouts as well), or run "
+            f"deepsky query --release {release}",
         )
 
 
@@ -148,7 +155,7 @@ def _check_rerun(table: pd.DataFrame, path: Path) -> None:
     raise DataError(
         path,
         f"column 'rerun' {problem}",
-        f"DR8 and all later releases have rerun {RERUN}: select the objects from one of dr12 to dr18",
+        f"DR8 and all later releases have rerun {RERUN}: select the objects from dr9 or later",
     )
 
 

@@ -1,15 +1,15 @@
-"""Read object catalogues and label tables from CSV, and refuse what would silently go wrong later."""
+"""Read object catalogues and label tables, and refuse what would silently go wrong later."""
 
-import csv
 import re
-import warnings
 from pathlib import Path
 from typing import cast
 
+import click
 import numpy as np
 import pandas as pd
 
-from deepsky.errors import DataError
+from deepsky.catalogue.table_files import read_texts
+from deepsky.errors import ConfigError, DataError
 
 # The columns of the reference query, in its order (SkyServer SQL, SDSS DR12 to DR18).
 REFERENCE_COLUMNS = (
@@ -19,6 +19,8 @@ REFERENCE_COLUMNS = (
 RERUN = 301  # the processing of all imaging since DR8
 _UNSAFE_ID = re.compile(r"^\.|[/\\\x00-\x1f]")  # ids name picture files
 _RUINED_ID = re.compile(r"^\d(\.\d*)?[eE]\+?\d+$|^\d{16,}\.\d*$")  # 1.2E+18, or 1237648704577142784.0
+_SHORT_FLOAT_ID = re.compile(r"(\d{1,15})\.0+")
+_LONG_ID = re.compile(r"\d{16,}")
 
 
 def read_objects(
@@ -27,19 +29,22 @@ def read_objects(
     """Read a catalogue or label table.
 
     Args:
-        path: CSV with a header line.
+        path: a table of any form that ``read_table`` reads.
         id_column: column that names each object once; kept as text, digit for digit. None numbers the rows from 1.
         label_column: column with the class name; None where the classes are not known yet.
         classes: the classes that may occur.
 
     Returns:
         One row per object: ``id`` (str), with a label column ``label`` (str), and every other column as pandas reads
-        it.
+        it. Ids that are all written like 101756.0 are read as 101756, and stderr says so.
 
     Raises:
-        DataError: unreadable file, missing column, id written as 1.2E+18, duplicate id, an id that cannot be part
-            of a file name, unknown class.
+        DataError: unreadable file, missing column, ids that a spreadsheet has rounded, duplicate id, an id that cannot
+            be part of a file name, unknown class.
+        ConfigError: one column is to be both id and class.
     """
+    if id_column is not None and id_column == label_column:
+        raise ConfigError(path, f"column {id_column!r} is to be both id and class", "name two columns")
     own = {name: column for name, column in {"id": id_column, "label": label_column}.items() if column is not None}
     table = read_table(path, required=tuple(own.values()))
     # A column that only happens to be called id or label gives way to the one that params.yaml names.
@@ -47,10 +52,9 @@ def read_objects(
     table = table.rename(columns={column: name for name, column in own.items()})
     if id_column is None:
         table["id"] = (pd.RangeIndex(len(table)) + 1).astype(str)
-    table["id"] = table["id"].str.strip()
+    table["id"] = _without_decimals(table["id"], path)
     _check_ids(table["id"], path, id_column or "id")
     if label_column is not None:
-        table["label"] = table["label"].str.strip()
         _check_labels(table, path, label_column, classes)
     for column in table.columns.difference(["id", "label"]):
         table[column] = _numbers_if_numeric(table[column])
@@ -58,35 +62,37 @@ def read_objects(
 
 
 def read_table(path: Path, *, required: tuple[str, ...]) -> pd.DataFrame:
-    """Read a CSV as text columns.
+    """Read a table of any form that ``table_files.read_texts`` knows as text columns.
+
+    Args:
+        path: of the table.
+        required: columns that it must have. One whose name differs by upper and lower case alone is taken, and comes
+            back under the name asked for.
 
     Raises:
         DataError: unreadable file, no rows, or a missing column.
     """
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            skip = 1 if file.readline().startswith("#Table") else 0
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # more cells than the header has names
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, skiprows=skip, index_col=False)
-    except (
-        OSError,
-        UnicodeDecodeError,
-        pd.errors.ParserError,
-        pd.errors.EmptyDataError,
-        pd.errors.ParserWarning,
-        csv.Error,
-    ) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(
-            path, f"cannot be read as CSV ({reason})", "give a comma-separated table with a header line"
-        ) from error
-    for column in required:
-        if column not in table.columns:
-            raise DataError(path, f"column {column!r} is missing", f"its columns are {', '.join(table.columns)}")
+    table = read_texts(path)
+    table = table.rename(columns={find_column(table, name, path): name for name in required})
     if table.empty:
         raise DataError(path, "holds no rows", "give at least one object of each class")
     return table
+
+
+def find_column(table: pd.DataFrame, name: str, path: Path) -> str:
+    """Return the column of this name, else the only one whose name differs by upper and lower case alone.
+
+    Raises:
+        DataError: there is none, or several; ``path`` only names the table.
+    """
+    if name in table.columns:
+        return name
+    alike = [column for column in table.columns if column.lower() == name.lower()]
+    if len(alike) > 1:
+        raise DataError(path, f"column {name!r} may be {' or '.join(alike)}", "name one of them")
+    if not alike:
+        raise DataError(path, f"column {name!r} is missing", f"its columns are {', '.join(table.columns)}")
+    return alike[0]
 
 
 def are_rounded(ids: pd.Series) -> pd.Series:
@@ -131,11 +137,13 @@ def _check_labels(table: pd.DataFrame, path: Path, column: str, classes: tuple[s
 
 def _check_ids(ids: pd.Series, path: Path, column: str) -> None:
     ruined = ids[are_rounded(ids)]
-    if len(ruined):
+    if len(ruined) or _are_floats(ids):
+        first = [*ruined, *ids][0]
+        problem = f"column {column!r} holds the rounded id {first}"
+        if not len(ruined):
+            problem += ": of all its ids only the first 15 digits can be right, the rest are what a float left"
         raise DataError(
-            path,
-            f"column {column!r} holds the rounded id {ruined.iloc[0]}",
-            "a spreadsheet ruined it: export the table again with ids as text, or name another id column",
+            path, problem, "a spreadsheet ruined it: export the table again with ids as text, or name another id column"
         )
     empty = ids[ids == ""]
     if len(empty):
@@ -152,6 +160,25 @@ def _check_ids(ids: pd.Series, path: Path, column: str) -> None:
         raise DataError(
             path, f"id {repeated.iloc[0]} occurs more than once in column {column!r}", "keep one row per object"
         )
+
+
+def _are_floats(ids: pd.Series) -> bool:
+    """Say whether ids of 16 digits and more have all been through a float, or lost all but Excel's 15 digits.
+
+    By chance one true id in a hundred looks like that.
+    """
+    if len(ids) < 3 or not ids.str.fullmatch(_LONG_ID).all():
+        return False
+    return all(int(float(each)) == int(each) for each in ids) or all(set(each[15:]) == {"0"} for each in ids)
+
+
+def _without_decimals(ids: pd.Series, path: Path) -> pd.Series:
+    """Read 101756.0 as 101756 where all ids are like that, and say so."""
+    if not ids.str.fullmatch(_SHORT_FLOAT_ID).all():
+        return ids
+    whole = ids.str.partition(".")[0]
+    click.echo(f"{path}: ids are written like {ids.iloc[0]}, and read as {whole.iloc[0]}", err=True)
+    return whole
 
 
 def _numbers_if_numeric(column: pd.Series) -> pd.Series:

@@ -30,6 +30,9 @@ def main() -> None:
         sys.exit(128 + signal.SIGINT)
     except DeepSkyError as error:
         sys.exit(f"error: {error}")
+    except BrokenPipeError:  # deepsky urls | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it closes it
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         place = error.filename or "the output"
         reason = " ".join(str(error.strerror or error).split())

@@ -19,7 +19,7 @@ def plan(out: Path) -> None:
 
 
 @cli.command()
-@path_option("query", "folder of deepsky query's answer, for survey: sdss")
+@path_option("query", "folder of deepsky query's answer (survey: sdss), or of list.tsv (survey: list)")
 @path_option("out", "catalogue CSV to write")
 def catalogue(query: Path, out: Path) -> None:
     """Stage catalogue: which objects."""
@@ -31,8 +31,9 @@ def catalogue(query: Path, out: Path) -> None:
     if not plan.settings("catalogue")["needed"]:
         leave_empty(out)
         return
-    release = plan.settings("catalogue")["release"]
-    stage.run(plan.params(CatalogueParams, "catalogue"), release, query=query, out=out)
+    settings = plan.settings("catalogue")
+    classes = tuple(settings.get("classes", ()))  # of a list
+    stage.run(plan.params(CatalogueParams, "catalogue"), settings["release"], query=query, out=out, classes=classes)
 
 
 @cli.command()
@@ -168,11 +169,12 @@ def train(run: str, **paths: Path) -> None:
     split_params = {key: value for key, value in plan.settings("split", recipe.dataset).items() if key != "code"}
     from deepsky.stages import train as stage  # takes seconds: what is wrong with the plan was told before
 
-    stage.run(run, recipe, read_experiment().tracking.experiment, split_params, **paths)
+    stage.run(run, recipe, read_experiment().tracking, split_params, **paths)
 
 
 @cli.command()
 @path_option("packed", "folder of the packed datasets")
+@path_option("features", "folder of all features")
 @path_option("trained", "folder of the trained networks")
 @path_option("out", "folder of the evaluations to write")
 @path_option("metrics", "folder of the metrics to write")
@@ -180,12 +182,13 @@ def train(run: str, **paths: Path) -> None:
 def evaluate(**paths: Path) -> None:
     """Stage evaluate: test figures and pictures of every run, into files and into MLflow."""
     from deepsky.commands.planned import planned_runs
+    from deepsky.evaluation.params import EvaluateParams
     from deepsky.experiment.plan import read_plan
     from deepsky.stages import evaluate as stage
 
     plan = read_plan()
-    settings = plan.settings("evaluate")
-    stage.run(planned_runs(plan), settings["experiment"], code=settings["code"], **paths)
+    params, settings = plan.params(EvaluateParams, "evaluate"), plan.settings("evaluate")
+    stage.run(planned_runs(plan), params, settings["experiment"], code=settings["code"], **paths)
 
 
 @cli.command()

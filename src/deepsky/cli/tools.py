@@ -5,8 +5,9 @@ from typing import Any, get_args
 
 import click
 
-from deepsky.archives.addresses import RELEASES, Release
+from deepsky.archives.addresses import FOLDERS, QUERY_RELEASES, QueryRelease
 from deepsky.cli.group import PATH, cli
+from deepsky.cli.reading import reading_options, split
 from deepsky.datasets.params import GroupBy
 from deepsky.formats.registry import FORMATS
 from deepsky.papers.paper import PAPERS
@@ -44,14 +45,24 @@ def worker(address: str, threads: int) -> None:
 @cli.command()
 @click.option("--sql", type=PATH, help="file with one SELECT statement")
 @click.option("--objects-per-class", type=int, help="ask for so many galaxies, quasars and stars")
-@click.option("--release", type=click.Choice(RELEASES), help="of SDSS (default: archive.release of params.yaml)")
-def query(sql: Path | None, objects_per_class: int | None, release: Release | None) -> None:
+@click.option("--release", type=click.Choice(QUERY_RELEASES), help="of SDSS (default: what params.yaml says)")
+def query(sql: Path | None, objects_per_class: int | None, release: QueryRelease | None) -> None:
     """Ask SDSS which objects to work on: writes data/query/catalogue.csv, for survey: sdss."""
     from deepsky.commands import query as command
     from deepsky.experiment.experiment import read_experiment
 
     experiment = read_experiment()
-    command.run(sql, objects_per_class, release or experiment.archive.release, experiment.download)
+    command.run(sql, objects_per_class, release or experiment.archive.of_query, experiment.download)
+
+
+@cli.command()
+@click.option("--kind", "kinds", type=click.Choice(FOLDERS), multiple=True, help="only these (default: all)")
+@click.option("--ask", is_flag=True, help="ask Pan-STARRS which stacks cover places that it has not told of yet")
+def urls(kinds: tuple[str, ...], ask: bool) -> None:
+    """Print the URLs that stage fetch downloads for data/catalogue.csv, one a line, without any network."""
+    from deepsky.commands import urls as command
+
+    command.run(kinds, ask=ask)
 
 
 @cli.group()
@@ -86,17 +97,19 @@ def add_images(name: str, folder: Path, labels: Path, **options: Any) -> None:
 @click.argument("catalogue", type=PATH)
 @click.option("--id-column", help="column of CATALOGUE that names each object; rows are numbered without it")
 @click.option("--label-column", default="class", show_default=True, help="column of CATALOGUE with the class")
-@click.option("--position", type=click.Choice(["radec", "xy"]), default="radec", show_default=True)
-@click.option("--position-band", default="r", show_default=True, help="band whose pixels x and y count, from 0")
-@click.option("--bands", default="u,g,r,i,z", show_default=True, help="bands to cut out")
-@click.option("--colours", default="i,r,g", show_default=True, help="bands shown as red, green and blue")
+@reading_options
+@click.option("--bands", default="u,g,r,i,z", show_default=True, callback=split, help="bands to cut out")
+@click.option("--colours", default="i,r,g", show_default=True, callback=split, help="shown as red, green and blue")
 @click.option("--cutout-size-px", default=64, show_default=True)
 @_only_option
-def add_frames(name: str, folder: Path, catalogue: Path, **options: Any) -> None:
-    """Register the FITS frames of FOLDER and the objects of CATALOGUE as dataset NAME_cutouts."""
+def add_frames(name: str, folder: Path, catalogue: Path, only: bool, **options: Any) -> None:
+    """Register the FITS frames of FOLDER and the objects of CATALOGUE as dataset NAME_cutouts.
+
+    CATALOGUE is a table with the class and position of each object: CSV, FITS, VOTable, ECSV or Parquet.
+    """
     from deepsky.commands import add_frames as command
 
-    command.run(name, folder, catalogue, **options)
+    command.run(name, folder, catalogue, options, only=only)
 
 
 _published = {name: facts.label for name, facts in FORMATS.items() if name != "images"}
@@ -177,14 +190,26 @@ def drop(names: tuple[str, ...]) -> None:
     command.run(names)
 
 
+@cli.command("export-folders")
+@click.argument("dataset")
+@click.argument("folder", type=PATH)
+def export_folders(dataset: str, folder: Path) -> None:
+    """Write FOLDER/{train,val,test}/CLASS/ID.png of DATASET, for other software.
+
+    Of the flux of several bands the pictures are those that the report shows.
+    """
+    from deepsky.commands import export_folders as command
+
+    command.run(dataset, folder)
+
+
 @cli.command()
 @click.argument("model")
 @click.argument("inputs", nargs=-1, metavar="INPUTS...")
 @click.option("--list", "listed", type=PATH, help="text file that names an input a line; also @FILE among the INPUTS")
-@click.option("--catalogue", type=PATH, help="CSV of objects to cut out of the FITS frames INPUTS")
+@click.option("--catalogue", type=PATH, help="table of objects to cut out of the FITS frames INPUTS")
 @click.option("--id-column", help="column of the catalogue that names each object; rows are numbered without it")
-@click.option("--position", type=click.Choice(["radec", "xy"]), default="radec", show_default=True)
-@click.option("--position-band", help="band whose pixels x and y count, from 0 (r, if the network has it)")
+@reading_options
 @click.option("--csv", "out", type=PATH, help="append to this CSV instead of printing; what it answers is left out")
 @click.option(
     "--on-bad-file",
@@ -194,7 +219,17 @@ def drop(names: tuple[str, ...]) -> None:
     help="skip names each on stderr",
 )
 @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers do the work (deepsky worker)")
-def predict(model: str, inputs: tuple[str, ...], out: Path | None, listed: Path | None, **options: Any) -> None:
+def predict(
+    model: str,
+    inputs: tuple[str, ...],
+    out: Path | None,
+    catalogue: Path | None,
+    id_column: str | None,
+    listed: Path | None,
+    on_bad_file: Any,
+    scheduler: str | None,
+    **reading: Any,
+) -> None:
     """Label images, or the catalogued objects of FITS frames, with the trained network MODEL: a run, or its model.h5.
 
     INPUTS are files, folders, patterns in quotes, or @FILE. After a kill the same command with --csv goes on.
@@ -203,7 +238,8 @@ def predict(model: str, inputs: tuple[str, ...], out: Path | None, listed: Path 
 
     if not inputs and listed is None:
         raise click.UsageError("give INPUTS, or a --list of them")
-    command.run(model, inputs, out, listed=listed, **options)
+    named = {"catalogue": catalogue, "id_column": id_column, "listed": listed, "on_bad_file": on_bad_file}
+    command.run(model, inputs, out, reading=reading, scheduler=scheduler, **named)
 
 
 @cli.command()

@@ -24,6 +24,7 @@ from deepsky.experiment.runs import Run
 from deepsky.files import whole_file
 from deepsky.interruption import interruptible, status_of, uninterrupted
 from deepsky.metrics import score, score_fractions
+from deepsky.networks.params import BatchSize
 from deepsky.networks.registry import place_of
 from deepsky.networks.views import images_at_once
 from deepsky.networks.weights_card import read_weights_card
@@ -61,7 +62,7 @@ class _Plan:
     splits: list[npt.NDArray[np.str_]]
     digest: str
     experiment: str
-    batch_size: int
+    batch_size: BatchSize
 
     @property
     def path(self) -> Path:

@@ -122,8 +122,7 @@ def _devices() -> Iterator[Line]:
     cards, _ = _cards()
     for backend in ("tensorflow", "jax"):
         command = [sys.executable, "-c", _COMPUTE, backend]
-        env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-        env["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+        env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPUTE_S, env=env)
         except subprocess.TimeoutExpired:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from deepsky.datasets.packed import Packed
 from deepsky.experiment.runs import Run
+from deepsky.networks.params import BatchSize
 from deepsky.training.build import make_job
 from deepsky.training.job import Job
 from deepsky.training.recipe import Recipe
@@ -34,7 +35,7 @@ def weights_of(recipe: Recipe) -> Path:
 
 
 @contextmanager
-def job_maker(run: Run, packed: Packed, images: npt.NDArray[np.int64], batch_size: int) -> Iterator[MakeJob]:
+def job_maker(run: Run, packed: Packed, images: npt.NDArray[np.int64], batch_size: BatchSize) -> Iterator[MakeJob]:
     """Give what builds the run's training for any split of its dataset.
 
     A network of which only a head learns sees the images once, before the first training.

@@ -16,6 +16,7 @@ from deepsky.experiment.experiment import read_experiment
 from deepsky.experiment.runs import Run
 from deepsky.files import whole_folder
 from deepsky.interruption import interruptible
+from deepsky.networks.params import BatchSize
 from deepsky.tracking.runs import Run as TrackedRun
 from deepsky.tracking.runs import training_run
 from deepsky.training.batches import TrainBatches
@@ -71,7 +72,7 @@ def run(name: str, n_steps: int) -> None:
     print(f"{name}: {said} (the run has {own:.1e}), {len(table)} of {n_steps} steps; see {out / 'range.png'}")
 
 
-def _measure(run: Run, n_steps: int, batch_size: int) -> pd.DataFrame:
+def _measure(run: Run, n_steps: int, batch_size: BatchSize) -> pd.DataFrame:
     packed = open_packed(packed_of(run.recipe))
     split = read_split(split_of(run.recipe), packed)
     images = np.unique(packed.rows["image"].to_numpy(np.int64)[split == "train"])

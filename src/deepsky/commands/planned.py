@@ -1,26 +1,33 @@
 """The runs of the plan, as evaluate knows them, and those of them that MLflow does not know yet."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from deepsky.evaluation.planned import PlannedRun
 from deepsky.experiment.plan import PLAN, Plan, read_plan
+from deepsky.training.recipe import Recipe
 
 TRAINED, EVALUATED = Path("models/trained"), Path("evaluation/runs")
 
 
 def planned_runs(plan: Plan) -> list[PlannedRun]:
     """Return every run of the plan."""
-    return [
-        PlannedRun(
-            name=name,
-            dataset=one["dataset"],
-            label=one["label"],
-            is_cell=one["is_cell"],
-            reference=one["reference"],
-            settings={key: value for key, value in plan.settings("train", name).items() if key != "code"},
-        )
-        for name, one in plan.settings("evaluate")["runs"].items()
-    ]
+    return [_planned(plan, name, one) for name, one in plan.settings("evaluate")["runs"].items()]
+
+
+def _planned(plan: Plan, name: str, one: Mapping[str, Any]) -> PlannedRun:
+    recipe = plan.params(Recipe, "train", name)
+    has_baselines = recipe.of_head and recipe.answer == "softmax"
+    return PlannedRun(
+        name=name,
+        dataset=one["dataset"],
+        label=one["label"],
+        is_cell=one["is_cell"],
+        reference=one["reference"],
+        settings={key: value for key, value in plan.settings("train", name).items() if key != "code"},
+        features=f"{recipe.dataset}/{recipe.network}/{recipe.views.name}" if has_baselines else None,
+    )
 
 
 def log_pulled_runs() -> None:

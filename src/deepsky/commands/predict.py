@@ -1,12 +1,12 @@
 """Label new images, or the objects of new frames, with a trained network."""
 
 from collections import Counter
-from collections.abc import Container, Generator, Sequence
+from collections.abc import Container, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 import keras
@@ -16,15 +16,19 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import Progress
 
-from deepsky.catalogue.tables import check_numbers, read_objects
+from deepsky.catalogue.positions import with_positions
+from deepsky.catalogue.tables import read_objects
 from deepsky.commands.answers import answered, answers_about, appended, printed
+from deepsky.commands.frame_options import reading_of
 from deepsky.commands.models import find_model
 from deepsky.commands.places import named_places
 from deepsky.errors import ConfigError, DataError
 from deepsky.files import Version
+from deepsky.imaging.astrometry import is_inside
 from deepsky.imaging.badfiles import BadFiles, OnBadFile
-from deepsky.imaging.cutouts import cut_objects, inside, sky_positions
-from deepsky.imaging.fields import SkyField, assign_fields, find_frames, group_frames, read_field
+from deepsky.imaging.cutouts import cut_objects, outside, sky_positions
+from deepsky.imaging.fields import FieldSearch, SkyField, assign_fields, find_frames, read_field
+from deepsky.imaging.params import Reading
 from deepsky.imaging.pictures import Picture, find_pictures, read_picture
 from deepsky.imaging.preparation import Preparation
 from deepsky.networks.views import images_at_once
@@ -61,8 +65,7 @@ class _Objects:
     field: SkyField
     objects: pd.DataFrame
     catalogue: Path
-    position: Literal["radec", "xy"]
-    position_band: str
+    reading: Reading
 
     @property
     def names(self) -> list[str]:
@@ -91,7 +94,6 @@ class _Seen:
 
 Task = _Pictures | _Objects
 Labelled = tuple[_Seen, npt.NDArray[np.float32]]  # what was seen, without its pixels, and the answers, (n, n_outputs)
-COLUMNS = {"radec": ("ra", "dec"), "xy": ("x", "y")}
 
 
 def run(
@@ -101,8 +103,7 @@ def run(
     *,
     catalogue: Path | None,
     id_column: str | None,
-    position: Literal["radec", "xy"],
-    position_band: str | None,
+    reading: Mapping[str, Any],
     listed: Path | None = None,
     on_bad_file: OnBadFile = "stop",
     scheduler: str | None = None,
@@ -116,10 +117,10 @@ def run(
         model: a run, or the ``.h5`` of one.
         inputs: image files, folders, patterns or lists of them; with ``catalogue``, FITS frames likewise.
         out: CSV to append to; None prints the table.
-        catalogue: CSV of the objects to cut out of the frames.
+        catalogue: table of the objects to cut out of the frames.
         id_column: its column that names each object; None numbers the rows.
-        position: ``radec`` (columns ra, dec in degrees) or ``xy`` (columns x, y in pixels of ``position_band`` from 0).
-        position_band: see ``position``; None takes r, or the network's first band.
+        reading: how frames and catalogue are to be understood, as ``frame_options`` takes it; no ``position_band``
+            stands for r, or the network's first band.
         listed: a text file with an input a line.
         on_bad_file: ``skip`` names bad pictures, or fields with a bad frame, on stderr and goes on.
         scheduler: address of a dask scheduler whose workers (deepsky worker) do the work; None: this process does.
@@ -132,7 +133,7 @@ def run(
     """
     if scheduler is not None:
         check_address(scheduler)  # before the network is read
-    places = named_places(inputs, listed)
+    places, bad = named_places(inputs, listed), BadFiles(on_bad_file)
     known = Version.of(find_model(model))
     network, card = _loaded(known)
     if (card.kind == "flux") != (catalogue is not None):
@@ -141,13 +142,11 @@ def run(
     if catalogue is None:
         first, tasks = "path", _picture_tasks(places, network)
     else:
-        position_band = position_band or ("r" if "r" in card.bands else card.bands[0])
-        if position_band not in card.bands:
-            problem = f"is not among the network's bands {', '.join(card.bands)}"
-            raise ConfigError(f"position band {position_band!r}", problem, "give one of them as --position-band")
-        first, tasks = "id", _object_tasks(places, card, catalogue, id_column, position, position_band)
+        first, tasks = "id", _object_tasks(places, catalogue, id_column, reading_of(reading, card.bands), bad)
+    for where, problem in bad.skipped:
+        click.echo(f"skipped: {where}: {problem}", err=True)
     with _helped_by(scheduler):
-        _answer(known, tasks, first, out, BadFiles(on_bad_file))
+        _answer(known, tasks, first, out, bad)
 
 
 def _answer(known: Version, tasks: list[Task], first: str, out: Path | None, bad: BadFiles) -> None:
@@ -176,7 +175,7 @@ def _answer(known: Version, tasks: list[Task], first: str, out: Path | None, bad
     for how, number in odd.items():
         click.echo(f"{number:,} of {n_answered:,} {how}", err=True)
     if bad.skipped:
-        click.echo(f"{len(bad.skipped):,} bad files were skipped", err=True)
+        click.echo(f"{len(bad.skipped):,} bad files or objects were skipped", err=True)
         bad.refuse_if_nothing_left(len(before) + n_answered, out or "predict")
 
 
@@ -234,27 +233,20 @@ def _picture_tasks(places: Sequence[Path], network: keras.Model) -> list[Task]:
 
 
 def _object_tasks(
-    inputs: Sequence[Path],
-    card: ModelCard,
-    catalogue: Path,
-    id_column: str | None,
-    position: Literal["radec", "xy"],
-    position_band: str,
+    inputs: Sequence[Path], catalogue: Path, id_column: str | None, reading: Reading, bad: BadFiles
 ) -> list[Task]:
     """Find the field of each object."""
     objects = read_objects(catalogue, id_column=id_column, label_column=None, classes=())
-    check_numbers(objects, catalogue, COLUMNS[position])
-    fields = group_frames(find_frames(inputs), card.bands)
-    objects["image"] = assign_fields(
-        objects, fields, position=position, position_band=position_band, catalogue=catalogue
-    )
+    objects = with_positions(objects, catalogue, reading.position, reading.position_columns)
+    fields = FieldSearch(reading, bad).group(find_frames(inputs))
+    objects["image"] = assign_fields(objects, fields, reading, catalogue, bad)
     lost = objects[objects["image"] < 0]
-    if len(lost):
-        problem = f"object {lost['id'].iloc[0]} lies in none of the frames ({len(lost)} such)"
-        raise DataError(catalogue, problem, "add its frames or drop the row")
+    for identity in lost["id"]:
+        problem = f"object {identity} lies in none of the frames ({len(lost)} such)"
+        bad.meet(DataError(catalogue, problem, "add its frames or drop the row"))
     return [
-        _Objects(fields[int(number)], group, catalogue, position, position_band)
-        for number, group in objects.groupby("image", sort=True)
+        _Objects(fields[int(number)], group, catalogue, reading)
+        for number, group in objects[objects["image"] >= 0].groupby("image", sort=True)
     ]
 
 
@@ -336,13 +328,12 @@ def _other_scale(card: ModelCard) -> str:
 
 def _cut(task: _Objects, card: ModelCard) -> tuple[npt.NDArray[np.float32], float]:
     """Cut the objects of a field out of its frames; return their flux, and the scale of the frames, arcsec/px."""
-    frames = read_field(task.field, card.bands)
-    reference = frames[task.position_band]
-    first, second = (task.objects[column].to_numpy(float) for column in COLUMNS[task.position])
-    ra_deg, dec_deg = (first, second) if task.position == "radec" else sky_positions(reference, first, second)
-    outside = ~inside(reference, ra_deg, dec_deg)
-    if outside.any():
-        identity = task.objects["id"].to_numpy()[outside][0]
-        raise DataError(task.catalogue, f"object {identity} lies outside its frame {reference.path}", "drop the row")
+    frames = read_field(task.field, task.reading)
+    reference = frames[task.reading.position_band]
+    ra_deg, dec_deg = sky_positions(task.objects, reference.astrometry, task.reading.position)
+    height, width = reference.flux_nmgy.shape
+    lost = ~is_inside(reference.astrometry.depth(ra_deg, dec_deg, (height, width)))
+    if lost.any():
+        raise outside(task.catalogue, task.objects["id"].to_numpy()[lost][0], reference.path)
     flux_nmgy = cut_objects([frames[band] for band in card.bands], ra_deg, dec_deg, card.image_shape[0]).flux_nmgy
-    return flux_nmgy, reference.pixel_scale_arcsec
+    return flux_nmgy, reference.astrometry.pixel_scale_arcsec

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from deepsky.archives.addresses import Release, sql_url
+from deepsky.archives.addresses import QueryRelease, sql_url
 from deepsky.archives.http import Client
 from deepsky.archives.params import DownloadParams
 from deepsky.archives.skyserver import PAGE_ROWS, select_objects
@@ -24,7 +24,7 @@ from deepsky.files import whole_file
 def run(
     sql: Path | None,
     objects_per_class: int | None,
-    release: Release,
+    release: QueryRelease,
     params: DownloadParams,
     *,
     out: Path = Path("data/query"),
@@ -93,7 +93,7 @@ def _spare_own_table(target: Path, origin: Path) -> None:
         raise DataError(target, "is not what deepsky query wrote", "move your table away first")
 
 
-def _ask(queries: list[Query], release: Release, client: Client, pages: Path, page_rows: int) -> pd.DataFrame:
+def _ask(queries: list[Query], release: QueryRelease, client: Client, pages: Path, page_rows: int) -> pd.DataFrame:
     """Ask all queries; give one table, the reference query's columns first."""
     tables, taken = list[pd.DataFrame](), set[str]()
     for query in queries:
@@ -113,7 +113,7 @@ def _ask(queries: list[Query], release: Release, client: Client, pages: Path, pa
     return table[[*REFERENCE_COLUMNS, *(column for column in table if column not in REFERENCE_COLUMNS)]]
 
 
-def _write(table: pd.DataFrame, queries: list[Query], release: Release, out: Path) -> pd.DataFrame:
+def _write(table: pd.DataFrame, queries: list[Query], release: QueryRelease, out: Path) -> pd.DataFrame:
     """Write the table and what was asked, if the stage catalogue can use it; return its objects."""
     with whole_file(out / "catalogue.csv") as csv, whole_file(out / "query.json") as origin:
         table.to_csv(csv, index=False, lineterminator="\n")

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +113,12 @@ def said(params: Any, *always: str) -> dict[str, Any]:
         params: the dataclass that describes the entry.
         always: keys to write all the same.
     """
-    values = {field.name: (getattr(params, field.name), field.default) for field in fields(params)}
-    return {key: value for key, (value, default) in values.items() if key in always or value != default}
+    values = {field.name: getattr(params, field.name) for field in fields(params)}
+    defaults = {
+        field.name: field.default if field.default_factory is MISSING else field.default_factory()
+        for field in fields(params)
+    }
+    return {key: value for key, value in values.items() if key in always or value != defaults[key]}
 
 
 def register(newcomer: Newcomer, *, only: bool) -> None:
@@ -172,12 +176,21 @@ def _copy(source: Source) -> None:
         return
     with whole_folder(source.target) as folder:
         try:
-            shutil.copytree(source.place, folder, dirs_exist_ok=True)
+            shutil.copytree(source.place, folder, dirs_exist_ok=True, ignore=_no_data)
         except shutil.Error as error:  # a list of (source, target, reason)
             first, _, reason = error.args[0][0]
             raise DataError(first, f"cannot be copied ({reason})", "mend or remove that file") from error
         if source.table is not None:
             shutil.copyfile(source.table, folder / LABELS)
+
+
+def _no_data(folder: str, names: Sequence[str]) -> list[str]:
+    """Name what is hidden, and what is neither file nor folder: reading a pipe or a device may never end."""
+    return [
+        name
+        for name in names
+        if name.startswith(".") or not (Path(folder, name).is_file() or Path(folder, name).is_dir())
+    ]
 
 
 def _version(paths: Sequence[Path]) -> None:

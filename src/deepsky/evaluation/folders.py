@@ -66,9 +66,9 @@ def write_scores(folder: Path, found: Evaluation, key: str) -> None:
 
 
 def remove_others(out: Path, kept: Iterable[Path]) -> None:
-    """Remove everything in a folder of DATASET/LABEL folders but some of these."""
+    """Remove everything in a folder of DATASET/LABEL folders but some of these, and files beside them."""
     stay = set(kept)
-    for dataset in out.iterdir() if out.is_dir() else ():
+    for dataset in set(out.iterdir() if out.is_dir() else ()) - stay:
         if not any(folder.parent == dataset for folder in stay):
             shutil.rmtree(dataset) if dataset.is_dir() else dataset.unlink()
             continue

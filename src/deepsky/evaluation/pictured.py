@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from deepsky.datasets.packed import Packed
+from deepsky.datasets.shown import shown
 from deepsky.evaluation.tiles import Picture
-from deepsky.imaging.composite import lupton_rgb
 from deepsky.training.explain import call_once
 
 Rows = npt.NDArray[np.int64]  # places among a dataset's rows
@@ -62,10 +62,8 @@ class Pictured:
 
     def picture(self, row: int) -> Picture:
         """Return a row's image as a person wants to see it."""
-        image, card = self.images([row])[0], self.packed.card
-        if card.kind == "flux":
-            return lupton_rgb(image[..., [card.bands.index(band) for band in card.colour_bands]])
-        return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+        picture = shown(self.images([row])[0], self.packed.card)
+        return np.repeat(picture[..., np.newaxis], 3, axis=2) if picture.ndim == 2 else picture
 
     def inputs(self, rows: Sequence[int] | Rows) -> npt.NDArray[Any]:
         """Return what the tail takes for each row."""

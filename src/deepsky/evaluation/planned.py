@@ -22,6 +22,7 @@ class PlannedRun:
         settings: everything that shapes its result, as run.json's ``params`` say it.
         reference: name of the run that a search started from and that this one is compared with; None for others.
         is_cell: whether it belongs to the matrix of datasets and networks.
+        features: DATASET/NETWORK/VIEWS of a head that tells classes, below the folder of all features; else None.
     """
 
     name: str
@@ -30,6 +31,7 @@ class PlannedRun:
     settings: Mapping[str, Any]
     reference: str | None = None
     is_cell: bool = False
+    features: str | None = None
 
     def folder(self, root: Path) -> Path:
         """Return the run's folder below that of all runs."""

@@ -1,7 +1,7 @@
 """The result of evaluating one run: numbers, tables and figures, ready to be written and logged."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -29,6 +29,10 @@ class Evaluation:
     details: dict[str, Any]
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     figures: dict[str, Figure] = field(default_factory=dict)
+
+    def with_figures(self, more: dict[str, float]) -> "Evaluation":
+        """Return the same with more figures in the summary and in the MLflow run."""
+        return replace(self, summary=self.summary | more, tracked=self.tracked | more)
 
 
 def title(one: Trained) -> str:

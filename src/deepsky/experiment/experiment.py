@@ -10,6 +10,7 @@ from deepsky.archives.params import ArchiveParams, DownloadParams
 from deepsky.config import PARAMS, Problems, build, check_name, read_yaml, refuse_aliases
 from deepsky.datasets.params import GroupBy, SplitParams, Target
 from deepsky.errors import ConfigError
+from deepsky.evaluation.params import EvaluateParams
 from deepsky.experiment.runs import Inheritance, Run
 from deepsky.formats.params import FramesParams, PicturesParams, datasets_of
 from deepsky.networks.params import FeaturesParams, WeightsParams
@@ -30,6 +31,7 @@ _PLAIN: dict[str, type[Any]] = {
     "split": SplitParams,
     "weights": WeightsParams,
     "features": FeaturesParams,
+    "evaluate": EvaluateParams,
     "tune": TuneParams,
     "tracking": TrackingParams,
 }
@@ -84,6 +86,7 @@ class Experiment:
     split: SplitParams
     weights: WeightsParams
     features: FeaturesParams
+    evaluate: EvaluateParams
     tune: TuneParams
     tracking: TrackingParams
     frames: Mapping[str, FramesParams]

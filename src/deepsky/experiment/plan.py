@@ -14,6 +14,7 @@ from deepsky.datasets.params import SplitParams
 from deepsky.errors import ConfigError
 from deepsky.experiment.experiment import Experiment
 from deepsky.experiment.fingerprint import PACKAGE, Code
+from deepsky.experiment.position_list import Entry, check_list, listed_classes
 from deepsky.experiment.runs import Run
 from deepsky.files import whole_file
 from deepsky.formats.registry import FORMATS
@@ -109,7 +110,13 @@ def plan_stages(experiment: Experiment, code: Code) -> dict[str, Any]:
     Args:
         experiment: params.yaml.
         code: of the package.
+
+    Raises:
+        ConfigError: the objects are a list of positions, and something wants to know more of them; a line each.
     """
+    if experiment.catalogue.survey == "list":
+        of_frames = [name for name in experiment.frames if _is_in(_FETCHED[0], _sources_of(experiment, name))]
+        check_list(experiment.archive, of_frames, _of_survey(experiment))
 
     def of(stage: str, *modules: str) -> str:
         return code.fingerprint(f"{PACKAGE}.stages.{stage}", *modules)
@@ -168,6 +175,7 @@ def _of_runs(experiment: Experiment, of: Callable[..., str]) -> dict[str, Any]:
             name: {**run.settings, "code": of("train", place_of(run.recipe.network))} for name, run in runs.items()
         },
         "evaluate": {
+            **_plain(experiment.evaluate),
             "experiment": experiment.tracking.experiment,
             "runs": {name: _evaluated(run, runs) for name, run in runs.items()},
             "code": of("evaluate"),
@@ -187,9 +195,15 @@ def _plain(params: Any) -> dict[str, Any]:
 
 def _sources(experiment: Experiment) -> list[Path]:
     """Return every file and folder that a dataset is made from; what lies in the project, from its root."""
-    of_frames = [Path(place) for one in experiment.frames.values() for place in (one.folder, one.catalogue)]
-    sources = of_frames + [Path(one.source) for one in experiment.pictures.values()]
-    root = Path.cwd()
+    entries = (*experiment.frames, *experiment.pictures)
+    return [source for entry in entries for source in _sources_of(experiment, entry)]
+
+
+def _sources_of(experiment: Experiment, entry: str) -> list[Path]:
+    """Return what one entry of section datasets is made from."""
+    frames, root = experiment.frames.get(entry), Path.cwd()
+    places = (frames.folder, frames.catalogue) if frames else (experiment.pictures[entry].source,)
+    sources = [Path(place) for place in places]
     return [source.relative_to(root) if source.is_relative_to(root) else source for source in sources]
 
 
@@ -198,22 +212,37 @@ def _is_in(folder: Path, sources: Iterable[Path]) -> bool:
 
 
 def _catalogue(experiment: Experiment) -> dict[str, Any]:
-    return {**_plain(experiment.catalogue), "release": experiment.archive.release}
+    settings = {**_plain(experiment.catalogue), "release": experiment.archive.of_query}
+    if experiment.catalogue.survey == "list":
+        settings["classes"] = listed_classes(_of_survey(experiment).values())
+    return settings
 
 
 def _fetch(experiment: Experiment) -> dict[str, Any]:
+    """Return what is fetched; of the releases only those that it is of."""
+    archive, other = experiment.archive, ("release", "query_release")
+    releases = {"frames_release": archive.of_frames, "cutouts_release": archive.of_cutouts}
     return {
         "catalogue": _plain(experiment.catalogue),
-        "archive": _plain(experiment.archive),
+        "archive": {key: value for key, value in _plain(archive).items() if key not in other} | releases,
         "on_bad_file": experiment.on_bad_file,
+    }
+
+
+def _of_survey(experiment: Experiment) -> dict[str, Entry]:
+    """Return the entries of section datasets that are made from what stages catalogue and fetch write."""
+    entries: dict[str, Entry] = {**experiment.frames, **experiment.pictures}
+    places = (*_FETCHED, _CATALOGUE)
+    return {
+        name: one
+        for name, one in entries.items()
+        if any(_is_in(place, _sources_of(experiment, name)) for place in places)
     }
 
 
 def _survey(experiment: Experiment, settings: dict[str, Any], code: str) -> dict[str, Any]:
     """Return the settings of a stage that is for what the survey's archive serves, if a dataset is made from that."""
-    sources = _sources(experiment)
-    is_needed = any(_is_in(place, sources) for place in (*_FETCHED, _CATALOGUE))
-    return {"needed": True, **settings, "code": code} if is_needed else {"needed": False}
+    return {"needed": True, **settings, "code": code} if _of_survey(experiment) else {"needed": False}
 
 
 def _simulate(experiment: Experiment, code: str) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """What params.yaml says of one dataset. Light: it is read before anything heavy is imported."""
 
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 from deepsky.datasets.params import Change, GroupBy, Target
 from deepsky.errors import ConfigError
 from deepsky.formats.registry import FORMATS
-from deepsky.imaging.params import Denoise, check_denoise, check_side
+from deepsky.imaging.params import Denoise, Position, Reading, check_denoise, check_side
 
 KINDS = ("frames", "rgb", "cutouts")  # what every frame gives: a picture folder and a packed dataset each
 
@@ -104,12 +105,12 @@ class PicturesParams:
             has = ", ".join(facts.targets)
             raise ValueError(f"target {self.target}: format {self.format} has no {self.target}, it has {has}")
         own = {key for each in FORMATS.values() for key in (*each.needs, *each.takes)}
-        for field in fields(self):
-            given = field.default is not MISSING and getattr(self, field.name) != field.default
-            if given and field.name in own - {*facts.needs, *facts.takes}:
-                raise ValueError(f"{field.name} is no key of format {self.format}; take it away")
-            if not given and field.name in facts.needs:
-                raise ValueError(f"{field.name} is missing, format {self.format} needs it")
+        for key in fields(self):
+            given = key.default is not MISSING and getattr(self, key.name) != key.default
+            if given and key.name in own - {*facts.needs, *facts.takes}:
+                raise ValueError(f"{key.name} is no key of format {self.format}; take it away")
+            if not given and key.name in facts.needs:
+                raise ValueError(f"{key.name} is missing, format {self.format} needs it")
 
     def _check_table(self) -> None:
         """Refuse what no table of labels can be like."""
@@ -138,10 +139,10 @@ class FramesParams:
     """One entry of ``datasets.frames`` in params.yaml: a folder of FITS frames and its catalogue.
 
     Attributes:
-        folder: where the frames lie, at any depth; catalogue: their objects' CSV.
+        folder: where the frames lie, at any depth; catalogue: the table of their objects.
         id_column: names each object; None numbers the rows.
         label_column: holds the class; classes: those that may occur, in the order of the label encoding.
-        position: ``radec``, columns ra and dec in degrees; ``xy``, columns x and y, 0-based pixels.
+        position: ``radec``, columns ra and dec; ``xy``, columns x and y, 0-based pixels.
         position_band: the band of x and y, of containment, and on whose pixels composites are aligned.
         bands: the bands read, in the order of the cutouts' last axis.
         frame_bands: of the whole-frame plots' dataset; of several, it holds each object once in each.
@@ -149,6 +150,7 @@ class FramesParams:
         colour_bands: red, green, blue of the cutouts' colour pictures.
         cutout_size_px: side of the cutouts, native pixels.
         group_by: what must stay together in a split of the three datasets.
+        position_columns, filters, zero_points: see ``imaging.params.Reading``.
     """
 
     folder: str
@@ -156,7 +158,7 @@ class FramesParams:
     id_column: str | None
     label_column: str
     classes: tuple[str, ...]
-    position: Literal["radec", "xy"]
+    position: Position
     position_band: str
     bands: tuple[str, ...]
     frame_bands: tuple[str, ...]
@@ -164,12 +166,22 @@ class FramesParams:
     colour_bands: tuple[str, ...]
     cutout_size_px: int
     group_by: GroupBy = "field"
+    position_columns: tuple[str, ...] = ()
+    filters: Mapping[str, str] = field(default_factory=dict)
+    zero_points: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def reading(self) -> Reading:
+        """How the frames and the catalogue are to be understood."""
+        names = [each.name for each in fields(Reading)]
+        return Reading(**{name: getattr(self, name) for name in names})
 
     def __post_init__(self) -> None:
+        self.reading  # noqa: B018  # it checks itself
         for key in ("rgb_bands", "colour_bands"):
             if len(getattr(self, key)) != 3:
                 raise ValueError(f"{key} must name three bands: red, green, blue")
-        used = (self.position_band, *self.frame_bands, *self.rgb_bands, *self.colour_bands)
+        used = (*self.frame_bands, *self.rgb_bands, *self.colour_bands)
         unknown = [band for band in used if band not in self.bands]
         if unknown:
             raise ValueError(f"band {unknown[0]!r} is not among bands {', '.join(self.bands)}")

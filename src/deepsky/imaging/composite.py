@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import numpy.typing as npt
-from astropy.wcs import WCS
 
 from deepsky.errors import DataError
-from deepsky.imaging.frames import FluxArray, Frame
+from deepsky.imaging.astrometry import Astrometry
+from deepsky.imaging.frames import Frame
+from deepsky.imaging.photometry import FluxArray
 from deepsky.imaging.stretch import StretchLimits, asinh_stretch, shrink_to_plot, to_gray
 
 LUPTON_STRETCH_NMGY, LUPTON_Q = 0.5, 8.0
@@ -55,7 +56,9 @@ def lupton_rgb(
     return rgb
 
 
-def affine_between(reference: WCS, other: WCS, shape: tuple[int, int], where: object) -> npt.NDArray[np.float64]:
+def affine_between(
+    reference: Astrometry, other: Astrometry, shape: tuple[int, int], where: object
+) -> npt.NDArray[np.float64]:
     """Fit the affine map from pixels of the reference band to pixels of another band, through the sky.
 
     Args:
@@ -72,7 +75,7 @@ def affine_between(reference: WCS, other: WCS, shape: tuple[int, int], where: ob
     """
     height, width = shape
     x_px, y_px = (grid.ravel() for grid in np.meshgrid(np.linspace(0, width - 1, 5), np.linspace(0, height - 1, 5)))
-    target_px = np.stack(other.all_world2pix(*reference.all_pix2world(x_px, y_px, 0), 0), axis=1)
+    target_px = np.stack(other.to_pixels(*reference.to_sky(x_px, y_px)), axis=1)
     design = np.stack([x_px, y_px, np.ones_like(x_px)], axis=1)
     solution = np.linalg.lstsq(design, target_px, rcond=None)[0] if np.isfinite(target_px).all() else None
     if solution is None or np.abs(design @ solution - target_px).max() > _WORST_FIT_PX:
@@ -93,7 +96,7 @@ def align(frame: Frame, reference: Frame) -> FluxArray:
     if frame is reference:
         return frame.flux_nmgy
     height, width = reference.flux_nmgy.shape
-    matrix = affine_between(reference.wcs, frame.wcs, (height, width), frame.path)
+    matrix = affine_between(reference.astrometry, frame.astrometry, (height, width), frame.path)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(frame.flux_nmgy, matrix, (width, height), flags=flags)
 

@@ -2,16 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from deepsky.imaging.fields import CENTRE_TOLERANCE_PX, edge_distance
-from deepsky.imaging.frames import FluxArray, Frame
+from deepsky.errors import DataError
+from deepsky.imaging.astrometry import Astrometry, FloatArray, edge_distance
+from deepsky.imaging.frames import Frame
+from deepsky.imaging.params import Position
+from deepsky.imaging.photometry import FluxArray
 
 _ROUNDING_PX = 1e-6  # of sky to pixel and back
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ def cut_objects(frames: Sequence[Frame], ra_deg: FloatArray, dec_deg: FloatArray
     flux_nmgy = np.zeros((len(frames), len(ra_deg), size_px, size_px), np.float32)
     edge = np.zeros(len(ra_deg), np.bool_)
     for frame, target in zip(frames, flux_nmgy, strict=True):
-        x_px, y_px = frame.wcs.all_world2pix(ra_deg, dec_deg, 0)
+        x_px, y_px = frame.astrometry.to_pixels(ra_deg, dec_deg)
         edge |= cut_positions(frame.flux_nmgy, x_px, y_px, target)
     return Cutouts(np.ascontiguousarray(np.moveaxis(flux_nmgy, 0, -1)), edge)
 
@@ -54,8 +58,8 @@ def cut_positions(flux_nmgy: FluxArray, x_px: FloatArray, y_px: FloatArray, targ
     """
     size_px = target.shape[1]
     half_px = (size_px - 1) / 2
-    # -0.5: at distance 0 from the border of the outermost pixel's centre nothing is missing yet.
-    edge = edge_distance(x_px, y_px, flux_nmgy.shape) - 0.5 < half_px - _ROUNDING_PX
+    height, width = flux_nmgy.shape
+    edge = reaches_over(edge_distance(x_px, y_px, (height, width)), size_px)
     size = (size_px, size_px)
     for center, patch in zip(np.stack([x_px, y_px], axis=1).tolist(), target, strict=True):
         if center[0] == center[0] and center[1] == center[1]:  # NaN: this band has no such place
@@ -68,16 +72,29 @@ def cut_positions(flux_nmgy: FluxArray, x_px: FloatArray, y_px: FloatArray, targ
     return edge
 
 
-def sky_positions(frame: Frame, x_px: FloatArray, y_px: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Turn 0-based pixel columns and rows of one band into right ascension and declination, degrees."""
-    ra_deg, dec_deg = frame.wcs.all_pix2world(x_px, y_px, 0)
-    return ra_deg, dec_deg
+def reaches_over(depth_px: FloatArray, size_px: int) -> npt.NDArray[np.bool_]:
+    """Tell which cutouts reach over the edge of an image, by the ``edge_distance`` of their centres."""
+    # -0.5: at distance 0 from the border of the outermost pixel's centre nothing is missing yet.
+    return depth_px - 0.5 < (size_px - 1) / 2 - _ROUNDING_PX
 
 
-def inside(frame: Frame, ra_deg: FloatArray, dec_deg: FloatArray) -> npt.NDArray[np.bool_]:
-    """Tell which objects' centres lie inside a frame or at most 1 px beyond its border, bool (n,)."""
-    x_px, y_px = frame.wcs.all_world2pix(ra_deg, dec_deg, 0)
-    return edge_distance(x_px, y_px, frame.flux_nmgy.shape) >= -CENTRE_TOLERANCE_PX
+def sky_positions(objects: pd.DataFrame, reference: Astrometry, position: Position) -> tuple[FloatArray, FloatArray]:
+    """Return right ascension and declination of objects, degrees.
+
+    Args:
+        objects: as ``catalogue.positions.with_positions`` gives them.
+        reference: of the band whose pixels x and y count.
+        position: what they are given by.
+    """
+    if position == "radec":
+        return objects["ra"].to_numpy(), objects["dec"].to_numpy()
+    return reference.to_sky(objects["x"].to_numpy(), objects["y"].to_numpy())
+
+
+def outside(catalogue: object, identity: str, frame: Path) -> DataError:
+    """Return the error of an object that does not lie in the frame of its field."""
+    problem = f"object {identity} lies outside its frame {frame}"
+    return DataError(catalogue, problem, "correct its position or drop the row")
 
 
 def _within(places_px: FloatArray, length: int) -> npt.NDArray[np.bool_]:

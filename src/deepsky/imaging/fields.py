@@ -1,40 +1,52 @@
 """Which frames belong to one field of the sky, and which field holds an object.
 
-A folder is walked for ``.fits``, ``.fits.bz2`` and ``.fits.gz``. Two rules name band and field:
+A folder is walked for FITS files; what is hidden is no data. Three rules name band and field:
 
 1. SDSS names, ``frame-{band}-{run:06d}-{camcol}-{field:04d}``: everything stands in the name.
-2. Any other name is split at ``-``, ``_`` and ``.``. Its last part that equals a band of params.yaml is the band;
-   the name without that part is the field's (``m31_g_deep.fits`` is band g of field ``m31_deep``). Where no part is
-   a band, the header's FILTER is the band and the whole name the field's.
+2. Any other name is split at ``-``, ``_`` and ``.``. Its last part that equals a band (or a filter that params.yaml
+   maps to one) is the band; the name without that part is the field's (``m31_g_deep.fits`` is band g of field
+   ``m31_deep``).
+3. Where no part is a band, the filter of the header says it, or a part that differs by upper and lower case alone.
 
-Frames of bands that params.yaml does not name are left alone.
+Frames of other bands are left alone.
 
 A field may also be the cutout of one object, named by the object's id (``{id}-{band}.fits``).
 """
 
-import re
+import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from astropy.wcs import WCS
 
 from deepsky.catalogue.sky import unit_vectors
 from deepsky.errors import DataError
-from deepsky.imaging.frames import FRAME_SUFFIXES, Frame, celestial_wcs, filter_name, read_frame, read_header
+from deepsky.imaging.astrometry import CENTRE_TOLERANCE_PX, Astrometry, is_inside, read_astrometry
+from deepsky.imaging.badfiles import BadFiles
+from deepsky.imaging.frame_names import FRAME_FILES, identify, identify_by_name, is_frame
+from deepsky.imaging.frames import (
+    Frame,
+    NoImageError,
+    Outline,
+    legible,
+    read_frame,
+    read_header,
+    read_outline,
+    shape_of,
+)
+from deepsky.imaging.params import Reading
 
 if TYPE_CHECKING:
     from scipy.spatial import KDTree
 
 FIELD_COLUMNS = ("run", "camcol", "field")
-# Catalogues count pixels from 0, 0.5 or 1, and fit centres of objects that the border cuts.
-CENTRE_TOLERANCE_PX = 1.0
 _WIDE_CHORD = 0.2  # on the unit sphere, about 11 degrees
-_SDSS_NAME = re.compile(r"frame-(?P<band>[A-Za-z]+)-(?P<run>\d{6})-(?P<camcol>\d)-(?P<field>\d{4})")
 
 
 @dataclass(frozen=True)
@@ -54,61 +66,98 @@ class SkyField:
     missing: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
-def find_fields(folder: Path, bands: Sequence[str], missing: Mapping[Path, str] | None = None) -> list[SkyField]:
-    """Find the fields of a folder, sorted by name; a field may lack bands (``read_field`` refuses it then).
+@dataclass
+class FieldSearch:
+    """Puts the frames of each field together.
 
-    Args:
-        folder: the frames, at any depth.
-        bands: those of params.yaml.
-        missing: frames that the archive does not have, with the reason; their fields are listed as well.
-
-    Raises:
-        DataError: no frames at all, two frames for one band of one field, or a frame of unknown band.
+    Attributes:
+        reading: which bands, and how filters are named.
+        bad: meets frames that cannot be read, and second frames for one band of one field.
+        others: how many files are of each band or filter that was not asked for, or tables.
     """
-    lacking = _missing_fields(missing or {}, bands)
-    paths = _frames_below(folder) if lacking else find_frames([folder])
-    found = {each.name: each for each in (group_frames(paths, bands) if paths else [])}
-    for name, each in lacking.items():
-        found[name] = replace(found.get(name, each), missing=each.missing)
-    return [found[name] for name in sorted(found)]
+
+    reading: Reading
+    bad: BadFiles = field(default_factory=lambda: BadFiles("stop"))
+    others: Counter[str] = field(default_factory=Counter)
+
+    def below(self, folder: Path, missing: Mapping[Path, str] | None = None) -> list[SkyField]:
+        """Find the fields of a folder, sorted by name; a field may lack bands (``read_field`` refuses it then).
+
+        Args:
+            folder: the frames, at any depth.
+            missing: frames that the archive does not have, with the reason; their fields are listed as well.
+
+        Raises:
+            DataError: no frames at all, or what ``bad`` does not let pass.
+        """
+        lacking = self._missing_fields(missing or {})
+        paths = _frames_below(folder) if lacking else find_frames([folder])
+        found = {each.name: each for each in (self.group(paths) if paths else [])}
+        for name, each in lacking.items():
+            found[name] = replace(found.get(name, each), missing=each.missing)
+        return [found[name] for name in sorted(found)]
+
+    def group(self, paths: Sequence[Path]) -> list[SkyField]:
+        """Put frames together, sorted by the fields' names.
+
+        Raises:
+            DataError: none is of the bands, or what ``bad`` does not let pass.
+        """
+        found: dict[str, SkyField] = {}
+        for path in paths:
+            try:
+                self._enter(path, found)
+            except NoImageError:
+                self.others["a table"] += 1
+            except DataError as error:
+                self.bad.meet(error)
+        if not found:
+            first = f"{paths[0]} and {len(paths) - 1} more" if paths else "no frames"
+            reasons = [f"the first that cannot be read: {': '.join(self.bad.skipped[0])}"] if self.bad.skipped else []
+            reasons += [f"they are of {', '.join(self.others)}"] if self.others else []
+            problem = "; ".join([f"none is of the bands {', '.join(self.reading.bands)}", *reasons])
+            raise DataError(first, problem, "name other frames or bands, or map filters to bands")
+        return [found[name] for name in sorted(found)]
+
+    def _enter(self, path: Path, found: dict[str, SkyField]) -> None:
+        with legible(path):
+            identity = identify(path, self.reading, partial(read_header, path))
+        if identity.band not in self.reading.bands:
+            self.others[identity.band] += 1
+            return
+        known = found.get(identity.field, SkyField(identity.field, identity.sdss, {}))
+        if identity.band in known.paths:
+            problem = f"is a second frame of band {identity.band} of field {known.name}"
+            raise DataError(path, f"{problem}, beside {known.paths[identity.band]}", "keep one of the two")
+        found[identity.field] = replace(known, paths={**known.paths, identity.band: path})
+
+    def _missing_fields(self, missing: Mapping[Path, str]) -> dict[str, SkyField]:
+        """Put missing frames of the bands together, by their fields' names."""
+        found: dict[str, SkyField] = {}
+        for path, reason in missing.items():
+            identity = identify_by_name(path, self.reading) if is_frame(path) else None
+            if identity is None or identity.band not in self.reading.bands:  # no matter: another band, or no frame
+                continue
+            before = found.get(identity.field, SkyField(identity.field, identity.sdss, {}))
+            found[before.name] = replace(before, missing={**before.missing, identity.band: (str(path), reason)})
+        return found
 
 
 def find_frames(places: Sequence[Path]) -> list[Path]:
-    """List frames: files as they are named, folders at any depth, each sorted.
+    """List frames: files as they are named, folders at any depth, each sorted; what is hidden in a folder is none.
 
     Raises:
         DataError: a place that is not there, or without frames.
     """
     frames: list[Path] = []
     for place in places:
-        found = [place] if place.is_file() else _frames_below(place)
+        if not place.exists():
+            raise DataError(place, "does not exist", "name the folder of the frames")
+        found = _frames_below(place) if place.is_dir() else [place]
         if not found:
-            kinds = ", ".join(f"*{suffix}" for suffix in FRAME_SUFFIXES)
-            raise DataError(place, f"holds no frames ({kinds})", "name the right folder")
+            raise DataError(place, f"holds no frames ({FRAME_FILES})", "name the right folder")
         frames += found
     return frames
-
-
-def group_frames(paths: Sequence[Path], bands: Sequence[str]) -> list[SkyField]:
-    """Put the frames of each field together, sorted by the fields' names.
-
-    Raises:
-        DataError: two frames for one band of one field, a frame of unknown band, or none of ``bands``.
-    """
-    found: dict[str, tuple[tuple[int, int, int] | None, dict[str, Path]]] = {}
-    for path in paths:
-        name, sdss, band = _identify(path, bands)
-        if band not in bands:
-            continue
-        frames = found.setdefault(name, (sdss, {}))[1]
-        if band in frames:
-            problem = f"is a second frame of band {band} of field {name}, beside {frames[band]}"
-            raise DataError(path, problem, "keep one of the two")
-        frames[band] = path
-    if not found:
-        first = f"{paths[0]} and {len(paths) - 1} more" if paths else "no frames"
-        raise DataError(first, f"none is of the bands {', '.join(bands)}", "name other frames or other bands")
-    return [SkyField(name, *found[name]) for name in sorted(found)]
 
 
 def require_bands(field: SkyField, bands: Sequence[str]) -> None:
@@ -121,28 +170,35 @@ def require_bands(field: SkyField, bands: Sequence[str]) -> None:
     if missing:
         beside = next(iter(field.paths.values())).parent
         problem = f"field {field.name} has no frame of band {', '.join(missing)}"
-        raise DataError(beside, problem, "add the file, or take the band out of params.yaml")
+        raise DataError(beside, problem, "add the file, or read fewer bands (bands)")
 
 
-def read_field(field: SkyField, bands: Sequence[str]) -> dict[str, Frame]:
+def read_field(field: SkyField, reading: Reading) -> dict[str, Frame]:
     """Read every band of a field.
 
     Raises:
         DataError: a missing band, a frame that cannot be used, or bands of different shapes.
     """
-    require_bands(field, bands)
-    run, camcol, _ = field.sdss or (None, None, None)
-    frames = {band: read_frame(field.paths[band], band=band, run=run, camcol=camcol) for band in bands}
-    first = frames[bands[0]]
-    for frame in frames.values():
-        if frame.flux_nmgy.shape != first.flux_nmgy.shape:
-            problem = f"its shape {frame.flux_nmgy.shape} differs from {first.flux_nmgy.shape} of {first.path.name}"
-            raise DataError(frame.path, problem, "give all bands of a field one shape")
+    require_bands(field, reading.bands)
+    frames = {band: read_frame(field.paths[band], band, reading, field.sdss) for band in reading.bands}
+    _require_one_shape({frame.path: frame.flux_nmgy.shape for frame in frames.values()})
     return frames
 
 
+def read_outlines(field: SkyField, reading: Reading) -> dict[str, Outline]:
+    """Check every band of a field as ``read_field`` does, by the headers alone.
+
+    Raises:
+        DataError: see ``read_field``.
+    """
+    require_bands(field, reading.bands)
+    outlines = {band: read_outline(field.paths[band], band, reading, field.sdss) for band in reading.bands}
+    _require_one_shape({field.paths[band]: outline.shape for band, outline in outlines.items()})
+    return outlines
+
+
 def assign_fields(
-    objects: pd.DataFrame, fields: Sequence[SkyField], *, position: str, position_band: str, catalogue: Path
+    objects: pd.DataFrame, fields: Sequence[SkyField], reading: Reading, catalogue: Path, bad: BadFiles
 ) -> npt.NDArray[np.int64]:
     """Find the field of each object: by run, camcol and field, else by its place on the sky, else the only one.
 
@@ -151,78 +207,49 @@ def assign_fields(
 
     Args:
         objects: id, and run, camcol and field, or ra and dec (degrees); one row per object.
-        fields: as ``find_fields`` gives them.
-        position: ``radec`` or ``xy``, as in params.yaml.
-        position_band: the band whose frame must contain the object.
+        fields: as ``FieldSearch`` gives them.
+        reading: how positions are given, and the band whose frame must contain the object.
         catalogue: names the table in errors.
+        bad: meets frames whose header cannot be read.
 
     Returns:
         Index into ``fields``, -1 where none holds the object, (n objects,), int64.
 
     Raises:
-        DataError: x/y positions without a way to tell the field, or an unreadable frame header.
+        DataError: x/y positions without a way to tell the field, or what ``bad`` does not let pass.
     """
     if set(FIELD_COLUMNS) <= set(objects.columns) and all(field.sdss for field in fields):
         index = {field.sdss: number for number, field in enumerate(fields)}
         keys = zip(*(objects[column] for column in FIELD_COLUMNS), strict=True)
         return np.array([index.get(key, -1) for key in keys], np.int64)
-    if position == "radec":
-        return _containing_fields(objects, fields, position_band)
+    if reading.position == "radec":
+        return _containing_fields(objects, fields, reading.position_band, bad)
     if len(fields) > 1:
         problem = f"gives x and y only, and the frames are of {len(fields)} fields"
         raise DataError(catalogue, problem, "add columns run, camcol and field, or ra and dec (position: radec)")
     return np.zeros(len(objects), np.int64)
 
 
+def _require_one_shape(shapes: Mapping[Path, tuple[int, ...]]) -> None:
+    (first, wanted), *others = shapes.items()
+    for path, shape in others:
+        if shape != wanted:
+            problem = f"its shape {shape} differs from {wanted} of {first.name}"
+            raise DataError(path, problem, "give all bands of a field one shape")
+
+
 def _frames_below(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*.fits*") if path.name.endswith(FRAME_SUFFIXES))
+    """List the frames of a folder, without hidden files and folders, sorted."""
+    found: list[Path] = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [path for name in files if is_frame(path := Path(parent, name))]
+    return sorted(found)
 
 
-def _missing_fields(missing: Mapping[Path, str], bands: Sequence[str]) -> dict[str, SkyField]:
-    """Put missing frames of the bands together, by their fields' names."""
-    found: dict[str, SkyField] = {}
-    for path, reason in missing.items():
-        identity = _read_name(path, bands) if path.name.endswith(FRAME_SUFFIXES) else None
-        if identity is None or identity[2] not in bands:  # no matter: another band, or no frame
-            continue
-        name, sdss, band = identity
-        before = found.get(name, SkyField(name, sdss, {}))
-        found[name] = replace(before, missing={**before.missing, band: (str(path), reason)})
-    return found
-
-
-def _identify(path: Path, bands: Sequence[str]) -> tuple[str, tuple[int, int, int] | None, str]:
-    """Return the field's name, its SDSS identity and the band of a file."""
-    identity = _read_name(path, bands)
-    if identity is not None:
-        return identity
-    band, stem = filter_name(read_header(path)), _stem(path)
-    if not band:
-        problem = "neither its name nor FILTER in its header says which band it is"
-        raise DataError(path, problem, f"rename it, for example {stem}-{bands[0]}.fits")
-    return stem, None, band
-
-
-def _read_name(path: Path, bands: Sequence[str]) -> tuple[str, tuple[int, int, int] | None, str] | None:
-    """Read the field's name, its SDSS identity and the band out of a file's name; None where it tells no band."""
-    stem = _stem(path)
-    match = _SDSS_NAME.fullmatch(stem)
-    if match:
-        run, camcol, number = int(match["run"]), int(match["camcol"]), int(match["field"])
-        return f"{run:06d}-{camcol}-{number:04d}", (run, camcol, number), match["band"]
-    parts = re.split(r"([-_.])", stem)  # odd places hold the separators
-    for place in range(len(parts) - 1, -1, -2):
-        if parts[place] in bands:
-            rest = parts[: max(place - 1, 0)] + parts[place + (1 if place else 2) :]
-            return "".join(rest) or stem, None, parts[place]
-    return None
-
-
-def _stem(path: Path) -> str:
-    return path.name.removesuffix(".bz2").removesuffix(".gz").removesuffix(".fits")
-
-
-def _containing_fields(objects: pd.DataFrame, fields: Sequence[SkyField], position_band: str) -> npt.NDArray[np.int64]:
+def _containing_fields(
+    objects: pd.DataFrame, fields: Sequence[SkyField], position_band: str, bad: BadFiles
+) -> npt.NDArray[np.int64]:
     """Index of each object's own cutout, else of the field that holds it farthest from its edges, -1 for none."""
     from scipy.spatial import KDTree  # slow to import
 
@@ -238,40 +265,34 @@ def _containing_fields(objects: pd.DataFrame, fields: Sequence[SkyField], positi
             if own is not None:  # its cutout lacks this band: that is to be said, and no neighbour's to be taken
                 chosen[own], deepest_px[own] = number, np.inf
             continue
-        header = read_header(path)
-        wcs, shape = celestial_wcs(path, header), (int(header["NAXIS2"]), int(header["NAXIS1"]))
-        near = _near(wcs, shape, sky)
+        try:
+            with legible(path):
+                header = read_header(path)
+                astrometry, shape = read_astrometry(path, header), shape_of(path, header)
+        except NoImageError:  # m31-g.cat.fits, beside the frame that it is of
+            continue
+        except DataError as error:
+            bad.meet(error)
+            continue
+        near = _near(astrometry, shape, sky)
         if len(near):
-            x_px, y_px = wcs.all_world2pix(ra_deg[near], dec_deg[near], 0)
-            depth_px = edge_distance(x_px, y_px, shape)
-            held = depth_px >= -CENTRE_TOLERANCE_PX
+            depth_px = astrometry.depth(ra_deg[near], dec_deg[near], shape)
+            held = is_inside(depth_px)
             depth_px[near == own] = np.inf
             better = held & (depth_px > deepest_px[near])
             chosen[near[better]], deepest_px[near[better]] = number, depth_px[better]
     return chosen
 
 
-def _near(wcs: WCS, shape: tuple[int, int], sky: "KDTree") -> npt.NDArray[np.int64]:
+def _near(astrometry: Astrometry, shape: tuple[int, int], sky: "KDTree") -> npt.NDArray[np.int64]:
     """Rows of the objects inside a circle around an image, or of all of them for a very wide one."""
     height, width = shape
     margin_px = 0.5 + CENTRE_TOLERANCE_PX
     left, right, bottom, top = -margin_px, width - 1 + margin_px, -margin_px, height - 1 + margin_px
     x_px = np.array([(width - 1) / 2, left, left, right, right])
     y_px = np.array([(height - 1) / 2, bottom, top, bottom, top])
-    centre, *corners = unit_vectors(*wcs.all_pix2world(x_px, y_px, 0))
+    centre, *corners = unit_vectors(*astrometry.to_sky(x_px, y_px))
     radius = np.linalg.norm(np.array(corners) - centre, axis=1).max()
     if not radius < _WIDE_CHORD:  # NaN too: a corner is off the sky
         return np.arange(sky.n)
     return np.array(sorted(sky.query_ball_point(centre, radius * 1.05)), np.int64)  # 5 %: distortions
-
-
-def edge_distance(
-    x_px: npt.NDArray[np.float64], y_px: npt.NDArray[np.float64], shape: tuple[int, int]
-) -> npt.NDArray[np.float64]:
-    """Distance in pixels from points to the nearest border of an image (height, width); negative outside.
-
-    Pixel centres are whole numbers, so the image spans -0.5 to width - 0.5. Points with no image (NaN) are at -inf.
-    """
-    height, width = shape
-    nearest = np.min([x_px + 0.5, width - 0.5 - x_px, y_px + 0.5, height - 0.5 - y_px], axis=0)
-    return np.where(np.isnan(nearest), -np.inf, nearest)

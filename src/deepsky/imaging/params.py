@@ -1,13 +1,43 @@
-"""How pictures may be prepared, as params.yaml says it. Light: it is read before anything heavy is imported."""
+"""How frames are read and pictures prepared, as params.yaml says it. Light: read before anything heavy is imported."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
+Position = Literal["radec", "xy"]
 Denoise = Literal["none", "median", "bilateral", "nlm"]
 # What a strength may be, by method.
 _STRENGTHS: Mapping[str, tuple[float, float]] = {
     "none": (0.0, 0.0), "median": (3.0, 31.0), "bilateral": (1.0, 255.0), "nlm": (1.0, 100.0),
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How frames and the catalogue of their objects are to be understood.
+
+    Attributes:
+        bands: those that are read; frames of others are left alone.
+        position_band: the band of x and y, and whose frame must hold an object.
+        position: ``radec``, right ascension and declination (ICRS), or ``xy``, pixels from 0.
+        position_columns: the two columns of the catalogue that hold it; () stands for ra and dec, or x and y.
+        filters: the band by the name of a filter (in FILTER, or a part of a file's name) that does not say it.
+        zero_points: AB magnitude of one unit of a pixel, by band; other frames say themselves what their pixels hold.
+    """
+
+    bands: tuple[str, ...]
+    position_band: str
+    position: Position = "radec"
+    position_columns: tuple[str, ...] = ()
+    filters: Mapping[str, str] = field(default_factory=dict)
+    zero_points: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.position_columns) not in (0, 2):
+            raise ValueError(f"position_columns {list(self.position_columns)} must name two columns")
+        for band in (self.position_band, *self.filters.values(), *self.zero_points):
+            if band not in self.bands:
+                raise ValueError(f"band {band!r} is not among bands {', '.join(self.bands)}")
 
 
 def check_denoise(denoise: Denoise, strength: float) -> None:

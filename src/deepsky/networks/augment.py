@@ -54,8 +54,7 @@ class RandomView(keras.layers.Layer):
         n_images = ops.shape(pixels)[0]
         if not training:
             return pixels, ops.zeros((n_images,), "float32")
-        noise = uniform_noise(self.seed, self._step, 7, n_images)
-        self._step.assign_add(1)
+        noise = self._noise(n_images)
         mirrored = ops.cast(noise[:, 6] < 0.5, "float32") * float(self.augment.flip)
         spread = 2 * noise - 1
         if self.augment.moves:
@@ -64,6 +63,12 @@ class RandomView(keras.layers.Layer):
             pixels = pixels * (1 + self.augment.brightness * spread[:, 0, None, None, None])
             pixels = pixels if self.top is None else ops.clip(pixels, 0.0, self.top)
         return pixels, mirrored
+
+    def _noise(self, n_images: Any) -> Any:
+        """Return the numbers that the views of a batch follow from, (n, 7), and go on to the next step."""
+        noise = uniform_noise(self.seed, self._step, 7, n_images)
+        self._step.assign_add(1)
+        return noise
 
     def _source_of(self, spread: Any, mirrored: Any, size_px: int) -> tuple[Any, Any]:
         """Return from where each pixel of a view comes, column and row, (n, size, size) px: one matrix per image."""

@@ -12,6 +12,8 @@ from keras import KerasTensor
 from deepsky.errors import ConfigError, WeightsError
 from deepsky.networks.folding import fold_normalisation
 from deepsky.networks.inputs import ImageSpec, colour_pixels, image_input
+from deepsky.networks.params import Precision
+from deepsky.networks.precision import computing_in
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,13 @@ def freeze_statistics(base: keras.Model) -> keras.Model:
 
 
 def build_features(
-    backbone: Backbone, spec: ImageSpec, size_px: int, weights_file: Path | None, *, fast: bool = False
+    backbone: Backbone,
+    spec: ImageSpec,
+    size_px: int,
+    weights_file: Path | None,
+    *,
+    fast: bool = False,
+    precision: Precision = "float32",
 ) -> keras.Model:
     """Build image -> features: preprocessing, the frozen backbone, global average pooling.
 
@@ -130,6 +138,7 @@ def build_features(
         size_px: side of the square the images are resized to.
         weights_file: weights without top as ``.h5``; None leaves Keras' untrained ones.
         fast: fold batch normalisation into the convolutions: for computing features, not for saving.
+        precision: of what stands between the preprocessing and the pooling, which count in float32.
 
     Returns:
         Model from (n, height, width, channel) to (n, n_features), float32; nothing in it trains.
@@ -138,15 +147,21 @@ def build_features(
         ConfigError: the input size is too small for the architecture.
         WeightsError: the weights cannot be read or do not fit.
     """
-    base = build_base(backbone, size_px)
-    if weights_file is not None:
-        load_weights(base, weights_file)
-    if fast:
-        base = fold_normalisation(base)
+    with computing_in(precision):
+        base = build_base(backbone, size_px)
+        if weights_file is not None:
+            load_weights(base, weights_file)
+        if fast:
+            base = fold_normalisation(base)
     base.trainable = False
     image = image_input(spec)
     maps = base(backbone.scale(colour_pixels(image, spec, size_px)), training=False)
-    return keras.Model(image, keras.layers.GlobalAveragePooling2D(name="average")(maps), name="features")
+    return keras.Model(image, average(maps), name="features")
+
+
+def average(maps: KerasTensor) -> KerasTensor:
+    """Average maps, (n, height, width, channel), over their places: a sum of 16 bits would not hold all digits."""
+    return keras.layers.GlobalAveragePooling2D(name="average", dtype="float32")(maps)
 
 
 def load_weights(base: keras.Model, path: Path) -> None:

@@ -9,7 +9,7 @@ _ROUNDS = ((16, 0x7FEB352D), (15, 0x846CA68B))
 _LAST_SHIFT = 16
 
 
-def uniform_noise(seed: int, step: Any, n_units: int, n_rows: Any) -> keras.KerasTensor:
+def uniform_noise(seed: int, step: Any, n_units: int, n_rows: Any, *, per_step: Any = None) -> keras.KerasTensor:
     """Return numbers in [0, 1) that a longer layer or batch only adds to.
 
     Keras' generators give other numbers compiled and not compiled, and under another backend.
@@ -19,6 +19,7 @@ def uniform_noise(seed: int, step: Any, n_units: int, n_rows: Any) -> keras.Kera
         step: of the training, integer scalar.
         n_units: width of the layer.
         n_rows: of the batch.
+        per_step: rows of a step, where a batch holds several, one after the other; None: all rows are of this one.
 
     Returns:
         Float32, (n_rows, n_units).
@@ -26,8 +27,11 @@ def uniform_noise(seed: int, step: Any, n_units: int, n_rows: Any) -> keras.Kera
     Source:
         The 32-bit mixing function lowbias32 of Wellons, https://nullprogram.com/blog/2018/07/31/.
     """
+    row = ops.arange(n_rows, dtype="int32")
+    if per_step is not None:
+        step, row = ops.cast(step, "int32") + row // per_step, row % per_step
     start = _mix(ops.cast(step, "uint32") + ops.cast(seed, "uint32") * ops.cast(0x9E3779B1, "uint32"))
-    rows = _mix(start + ops.cast(ops.arange(n_rows, dtype="int32"), "uint32"))
+    rows = _mix(start + ops.cast(row, "uint32"))
     units = ops.cast(ops.arange(n_units, dtype="int32"), "uint32")
     bits = _mix(rows[:, None] + units[None] * ops.cast(0x9E3779B1, "uint32"))
     return ops.cast(ops.right_shift(bits, ops.cast(8, "uint32")), "float32") * 2.0**-24

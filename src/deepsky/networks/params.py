@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+Precision = Literal["float32", "mixed"]  # mixed: 16 bits
+BatchSize = Literal["auto"] | int
 AUGMENT_LIMITS = {"rotation_deg": 180.0, "shift": 0.5, "shear_deg": 45.0, "zoom": 0.5, "brightness": 0.9}
 
 
@@ -69,12 +71,13 @@ class FeaturesParams:
     """Section ``features``.
 
     Attributes:
-        batch_size: images per step; changes speed, not features.
+        batch_size: images per step; ``auto``: 32 on a CPU, on a GPU by its memory. It changes speed, and on another
+            card the last digits of features.
     """
 
-    batch_size: int = 32
+    batch_size: BatchSize = "auto"
 
     def __post_init__(self) -> None:
         """Refuse what no memory holds."""
-        if not 1 <= self.batch_size <= 65_536:
+        if self.batch_size != "auto" and not 1 <= self.batch_size <= 65_536:
             raise ValueError(f"batch_size must lie between 1 and 65536, not {self.batch_size}")

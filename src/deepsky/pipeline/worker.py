@@ -28,6 +28,7 @@ from distributed import Worker
 from distributed.security import Security
 
 from deepsky import lean_keras, parallel, progress
+from deepsky.cards import has_gpu
 from deepsky.errors import DeepSkyError
 from deepsky.pipeline.logs import log_of, open_log
 
@@ -274,11 +275,6 @@ def perform(task: Task) -> None:
 def stop_stage(stage: str) -> None:
     """Stop a stage if it runs in this worker; the worker stays."""
     _here.stop(stage)
-
-
-def has_gpu() -> bool:
-    """Tell whether this process may use an NVIDIA card, without asking a slow library."""
-    return os.environ.get("CUDA_VISIBLE_DEVICES") != "" and Path("/dev/nvidiactl").exists()
 
 
 def _called() -> tuple[int, str]:

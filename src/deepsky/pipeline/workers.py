@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from deepsky.cards import has_gpu, visible_cards
 from deepsky.errors import DeepSkyError
 from deepsky.parallel import check_address, client_of, quieten
 from deepsky.pipeline.children import GRACE_S, Children, Ended
@@ -199,15 +200,12 @@ class Workers:
         self._address = cluster.scheduler_address
         folder = Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="deepsky-")))
         self._environment = {**os.environ, **_tls_environment(security, folder)}
-        self._environment |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         # A process that has grown past its share of half the memory makes room for a new one.
         self._max_bytes = MEMORY_LIMIT // (2 * self._n_workers)
         return Client(cluster, security=security, set_as_default=False)
 
     def _start(self, children: Children, name: str) -> None:
-        from deepsky.pipeline.worker import has_gpu
-
-        environment, cards = dict(self._environment), _cards() if has_gpu() else []
+        environment, cards = dict(self._environment), visible_cards() if has_gpu() else []
         if cards:  # one worker a card; the others see none
             number = int(name.removeprefix(_NAME))
             environment["CUDA_VISIBLE_DEVICES"] = cards[number - 1] if number <= len(cards) else ""
@@ -298,14 +296,3 @@ def _tls_environment(security: Any, folder: Path) -> dict[str, str]:
         path.write_text(text)
         named[f"DASK_DISTRIBUTED__COMM__TLS__{name}"] = str(path)
     return named
-
-
-def _cards() -> list[str]:
-    """Return the NVIDIA cards that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return [one.strip() for one in chosen.split(",") if one.strip()]
-    # CUDA counts those that are there, whatever their files are called: a container may have nvidia3 alone.
-    return list(
-        map(str, range(sum(path.name.removeprefix("nvidia").isdigit() for path in Path("/dev").glob("nvidia*"))))
-    )

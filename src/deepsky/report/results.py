@@ -3,12 +3,13 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
 from deepsky.errors import DataError
 from deepsky.evaluation.figures import NAMED_WEIGHTS
+from deepsky.evaluation.params import Baseline
 from deepsky.evaluation.trained import MEASURES
 
 _REMEDY = "run dvc repro to evaluate again"
@@ -98,6 +99,17 @@ class Result:
         if learn == "head":
             return "head alone"
         return "fine-tuned" if learn == "all" else f"fine-tuned, last {learn} block{'s' if learn != 1 else ''}"
+
+    @property
+    def classical(self) -> dict[str, tuple[float, float, float]]:
+        """Test accuracy of each classical method on the same features, with the ends of its interval, by its words."""
+        found = {}
+        for name in get_args(Baseline):
+            key = f"test_{name}_accuracy"
+            if key in self.summary:
+                value, low, high = (self.summary[f"{key}{end}"] for end in ("", "_low", "_high"))
+                found[name.replace("_", " ")] = (value, low, high)
+        return found
 
     @property
     def beats_baseline(self) -> bool:

@@ -14,10 +14,11 @@ from typing import cast
 
 from joblib import Parallel, delayed
 
+from deepsky.archives.addresses import FOLDERS
 from deepsky.archives.journal import SIMULATED, set_aside
 from deepsky.archives.manifest import LABELS, Receipt, write_manifest
 from deepsky.archives.params import ArchiveParams
-from deepsky.archives.wanted import FOLDERS, Wanted
+from deepsky.archives.wanted import Wanted
 from deepsky.errors import ConfigError, DataError
 from deepsky.files import whole_file
 from deepsky.progress import track

@@ -13,14 +13,14 @@ class CatalogueParams:
     """Section ``catalogue`` of params.yaml: which objects to work on.
 
     Attributes:
-        survey: who is asked; ``simulated`` needs no network, ``sdss`` takes the objects of ``deepsky query`` and has no
-            use for the other keys.
+        survey: who is asked; ``simulated`` needs no network. ``sdss`` takes the objects of ``deepsky query``, ``list``
+            positions and classes of which only cutouts can be had; neither has a use for the other keys.
         seed: of the simulated sky.
         n_fields: SDSS fields, 1..2000; of every four, two overlap.
         n_per_class_per_field: catalogued galaxies, quasars and stars in each field, on the mean over fields, 1..60.
     """
 
-    survey: Literal["simulated", "sdss"] = "simulated"
+    survey: Literal["simulated", "sdss", "list"] = "simulated"
     seed: int = 20180227
     n_fields: int = 16
     n_per_class_per_field: int = 13

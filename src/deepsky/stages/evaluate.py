@@ -1,5 +1,6 @@
 """Stage evaluate: score every trained run, draw it, and complete its MLflow run."""
 
+import json
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,9 @@ from deepsky.evaluation.folders import (
     write_scores,
 )
 from deepsky.evaluation.fractions import evaluate_fractions
+from deepsky.evaluation.head_baselines import KEPT as BASELINES
+from deepsky.evaluation.head_baselines import Figures, head_baselines, read_baselines
+from deepsky.evaluation.params import EvaluateParams
 from deepsky.evaluation.planned import PlannedRun, in_words, trained_runs
 from deepsky.evaluation.trained import MEASURES, Trained, read_facts, read_trained
 from deepsky.files import whole_folder
@@ -37,9 +41,11 @@ FEW = 8  # so many runs are drawn in the time in which processes start
 
 def run(
     runs: Sequence[PlannedRun],
+    params: EvaluateParams,
     experiment: str,
     *,
     packed: Path,
+    features: Path,
     trained: Path,
     out: Path,
     metrics: Path,
@@ -52,10 +58,13 @@ def run(
 
     Args:
         runs: every run of the plan.
+        params: section ``evaluate``.
         experiment: MLflow's; a run that is not there (its outputs came from the DVC cache) is made from the files.
         packed: folder of the datasets; single runs get pictures of their images.
+        features: folder of DATASET/NETWORK/VIEWS folders as stage features writes them; for the baselines.
         trained: folder of DATASET/LABEL folders as stage train writes them.
-        out: folder to write: DATASET/LABEL/ of every run, and summary.json, which also names the runs left out.
+        out: folder to write: DATASET/LABEL/ of every run, baselines.json, and summary.json, which also names the runs
+            left out.
         metrics: folder to write: DATASET.json with one figure for each of its runs.
         plots: folder to write: curves/RUN.csv, loss/RUN.csv and confusion/RUN.csv.
         code: fingerprint of the code that evaluates.
@@ -70,8 +79,11 @@ def run(
         raise DataError(trained, problem, "run dvc repro to train them")
     store.close_dead_runs(experiment)
     (out / SUMMARY).unlink(missing_ok=True)  # it stands only beside the runs that it was made of
-    remove_others(out, [one.folder(out) for one in there])
-    work = _Work({one.name: one for one in there}, experiment, packed, trained, out, code)
+    remove_others(out, [out / BASELINES, *(one.folder(out) for one in there)])
+    baselines, without = head_baselines(
+        there, params, features=features, packed=packed, trained=trained, out=out, code=code
+    )
+    work = _Work({one.name: one for one in there}, baselines, experiment, packed, trained, out, code)
     stale = [one for one in there if not work.is_kept(one)]
     locally: Literal["processes", "here"] = "processes" if len(stale) > FEW else "here"
     with closing(mapped(work.write, stale, n_ahead=len(stale), locally=locally)) as written:
@@ -84,6 +96,8 @@ def run(
     for name, entry in summary.items():
         if entry.get("remark"):
             print(f"WARNING: {name} {entry['remark']}", file=sys.stderr)
+    for name, problem in without.items():
+        print(f"WARNING: {name} has no classical baselines: {problem}", file=sys.stderr)
     print(in_words(len(there), left_out))
 
 
@@ -101,7 +115,7 @@ def log_evaluated(runs: Sequence[PlannedRun], experiment: str, *, trained: Path,
         TrackingError: the MLflow store cannot be used.
     """
     there, _ = trained_runs(runs, trained)
-    work = _Work({one.name: one for one in there}, experiment, Path(), trained, out, code)
+    work = _Work({one.name: one for one in there}, read_baselines(out), experiment, Path(), trained, out, code)
     for one in there:
         if work.is_kept(one):
             work.tracked(one)
@@ -112,6 +126,7 @@ class _Work:
     """What the evaluation of run after run has in common, see ``run``; ``runs`` are those that are evaluated."""
 
     runs: Mapping[str, PlannedRun]
+    baselines: dict[str, Figures]
     experiment: str
     packed: Path
     trained: Path
@@ -128,6 +143,7 @@ class _Work:
         trained = self._read(one)
         evaluate = evaluate_fractions if trained.target == "fractions" else evaluate_classes
         found = evaluate(trained, self._read(reference) if reference else None)
+        found = found.with_figures(self.baselines.get(one.name, {}))
         with whole_folder(one.folder(self.out)) as fresh:
             write_evaluation(fresh, found)
             if not one.is_cell:
@@ -149,14 +165,21 @@ class _Work:
         # A reference that was not trained as planned is named among the runs left out: nothing to compare with.
         reference = self.runs.get(one.reference or "")
         against = reference.folder(self.trained) if reference else None
-        key = evaluation_key(one.folder(self.trained), against, pictures=not one.is_cell, code=self.code)
+        code = self.code + self._baselines_text(one)
+        key = evaluation_key(one.folder(self.trained), against, pictures=not one.is_cell, code=code)
         return reference, against, key
+
+    def _baselines_text(self, one: PlannedRun) -> str:
+        """Return what tells an evaluation beside its baselines from one beside others or none."""
+        own = self.baselines.get(one.name)
+        return f" beside {json.dumps(own, sort_keys=True)}" if own else ""
 
     def _track(self, one: PlannedRun, against: Path | None, scores: Mapping[str, Any], folder: Path) -> None:
         """Log the scores into the run that made these files, once; a gain also depends on the reference's files."""
         trained = one.folder(self.trained)
         key = store.run_key(trained)
         evaluated = key if against is None else f"{key} against {store.run_key(against)}"
+        evaluated += self._baselines_text(one)
         found = store.find_run(self.experiment, key)
         if found is None:
             found = self._restored(one, trained)

@@ -12,6 +12,7 @@ import numpy as np
 from deepsky import progress
 from deepsky.datasets.packed import Packed, open_packed
 from deepsky.files import whole_file
+from deepsky.networks.params import BatchSize
 from deepsky.networks.weights_card import read_weights_card
 from deepsky.training.examples import read_split
 from deepsky.training.recipe import ViewSpec
@@ -34,13 +35,19 @@ class NetworkFeatures:
 
 
 def run(
-    networks: Mapping[str, NetworkFeatures], batch_size: int, *, packed: Path, split: Path, weights: Path, out: Path
+    networks: Mapping[str, NetworkFeatures],
+    batch_size: BatchSize,
+    *,
+    packed: Path,
+    split: Path,
+    weights: Path,
+    out: Path,
 ) -> None:
     """Write NETWORK/VIEWS/ of ``training.view_features.ViewFeatures``; what is there and current stays.
 
     Args:
         networks: what to cache, by network.
-        batch_size: images per step.
+        batch_size: images per step; ``auto``: what suits the device.
         packed: the dataset.
         split: its split: only images of train rows get random views.
         weights: folder with a folder of weights for each network.
@@ -64,7 +71,7 @@ def run(
 
 
 def _write_network(
-    network: str, wanted: NetworkFeatures, batch_size: int, packed: Path, split: Path, weights: Path, out: Path
+    network: str, wanted: NetworkFeatures, batch_size: BatchSize, packed: Path, split: Path, weights: Path, out: Path
 ) -> None:
     dataset = open_packed(packed)
     trained = dataset.rows["image"].to_numpy(np.int64)[read_split(split, dataset) == "train"]

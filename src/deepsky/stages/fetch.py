@@ -11,14 +11,13 @@ from typing import Literal
 import click
 import pandas as pd
 
-from deepsky.archives.addresses import PANSTARRS_FILTERS
 from deepsky.archives.downloader import fetch_all
 from deepsky.archives.http import Client
 from deepsky.archives.journal import only_one
-from deepsky.archives.manifest import LABELS, Absent
-from deepsky.archives.panstarrs import find_stacks
+from deepsky.archives.manifest import LABELS
+from deepsky.archives.panstarrs import CACHE, find_stacks
 from deepsky.archives.params import ArchiveParams, DownloadParams
-from deepsky.archives.wanted import panstarrs_files, sdss_files
+from deepsky.archives.wanted import needed_columns, wanted_files, wanted_filters
 from deepsky.catalogue.tables import check_numbers, read_objects, read_table
 from deepsky.errors import ConfigError
 from deepsky.files import whole_file
@@ -55,16 +54,17 @@ def run(
         ConfigError: something is asked of the simulated survey that it does not have.
     """
     objects = read_objects(catalogue, id_column="id", label_column=None, classes=())
-    check_numbers(objects, catalogue, ("ra", "dec", "run", "rerun", "camcol", "field"))
+    check_numbers(objects, catalogue, needed_columns(archive))
     if retry_failed and params.survey == "simulated":
-        raise ConfigError("--retry-failed", "is for survey: sdss", "the simulated survey never fails: run dvc repro")
+        raise ConfigError(
+            "--retry-failed", "is for survey: sdss or list", "the simulated one never fails: run dvc repro"
+        )
     with only_one(out):
-        if params.survey == "sdss":
+        if params.survey != "simulated":
             _download(objects, archive, download, out, on_failure=on_bad_file, retry_failed=retry_failed)
         else:
             stacks = {name: {filter_: filter_ for filter_ in "yig"} for name in objects["id"]}
-            wanted = [*sdss_files(objects, archive), *panstarrs_files(objects, stacks, archive)[0]]
-            draw_all(wanted, params, archive, out)
+            draw_all(wanted_files(objects, stacks, archive)[0], params, archive, out)
         _write_labels(catalogue, archive, out)
 
 
@@ -90,12 +90,8 @@ def _download(
     retry_failed: bool,
 ) -> None:
     drop_simulated(out)
-    wanted, absent = sdss_files(objects, archive), list[Absent]()
-    if archive.stsci_jpg or archive.stsci_fits:
-        filters = PANSTARRS_FILTERS if archive.stsci_jpg else archive.stsci_fits
-        stacks = find_stacks(objects, filters, Client(download), out / ".panstarrs.csv")
-        found, absent = panstarrs_files(objects, stacks, archive)
-        wanted += found
+    stacks = find_stacks(objects, wanted_filters(archive), Client(download), out / CACHE)
+    wanted, absent = wanted_files(objects, stacks, archive)
     outcome = fetch_all(
         wanted,
         absent,

@@ -1,5 +1,6 @@
 """Stage render: every frame is decompressed once and gives its plot, its share of the composite and the cutouts."""
 
+from collections.abc import Hashable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,15 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from deepsky.catalogue.positions import COLUMNS, with_positions
 from deepsky.catalogue.tables import check_numbers, read_objects
 from deepsky.datasets.packed import DatasetCard, create_images, write_rows
 from deepsky.errors import DataError
 from deepsky.files import whole_folder
 from deepsky.formats.params import KINDS, FramesParams
+from deepsky.imaging.astrometry import is_inside
 from deepsky.imaging.badfiles import BadFiles, OnBadFile, keep_images, read_missing, reserve_space
 from deepsky.imaging.composite import lupton_rgb, plot_composite
-from deepsky.imaging.cutouts import cut_objects, inside, sky_positions
-from deepsky.imaging.fields import FIELD_COLUMNS, SkyField, assign_fields, find_fields, read_field
+from deepsky.imaging.cutouts import cut_objects, outside, sky_positions
+from deepsky.imaging.fields import FIELD_COLUMNS, FieldSearch, SkyField, assign_fields, read_field
+from deepsky.imaging.frame_names import stem_of
 from deepsky.imaging.frames import Frame
 from deepsky.imaging.pictures import write_png
 from deepsky.imaging.stretch import (
@@ -36,6 +40,22 @@ _AHEAD = 64  # fields, of a few megabytes each
 
 
 @dataclass(frozen=True)
+class Placed:
+    """The objects of a catalogue, each in its field.
+
+    Attributes:
+        objects: as the catalogue gives them, with float columns ra and dec, or x and y, and ``image``, the index of
+            their field.
+        fields: all that there are.
+        others: how many files are of each band or filter that was not asked for, or tables.
+    """
+
+    objects: pd.DataFrame
+    fields: list[SkyField]
+    others: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class _Task:
     """What a worker does: one field, its objects, and where the pictures go."""
 
@@ -43,7 +63,6 @@ class _Task:
     image: int  # index of the field's image
     objects: pd.DataFrame  # index: the row in the catalogue's order
     params: FramesParams
-    catalogue: Path
     png: Path
 
 
@@ -76,36 +95,47 @@ def run(name: str, params: FramesParams, on_bad_file: OnBadFile, *, png: Path, p
         DataError: a bad catalogue or missing.csv; a bad frame or misplaced object under ``stop``; nothing left under
             ``skip``.
     """
-    bad, folder, catalogue = BadFiles(on_bad_file), Path(params.folder), Path(params.catalogue)
-    objects = _read_catalogue(catalogue, params)
-    fields = find_fields(folder, params.bands, read_missing(folder))
-    objects["image"] = assign_fields(
-        objects, fields, position=params.position, position_band=params.position_band, catalogue=catalogue
-    )
-    objects = _without_missing(objects, fields, name, bad)
-    bad.refuse_if_nothing_left(len(objects), catalogue)
-    for _, lost in objects[objects["image"] < 0].iterrows():
-        bad.meet(_no_field(lost, catalogue, folder))
-    objects = objects[objects["image"] >= 0].reset_index(drop=True)
-    bad.refuse_if_nothing_left(len(objects), catalogue)
+    bad = BadFiles(on_bad_file)
+    placed = placed_objects(params, bad, name)
     with ExitStack() as stack:
         pictures = stack.enter_context(whole_folder(png))
         folders = {kind: stack.enter_context(whole_folder(packed / f"{name}_{kind}")) for kind in KINDS}
-        tasks = _tasks(fields, objects, params, catalogue, pictures)
+        tasks = _tasks(placed, params, pictures)
         arrays = _make_room(tasks, params, pictures, folders)
         done = _work(tasks, bad, arrays)
-        bad.refuse_if_nothing_left(sum(len(each.rows) for each in done), catalogue)
+        bad.refuse_if_nothing_left(sum(len(each.rows) for each in done), params.catalogue)
         _finish(done, tasks, params, bad, folders)
 
 
-def _read_catalogue(catalogue: Path, params: FramesParams) -> pd.DataFrame:
+def placed_objects(params: FramesParams, bad: BadFiles, name: str) -> Placed:
+    """Read the catalogue and find the field of each object.
+
+    Args:
+        params: the entry of ``datasets.frames``.
+        bad: meets frames that cannot be read, and objects that lie in none.
+        name: of the frames, in what stderr says of objects whose files the archive lacks.
+
+    Raises:
+        DataError: a bad catalogue or missing.csv, what ``bad`` does not let pass, or nothing left.
+    """
+    folder, catalogue = Path(params.folder), Path(params.catalogue)
     objects = read_objects(
         catalogue, id_column=params.id_column, label_column=params.label_column, classes=params.classes
     )
-    check_numbers(objects, catalogue, ("ra", "dec") if params.position == "radec" else ("x", "y"))
+    objects = with_positions(objects, catalogue, params.position, params.position_columns)
     if set(FIELD_COLUMNS) <= set(objects.columns):
         check_numbers(objects, catalogue, FIELD_COLUMNS)
-    return objects
+    search = FieldSearch(params.reading, bad)
+    fields = search.below(folder, read_missing(folder))
+    objects["image"] = assign_fields(objects, fields, params.reading, catalogue, bad)
+    objects = _without_missing(objects, fields, name, bad)
+    bad.refuse_if_nothing_left(len(objects), catalogue)
+    lost = objects[objects["image"] < 0]
+    for one in lost.to_dict("records"):
+        bad.meet(_no_field(one, len(lost), catalogue, folder))
+    objects = objects[objects["image"] >= 0].reset_index(drop=True)
+    bad.refuse_if_nothing_left(len(objects), catalogue)
+    return Placed(objects, fields, search.others)
 
 
 def _without_missing(objects: pd.DataFrame, fields: list[SkyField], name: str, bad: BadFiles) -> pd.DataFrame:
@@ -120,26 +150,20 @@ def _without_missing(objects: pd.DataFrame, fields: list[SkyField], name: str, b
     return objects[~lost]
 
 
-def _no_field(lost: pd.Series, catalogue: Path, folder: Path) -> DataError:
-    place = "-".join(str(lost[column]) for column in FIELD_COLUMNS if column in lost.index)
+def _no_field(lost: Mapping[Hashable, Any], n_lost: int, catalogue: Path, folder: Path) -> DataError:
+    place = "-".join(str(lost[column]) for column in FIELD_COLUMNS if column in lost)
     of_field = f" of its field {place}" if place else ""
-    problem = f"object {lost['id']} lies in no frame{of_field} of {folder}"
-    return DataError(catalogue, problem, "add the frame or drop the object")
+    problem = f"object {lost['id']} lies in no frame{of_field} of {folder} ({n_lost} such)"
+    return DataError(catalogue, problem, "add the frames, drop the objects, or set on_bad_file: skip")
 
 
-def _tasks(
-    fields: list[SkyField],
-    objects: pd.DataFrame,
-    params: FramesParams,
-    catalogue: Path,
-    png: Path,
-) -> list[_Task]:
+def _tasks(placed: Placed, params: FramesParams, png: Path) -> list[_Task]:
     """Give every field that holds objects a task, numbered in the order of the fields' names."""
-    columns = ["id", "label", *(("ra", "dec") if params.position == "radec" else ("x", "y"))]
-    columns += [column for column in FIELD_COLUMNS if column in objects.columns]
-    groups = objects.groupby("image", sort=True)[columns]
+    columns = ["id", "label", *COLUMNS[params.position]]
+    columns += [column for column in FIELD_COLUMNS if column in placed.objects.columns]
+    groups = placed.objects.groupby("image", sort=True)[columns]
     return [
-        _Task(fields[cast(int, number)], image, group, params, catalogue, png)
+        _Task(placed.fields[cast(int, number)], image, group, params, png)
         for image, (number, group) in enumerate(groups)
     ]
 
@@ -199,13 +223,13 @@ def _render_field(task: _Task, on_bad_file: OnBadFile) -> _Done:
 
 def _rendered(task: _Task) -> _Done:
     params = task.params
-    frames = read_field(task.field, params.bands)
+    frames = read_field(task.field, params.reading)
     rows, errors = _place(task, frames[params.position_band])
     if not len(rows):
         return _Done(rows, errors)
     images = _write_plots(task, frames)
     images["cutouts"], rows["edge"] = _write_cutouts(task, frames, rows)
-    scale_arcsec = frames[params.position_band].pixel_scale_arcsec
+    scale_arcsec = frames[params.position_band].astrometry.pixel_scale_arcsec
     height, width = frames[params.frame_bands[0]].flux_nmgy.shape
     shrink = float(np.sqrt(height * width / (PLOT_HEIGHT_PX * PLOT_WIDTH_PX)))
     return _Done(rows, errors, images, scale_arcsec, scale_arcsec * shrink)
@@ -214,19 +238,10 @@ def _rendered(task: _Task) -> _Done:
 def _place(task: _Task, reference: Frame) -> tuple[pd.DataFrame, list[DataError]]:
     """Find the objects on the sky; those whose centre is outside the reference band's frame are errors."""
     objects = task.objects
-    if task.params.position == "radec":
-        ra_deg, dec_deg = objects["ra"].to_numpy(float), objects["dec"].to_numpy(float)
-    else:
-        ra_deg, dec_deg = sky_positions(reference, objects["x"].to_numpy(float), objects["y"].to_numpy(float))
-    held = inside(reference, ra_deg, dec_deg)
-    errors = [
-        DataError(
-            task.catalogue,
-            f"object {identity} lies outside its frame {reference.path}",
-            "correct its position or drop the row",
-        )
-        for identity in objects.loc[~held, "id"]
-    ]
+    ra_deg, dec_deg = sky_positions(objects, reference.astrometry, task.params.position)
+    height, width = reference.flux_nmgy.shape
+    held = is_inside(reference.astrometry.depth(ra_deg, dec_deg, (height, width)))
+    errors = [outside(task.params.catalogue, identity, reference.path) for identity in objects.loc[~held, "id"]]
     return objects.assign(ra_deg=ra_deg, dec_deg=dec_deg)[held], errors
 
 
@@ -237,8 +252,7 @@ def _write_plots(task: _Task, frames: dict[str, Frame]) -> dict[str, npt.NDArray
         small = shrink_to_plot(frame.flux_nmgy)
         limits[band] = sky_limits(small)
         plot = to_gray(asinh_stretch(small, limits[band]))
-        name = frame.path.name[: frame.path.name.rindex(".fits")]
-        write_png(task.png / "frames" / band / f"{name}.png", plot)
+        write_png(task.png / "frames" / band / f"{stem_of(frame.path)}.png", plot)
         plots[band] = plot[..., np.newaxis]
     composite = plot_composite(
         [frames[band] for band in params.rgb_bands],

@@ -6,6 +6,7 @@ from pathlib import Path
 from deepsky.datasets.packed import open_packed
 from deepsky.files import whole_folder
 from deepsky.tracking.origin import origin_tags
+from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.runs import run_key, run_params, training_run
 from deepsky.tracking.training import LogEpochs
 from deepsky.training.build import make_job
@@ -18,7 +19,7 @@ from deepsky.training.view_features import read_views
 def run(
     name: str,
     recipe: Recipe,
-    experiment: str,
+    tracking: TrackingParams,
     split_params: Mapping[str, object],
     *,
     packed: Path,
@@ -32,7 +33,7 @@ def run(
     Args:
         name: of the run.
         recipe: how the network learns.
-        experiment: MLflow experiment.
+        tracking: section ``tracking``.
         split_params: what shaped the split; logged with the run.
         packed: the dataset.
         split: its split.
@@ -50,16 +51,18 @@ def run(
     views = read_views(features / recipe.views.name, len(opened.images)) if recipe.of_head else None
     job = make_job(name, recipe, opened, read_split(split, opened), weights=weights, views=views)
     facts, origin = describe(job), recipe.origin
+    of_search = origin_tags(tracking.experiment, origin.study, origin.trial) if origin else {}
     own = [folder for folder, read in ((features, recipe.of_head), (weights, recipe.start == "pretrained")) if read]
     with training_run(
-        experiment=experiment,
+        experiment=tracking.experiment,
         name=name,
         dataset=recipe.dataset,
         network=recipe.network,
         params=run_params(facts) | {"split": split_params},
-        tags={"weights": job.weights, **(origin_tags(experiment, origin.study, origin.trial) if origin else {})},
+        tags={"weights": job.weights, **of_search},
         inputs=[packed, split, *own],
         parts=facts["class_counts"],
+        system_metrics=tracking.system_metrics,
     ) as tracked:
         with whole_folder(out) as folder:
             figures = train(job, folder, [LogEpochs(tracked)])

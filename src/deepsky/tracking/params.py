@@ -9,9 +9,12 @@ class TrackingParams:
 
     Attributes:
         experiment: name of the MLflow experiment that gets the runs.
+        system_metrics: whether each training's run also gets the machine's load, memory, disk and network, and the
+            cards', every ten seconds.
     """
 
     experiment: str = "deepsky"
+    system_metrics: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a name that MLflow could not show."""

@@ -16,13 +16,14 @@ import psutil
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 
 from deepsky.errors import TrackingError
 from deepsky.interruption import interruptible, status_of, uninterrupted
 from deepsky.tracking.artifacts import log_files
 from deepsky.tracking.lineage import Lineage, current_lineage, recorded_lineage
-from deepsky.tracking.store import one_at_a_time, prepare, store_errors
+from deepsky.tracking.store import one_at_a_time, prepare, store_errors, tracking_uri
 
 KEY_FILES = ("run.json", "predictions.csv")
 # Facts that are tables, or about the dataset: its inputs show them. They are no parameters to compare runs by.
@@ -142,6 +143,7 @@ def training_run(
     tags: Mapping[str, str],
     inputs: Sequence[Path] = (),
     parts: Mapping[str, Mapping[str, int]] | None = None,
+    system_metrics: bool = False,
 ) -> Iterator[Run]:
     """Open a run and close it as what happened: finished, failed, or killed (Ctrl-C, SIGTERM).
 
@@ -156,6 +158,7 @@ def training_run(
         tags: more tags; a name without a dot gets the prefix ``deepsky.``.
         inputs: outputs of other DVC stages that it reads.
         parts: objects by class in ``train``, ``val`` and ``test`` of the dataset, which is one of the inputs.
+        system_metrics: whether the machine's load is logged meanwhile.
 
     Raises:
         TrackingError: the store cannot be used.
@@ -167,13 +170,28 @@ def training_run(
                 close_dead_runs(experiment)
                 facts = {"dataset": dataset, "network": network, **params}
                 run = _create(experiment, name, facts, tags, current_lineage(inputs), parts or {})
-            yield run
+            with _machine_watched(run, is_wanted=system_metrics):
+                yield run
             with uninterrupted():
                 _close(run, "FINISHED")
         except BaseException as error:
             if run is not None:
                 _close_quietly(run, status_of(error))
             raise
+
+
+@contextmanager
+def _machine_watched(run: Run, *, is_wanted: bool) -> Iterator[None]:
+    """Log the machine's load into a run from a thread of MLflow's, as long as the block runs."""
+    if not is_wanted:
+        yield
+        return
+    monitor = SystemMetricsMonitor(run.run_id, tracking_uri=tracking_uri())
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()
 
 
 def restored_run(

@@ -12,6 +12,7 @@ from keras.optimizers.schedules import CosineDecay, LearningRateSchedule
 from deepsky import progress
 from deepsky.errors import ConfigError
 from deepsky.interruption import interrupt_here, uninterrupted
+from deepsky.networks.precision import on_cpu
 from deepsky.training.batches import SplitBatches, TrainBatches
 from deepsky.training.examples import Examples
 from deepsky.training.input_wait import InputWait
@@ -164,11 +165,6 @@ def make_optimizer(recipe: Recipe, n_steps: int) -> keras.optimizers.Optimizer:
         "sgd": lambda: keras.optimizers.SGD(rate, momentum=recipe.momentum),
     }
     return make[recipe.optimizer]()
-
-
-def on_cpu() -> bool:
-    """Tell whether Keras has no accelerator to compute on."""
-    return str(keras.distribution.list_devices()[0]).startswith("cpu")
 
 
 class Interruptible(keras.callbacks.Callback):

@@ -15,12 +15,12 @@ from deepsky.errors import DataError
 from deepsky.networks.augment import MirrorBack, RandomView
 from deepsky.networks.heads import join
 from deepsky.networks.params import AugmentParams
+from deepsky.networks.precision import computing_in
 from deepsky.networks.views import average_views, images_at_once, mean_of_views, refuse_oblong
 from deepsky.training.answers import check_views, swaps_of
 from deepsky.training.batches import TrainBatches
 from deepsky.training.examples import Examples, examples_of
 from deepsky.training.fit import Phase, fit_phases
-from deepsky.training.precision import mixed_precision
 from deepsky.training.predict import ROWS_AT_ONCE, predict_batches
 from deepsky.training.recipe import Recipe
 from deepsky.training.view_batches import ViewBatches
@@ -102,7 +102,7 @@ class Job:
             return self.tail, self.tail
         if self.recipe.precision != "mixed":
             return self._learner(self.tail), self.tail
-        with mixed_precision():
+        with computing_in("mixed"):
             twin = self.build_tail()
             twin.set_weights(self.tail.get_weights())
             return self._learner(twin), twin

@@ -13,9 +13,10 @@ from keras import ops
 
 from deepsky.interruption import uninterrupted
 from deepsky.networks.heads import first_kernel
+from deepsky.networks.precision import on_cpu
 from deepsky.training.batches import TrainBatches
 from deepsky.training.examples import Examples
-from deepsky.training.fit import Interruptible, on_cpu
+from deepsky.training.fit import Interruptible
 from deepsky.training.recipe import Recipe
 from deepsky.training.scores import score_heads
 from deepsky.training.stacked import Heads, HeadsOptimizer, Shape

@@ -1,5 +1,6 @@
 """Predict on the images of a dataset, which need not fit into memory."""
 
+from contextlib import closing
 from typing import Any
 
 import keras
@@ -9,6 +10,7 @@ import numpy.typing as npt
 from deepsky.datasets.packed import Packed
 from deepsky.interruption import uninterrupted
 from deepsky.networks.inputs import ImageSpec
+from deepsky.parallel import in_threads
 
 ROWS_AT_ONCE = 256  # of features, where nothing else says how many
 
@@ -28,6 +30,8 @@ def predict_batches(
 ) -> npt.NDArray[np.float32]:
     """Predict on images that need not fit into memory.
 
+    While the network looks at a batch, the next one is read and goes to the device.
+
     Under TensorFlow ``keras.Model.predict`` goes through tf.data, whose tuner may keep it for as long again as it took
     (see docs/decisions/0011).
 
@@ -43,8 +47,13 @@ def predict_batches(
     n_images = len(images if chosen is None else chosen)
     batches, n_at_once = batches_of(n_images, batch_size)
     result = np.empty((n_images, *model.output_shape[1:]), np.float32)
-    for rows in batches:
-        result[rows] = predict_batch(model, images[rows] if chosen is None else images[chosen[rows]], n_at_once)
+
+    def read(rows: slice) -> Any:
+        return _on_device(images[rows] if chosen is None else images[chosen[rows]], n_at_once)
+
+    with closing(in_threads(read, batches, n_ahead=1)) as batches_read:
+        for rows, batch in zip(batches, batches_read, strict=True):
+            result[rows] = _answers(model, batch)[: len(result[rows])]
     return result
 
 
@@ -62,7 +71,16 @@ def predict_batch(model: keras.Model, images: npt.NDArray[Any], n_at_once: int) 
         images: at most ``n_at_once``, n first.
         n_at_once: images that go through the model: fewer are filled up, as another size would be compiled anew.
     """
+    return _answers(model, _on_device(images, n_at_once))[: len(images)]
+
+
+def _on_device(images: npt.NDArray[Any], n_at_once: int) -> Any:
+    """Fill a batch up and bring it to where Keras computes."""
     filled = np.pad(images, [(0, n_at_once - len(images)), *[(0, 0)] * (images.ndim - 1)], mode="edge")
+    return keras.ops.convert_to_tensor(filled)
+
+
+def _answers(model: keras.Model, batch: Any) -> npt.NDArray[np.float32]:
     with uninterrupted():
-        answers: npt.NDArray[np.float32] = model.predict_on_batch(filled)[: len(images)]
+        answers: npt.NDArray[np.float32] = model.predict_on_batch(batch)
     return answers

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from deepsky.networks.params import AugmentParams
+from deepsky.networks.params import AugmentParams, Precision
 
 Learn = Literal["head", "all"] | int
 Start = Literal["pretrained", "scratch"]
@@ -26,11 +26,11 @@ _RANGES = (
 # Which keys matter to which recipes. A recipe neither logs nor depends on the others.
 _ALWAYS = (
     "dataset", "network", "start", "learn", "answer", "input_size_px", "test_views", "seed", "optimizer",
-    "learning_rate", "schedule", "weight_decay", "momentum", "batch_size", "epochs", "patience", "keep",
+    "learning_rate", "schedule", "weight_decay", "momentum", "batch_size", "epochs", "patience", "keep", "precision",
 )  # fmt: skip
 _CLASSES_ONLY = ("class_weights", "label_smoothing", "monitor")
 _HEAD = ("hidden_units", "activation", "dropout", "batch_norm", "l2", "n_views")
-_PIXELS = ("augment", "mixup", "precision")
+_PIXELS = ("augment", "mixup")
 _BACKBONE_LEARNS = ("hidden_units", "dropout")
 _FROM_PRETRAINED = ("norm", "head_epochs", "head_learning_rate")
 
@@ -65,6 +65,7 @@ class ViewSpec:
         n_views: how many random views of every training image; augment and seed say which.
         augment: how far they stray.
         seed: of the random views; 0 where there are none.
+        precision: that the network computes in.
     """
 
     input_size_px: int
@@ -72,6 +73,7 @@ class ViewSpec:
     n_views: int = 0
     augment: AugmentParams = PLAIN
     seed: int = 0
+    precision: Precision = "float32"
 
     @property
     def name(self) -> str:
@@ -109,7 +111,8 @@ class Recipe:
         head_epochs: of a pretrained network that learns: passes before ``epochs`` in which only its head does.
         head_learning_rate: step size in these passes, constant.
         mixup: alpha of the Beta distribution by which pairs of training images are blended; 0: none.
-        precision: ``mixed`` computes in 16 bits in training; weights and answers stay in 32.
+        precision: ``mixed`` computes in 16 bits in training, or the features that a head learns from; weights and
+            answers, and the network that is saved, stay in 32.
         class_weights: ``balanced``: every class weighs the same in the loss, however many training rows it has.
         label_smoothing: how much of each label is spread over all classes, in training only.
         seed: of initial weights, dropout, views and the order of the examples.
@@ -145,7 +148,7 @@ class Recipe:
     head_epochs: int = 2
     head_learning_rate: float = 1e-3
     mixup: float = 0.0
-    precision: Literal["float32", "mixed"] = "float32"
+    precision: Precision = "float32"
     class_weights: Literal["none", "balanced"] = "none"
     label_smoothing: float = 0.0
     seed: int = 1
@@ -186,6 +189,7 @@ class Recipe:
             n_views=self.n_views,
             augment=augment,
             seed=seed,
+            precision=self.precision,
         )
 
     @property

@@ -1,6 +1,7 @@
 """What a frozen backbone sees of the images, from each test view, and of random views of those to learn from."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -16,17 +17,21 @@ from deepsky.datasets.packed import Packed
 from deepsky.errors import DataError
 from deepsky.files import Version, whole_folder
 from deepsky.networks.augment import RandomView
-from deepsky.networks.backbone import Backbone, build_features
+from deepsky.networks.backbone import Backbone, average, build_features
+from deepsky.networks.dropout import uniform_noise
 from deepsky.networks.finetune import base_of
 from deepsky.networks.inputs import ImageSpec, colour_pixels, image_input
+from deepsky.networks.params import BatchSize
+from deepsky.networks.precision import on_cpu
 from deepsky.networks.registry import find_backbone
 from deepsky.networks.views import views_of
 from deepsky.parallel import KERAS_LOCK, is_helped, mapped
+from deepsky.training.batch_size import images_per_step
 from deepsky.training.predict import batches_of, image_spec, predict_batch, predict_batches
 from deepsky.training.recipe import ViewSpec
 
 # Views are drawn by step and row: another number of images per step would give other views.
-VIEW_BATCH = 32
+VIEW_STEP = 32
 FILES = ("sides", "views", "mirrored", "viewed")
 KEY = "key.txt"  # beside them: a hash of all that they follow from
 _AHEAD = 128  # batches of features
@@ -62,7 +67,7 @@ def write_views(
     images: npt.NDArray[np.int64],
     out: Path,
     *,
-    batch_size: int,
+    batch_size: BatchSize,
     folder: Path | None = None,
 ) -> tuple[int, int, int]:
     """Let a frozen network see every image from each test view, and some of them from ``n_views`` random sides too.
@@ -74,7 +79,7 @@ def write_views(
         weights_file: of the network.
         images: the distinct images that get random views, ascending.
         out: folder to write.
-        batch_size: images per step.
+        batch_size: images per step, see ``batch_size.images_per_step``.
         folder: of the dataset, from which the workers of a cluster read the images; None: none is to help.
 
     Returns:
@@ -87,6 +92,7 @@ def write_views(
     """
     image = image_spec(packed)
     front, viewer = _build(network, image, spec, weights_file)
+    n_at_once = images_per_step(batch_size, front)
     see = None
     if folder is not None and is_helped():
         see = partial(_see, network, image, spec, Version.of(weights_file), Version.of(folder / "images.npy"))
@@ -95,14 +101,14 @@ def write_views(
     with whole_folder(out) as whole:
         sides = _create(whole / "sides.npy", (spec.test_views, len(packed.images), shape[2]))
         for number, side in enumerate(views_of(packed.images, spec.test_views)):
-            sides[number] = _side_seen(see, front, number, side, batch_size)
+            sides[number] = _side_seen(see, front, number, side, n_at_once)
             _check_finite(sides[number], np.arange(len(side)), out)
         sides.flush()
         np.save(whole / "viewed.npy", images, allow_pickle=False)
         views = _create(whole / "views.npy", shape)
         mirrored = np.zeros(shape[:2], bool)
         for number in range(spec.n_views):
-            seen = _view_seen(see, viewer, number, packed.images, images)
+            seen = _view_seen(see, viewer, number, packed.images, images, _views_per_step(n_at_once))
             _check_finite(seen, images, out)
             views[number], mirrored[number] = seen[:, :-1], seen[:, -1] > 0.5
         views.flush()
@@ -142,7 +148,7 @@ class _Batch:
         side: which test view; None: a random one.
         images: which images.
         n_at_once: images that make a batch.
-        step: of a random view: as many batches were looked at before, whoever did.
+        step: of the first random view: as many steps were looked at before, whoever did.
     """
 
     side: int | None
@@ -165,14 +171,26 @@ def _side_seen(
 
 
 def _view_seen(
-    see: See | None, viewer: keras.Model, number: int, images: npt.NDArray[Any], chosen: npt.NDArray[np.int64]
+    see: See | None,
+    viewer: keras.Model,
+    number: int,
+    images: npt.NDArray[Any],
+    chosen: npt.NDArray[np.int64],
+    batch_size: int,
 ) -> npt.NDArray[np.float32]:
     """Return the features of one random view of each chosen image; by workers, where some can ``see``."""
+    first_step = number * math.ceil(len(chosen) / VIEW_STEP)
     if see is None or not len(chosen):
-        return predict_batches(viewer, images, VIEW_BATCH, chosen=chosen)
-    batches, n_at_once = batches_of(len(chosen), VIEW_BATCH)
-    steps = itertools.count(number * len(batches))
+        viewer.get_layer("view").go_to(first_step)
+        return predict_batches(viewer, images, batch_size, chosen=chosen)
+    batches, n_at_once = batches_of(len(chosen), batch_size)
+    steps = itertools.count(first_step, math.ceil(n_at_once / VIEW_STEP))
     return _all_seen(see, [_Batch(None, chosen[rows], n_at_once, next(steps)) for rows in batches])
+
+
+def _views_per_step(batch_size: int) -> int:
+    """Return how many random views make a batch: on a CPU those of one step, whatever the batch of plain images is."""
+    return VIEW_STEP if on_cpu() else max(1, batch_size // VIEW_STEP) * VIEW_STEP
 
 
 def _all_seen(see: See, batches: list[_Batch]) -> npt.NDArray[np.float32]:
@@ -204,15 +222,23 @@ def _build(
 ) -> tuple[keras.Model, keras.Model | None]:
     """Build image -> features, and image -> those of a random view where there are some."""
     backbone = find_backbone(network)
-    front = build_features(backbone, image, spec.input_size_px, weights_file, fast=True)
+    front = build_features(backbone, image, spec.input_size_px, weights_file, fast=True, precision=spec.precision)
     return front, _build_viewer(backbone, image, spec, base_of(front)) if spec.n_views else None
 
 
 class _AlwaysRandomView(RandomView):
-    """Random views outside training too: ``predict`` overrides the ``training=True`` of a call."""
+    """Random views outside training too: ``predict`` overrides the ``training=True`` of a call.
+
+    A batch may hold the images of several steps of VIEW_STEP.
+    """
 
     def call(self, pixels: Any, training: bool = True) -> tuple[Any, Any]:
         return super().call(pixels, training=True)
+
+    def _noise(self, n_images: Any) -> Any:
+        noise = uniform_noise(self.seed, self._step, 7, n_images, per_step=VIEW_STEP)
+        self._step.assign_add((n_images + VIEW_STEP - 1) // VIEW_STEP)
+        return noise
 
 
 def _build_viewer(backbone: Backbone, spec: ImageSpec, views: ViewSpec, base: keras.Model) -> keras.Model:
@@ -221,7 +247,7 @@ def _build_viewer(backbone: Backbone, spec: ImageSpec, views: ViewSpec, base: ke
     pixels = colour_pixels(image, spec, views.input_size_px)
     view, mirrored = _AlwaysRandomView(asdict(views.augment), views.seed, 255.0, name="view")(pixels)
     maps = base(backbone.scale(view), training=False)
-    pooled = keras.layers.GlobalAveragePooling2D(name="average")(maps)
+    pooled = average(maps)
     flag = keras.layers.Reshape((1,), name="mirrored")(mirrored)
     return keras.Model(image, keras.layers.Concatenate(name="seen")([pooled, flag]), name="viewer")
 
