@@ -4,6 +4,7 @@ A decoder for viewers fills in what is damaged, and OpenCV's hides CMYK as well:
 """
 
 import io
+import os
 import stat
 import struct
 import zlib
@@ -41,13 +42,21 @@ def read_picture(path: Path) -> Picture:
             or larger than 100 million. Of TIFF only what is cut or does not unpack is known to be damaged: it has no
             check sums.
     """
+    return decode_picture(path, file_content(path))
+
+
+def file_content(path: Path) -> bytes:
+    """Read a file.
+
+    Raises:
+        DataError: it cannot be read, or is a pipe or device: reading one may never end.
+    """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe or device may never end
+        if not stat.S_ISREG(path.stat().st_mode):
             raise DataError(path, "is no file but a folder, pipe or device", "take it out of the dataset")
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise DataError(path, f"cannot be read ({error.strerror})", _AGAIN) from error
-    return decode_picture(path, content)
 
 
 def decode_picture(path: object, content: bytes) -> Picture:
@@ -100,13 +109,29 @@ def fit_picture(picture: Picture, shape_px: tuple[int, int]) -> Picture:
 
 
 def is_picture(name: PurePath) -> bool:
-    """Tell a picture by its name; a Mac adds ._NAME beside NAME, which is none."""
-    return name.suffix.lower() in PICTURE_SUFFIXES and not name.name.startswith("._")
+    """Tell a picture by its name, seen from the folder or zip that is looked through; nothing hidden is data."""
+    return name.suffix.lower() in PICTURE_SUFFIXES and not any(is_hidden(part) for part in name.parts)
+
+
+def is_hidden(name: str) -> bool:
+    """Tell what systems and programs keep beside a person's files: .ipynb_checkpoints, .Trash, a Mac's ._NAME."""
+    return name.startswith(".") or name in ("__MACOSX", "$RECYCLE.BIN")
 
 
 def pictures_in(folder: Path) -> Iterator[Path]:
-    """List the pictures of a folder, at any depth, in no order."""
-    return (path for path in folder.rglob("*") if is_picture(path) and not path.is_dir())
+    """List the pictures of a folder, at any depth, in no order.
+
+    Links are followed, but not back into a folder that they stand in.
+
+    Raises:
+        DataError: the folder is not there, or must not be read.
+    """
+    try:
+        yield from _walked(folder, frozenset())
+    except OSError as error:
+        remedy = "name the right folder" if isinstance(error, FileNotFoundError) else "make it readable"
+        problem = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+        raise DataError(error.filename, problem, remedy) from error
 
 
 def find_pictures(places: Sequence[Path]) -> list[Path]:
@@ -122,6 +147,20 @@ def find_pictures(places: Sequence[Path]) -> list[Path]:
             raise DataError(place, f"holds no pictures (*{', *'.join(PICTURE_SUFFIXES)})", "name the right folder")
         pictures += found
     return pictures
+
+
+def _walked(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    whole = folder.resolve()
+    if whole in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if is_hidden(entry.name):
+                continue
+            if entry.is_dir():
+                yield from _walked(Path(entry.path), above | {whole})
+            elif is_picture(PurePath(entry.name)):
+                yield Path(entry.path)
 
 
 def to_gray(picture: Picture) -> Picture:

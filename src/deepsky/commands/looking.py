@@ -1,0 +1,89 @@
+"""Look at a dataset before it is added: whatever would stop its packing or its split is told now."""
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+
+import click
+import pandas as pd
+
+from deepsky.datasets.packed import ROW_COLUMNS
+from deepsky.datasets.splits import split_rows
+from deepsky.errors import DataError, about
+from deepsky.experiment.experiment import Experiment
+from deepsky.formats.format import Objects
+from deepsky.formats.packing import bad_pictures, check_objects
+from deepsky.formats.params import PicturesParams
+from deepsky.imaging.badfiles import BadFiles
+from deepsky.imaging.pictures import is_hidden, is_picture
+
+_NAMED = 20  # bad pictures that are named, each in a line
+
+
+def look_through(
+    name: str, objects: Objects, params: PicturesParams, experiment: Experiment, source: Path
+) -> Mapping[int, DataError]:
+    """Decode every picture of a dataset, and split its rows.
+
+    Args:
+        name: of the dataset.
+        objects: what it holds.
+        params: its entry.
+        experiment: the project's params.yaml, which says how to split, and what to do with bad files.
+        source: names the dataset in errors.
+
+    Returns:
+        What is wrong with bad pictures, by their place in the rows; none under ``on_bad_file: stop``.
+
+    Raises:
+        DataError: nothing can be learned from it, its rows cannot be split, or a picture is absent or bad under
+            ``stop``: then each bad one was named on stderr.
+    """
+    check_objects(objects, params.target, BadFiles(experiment.on_bad_file), source)
+    with about(source):
+        split_rows(_numbered(objects.rows), params.group, experiment.split)
+    bad = bad_pictures(name, objects)
+    if len(bad) == 1 and experiment.on_bad_file == "stop":
+        raise next(iter(bad.values()))
+    for error in list(bad.values())[:_NAMED]:
+        click.echo(f"{error.where}: {error.problem}", err=True)
+    if len(bad) > _NAMED:
+        click.echo(f"and {len(bad) - _NAMED:,} more", err=True)
+    if bad and experiment.on_bad_file == "stop":
+        problem = f"{len(bad):,} of its {len(objects.rows):,} pictures cannot be used; they are named above"
+        raise DataError(source, problem, "mend or remove them, or set on_bad_file: skip in params.yaml")
+    if bad:
+        left = objects.rows.drop(index=list(bad))
+        check_objects(objects.take(left.index.to_list(), "bad pictures"), params.target, BadFiles("skip"), source)
+        with about(source):
+            split_rows(_numbered(left), params.group, experiment.split)
+    return bad
+
+
+def other_files(folder: Path) -> Counter[str]:
+    """Count the files of a folder that are no pictures by their suffix; hidden ones are not looked at.
+
+    Raises:
+        DataError: a link that leads out of the folder, or a pipe or device.
+    """
+    others: Counter[str] = Counter()
+    whole = folder.resolve()
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        for path in (Path(place, name) for name in (*folders, *names) if not is_hidden(name)):
+            if path.is_symlink() and not path.resolve().is_relative_to(whole):
+                problem = f"is a link out of the folder, to {path.readlink()}"
+                raise DataError(path, problem, "put what it leads to into the folder, or name a folder that holds both")
+            mode = path.stat().st_mode if path.exists() else stat.S_IFREG  # of a broken link reading will tell
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                raise DataError(path, "is no file but a pipe, socket or device", "take it out of the folder")
+            if stat.S_ISREG(mode) and not is_picture(PurePath(path.name)):
+                others[path.suffix.lower() or path.name] += 1
+    return others
+
+
+def _numbered(rows: pd.DataFrame) -> pd.DataFrame:
+    """Give rows the columns of a packed dataset."""
+    return rows.reindex(columns=list(ROW_COLUMNS)).assign(image=range(len(rows)))
