@@ -170,7 +170,7 @@ def test_every_picture_is_looked_at(project, tmp_path):
     last = zoo / "images_training_rev1/16.jpg"
     whole = last.read_bytes()
     last.write_bytes(whole[:-20])
-    with pytest.raises(DataError, match=r"16.jpg: is cut short"):
+    with pytest.raises(DataError, match=r"16.jpg: is damaged or cut short"):
         add("bad", "galaxy_zoo_challenge", zoo)
     assert_nothing_changed(project)
     last.write_bytes(whole)

@@ -1,6 +1,7 @@
 """What a person runs beside the stages."""
 
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,7 +12,7 @@ from deepsky.cli.group import PATH, cli
 from deepsky.cli.reading import reading_options, split
 from deepsky.datasets.params import GroupBy
 from deepsky.formats.registry import FORMATS, OWN
-from deepsky.imaging.params import Denoise
+from deepsky.imaging.params import GENTLE, Denoise
 from deepsky.papers.paper import PAPERS
 
 
@@ -75,13 +76,16 @@ def add() -> None:
 _only_option = click.option("--only", is_flag=True, help="leave nothing of deepsky's demonstration in params.yaml")
 
 
+_gentle = ", ".join(f"{method} {strength:g}" for method, strength in GENTLE.items() if strength)
+
+
 def _preparation_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say how pictures are prepared, and which are taken."""
     options = (
         click.option("--size-px", default=224, show_default=True, help="side of the square pictures to learn from"),
         click.option("--crop-px", type=int, help="keep the middle square of this side first"),
         click.option("--denoise", type=click.Choice(get_args(Denoise)), default="none", show_default=True),
-        click.option("--denoise-strength", default=0.0, show_default=True, help="median: px; nlm: about the noise"),
+        click.option("--denoise-strength", type=float, help=f"default: {_gentle}"),
         click.option("--gray", is_flag=True, help="one channel instead of three"),
         click.option("--limit", type=int, metavar="N", help="take N only, with the same share of each class"),
         click.option(
@@ -91,9 +95,15 @@ def _preparation_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         _only_option,
     )
+
+    @wraps(command)
+    def with_strength(denoise: Denoise, denoise_strength: float | None, **others: Any) -> None:
+        strength = GENTLE[denoise] if denoise_strength is None else denoise_strength
+        command(denoise=denoise, denoise_strength=strength, **others)
+
     for option in reversed(options):
-        command = option(command)
-    return command
+        with_strength = option(with_strength)
+    return with_strength
 
 
 @add.command("images")

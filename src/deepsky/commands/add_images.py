@@ -11,7 +11,7 @@ import click
 
 from deepsky.catalogue.objid import are_objids
 from deepsky.catalogue.tables import read_table
-from deepsky.commands.looking import look_through, other_files
+from deepsky.commands.looking import look_through, other_files, unsmoothed
 from deepsky.commands.registering import EXTERNAL, Newcomer, Source, check_name, in_project, register, said
 from deepsky.config import PARAMS, build
 from deepsky.datasets.params import GroupBy
@@ -75,7 +75,7 @@ def run(
     source = _source(name, files, labels.table)
     entry = {**options, **entry, "source": str(source.target), "group_by": group_by}
     params: PicturesParams = build(entry, PicturesParams, f"dataset {name}")
-    objects = read(params)
+    objects = read(unsmoothed(params))
     params = replace(params, group_by=group_by or _group_by(params, objects))
     objects = part_of(objects, folder, params)
     bad = look_through(name, objects, params, experiment, labels.table or folder)

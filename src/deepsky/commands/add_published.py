@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from deepsky.commands.looking import look_through
+from deepsky.commands.looking import look_through, unsmoothed
 from deepsky.commands.published import get_published
 from deepsky.commands.registering import EXTERNAL, Newcomer, Source, check_name, in_project, register, said
 from deepsky.config import PARAMS, build
@@ -55,7 +55,7 @@ def run(
     source = source or get_published(kind, home, experiment.download)
     target = in_project(source) or home / source.resolve().name
     params: PicturesParams = build(entry | {"source": str(target)}, PicturesParams, where)
-    objects = read_dataset(source, params)
+    objects = read_dataset(source, unsmoothed(params))
     look_through(name, objects, params, experiment, source)
     register(Newcomer(name, "pictures", said(params), [Source(source, target)]), only=only)
     click.echo(f"the next `make repro` packs it; to learn from it, write below runs in {PARAMS}:")

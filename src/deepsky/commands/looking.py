@@ -4,6 +4,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 import click
@@ -45,8 +46,8 @@ def look_through(
     with about(source):
         split_rows(_numbered(objects.rows), params.group, experiment.split)
     bad = bad_pictures(name, objects)
-    if len(bad) == 1 and experiment.on_bad_file == "stop":
-        raise next(iter(bad.values()))
+    if len(bad) == len(objects.rows) or (len(bad) == 1 and experiment.on_bad_file == "stop"):
+        raise next(iter(bad.values()))  # if all are bad, one line says why: crop_px is too large for them, say
     for error in list(bad.values())[:_NAMED]:
         click.echo(f"{error.where}: {error.problem}", err=True)
     if len(bad) > _NAMED:
@@ -60,6 +61,11 @@ def look_through(
         with about(source):
             split_rows(_numbered(left), params.group, experiment.split)
     return bad
+
+
+def unsmoothed(params: PicturesParams) -> PicturesParams:
+    """Return how to read pictures to look at them: smoothing takes long and refuses none."""
+    return replace(params, denoise="none", denoise_strength=0.0)
 
 
 def other_files(folder: Path) -> Counter[str]:
