@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 import click
-import pandas as pd
 
 from deepsky.datasets.packed import ROW_COLUMNS
 from deepsky.datasets.splits import split_rows
@@ -42,24 +41,22 @@ def look_through(
         DataError: nothing can be learned from it, its rows cannot be split, or a picture is absent or bad under
             ``stop``: then each bad one was named on stderr.
     """
-    check_objects(objects, params.target, BadFiles(experiment.on_bad_file), source)
-    with about(source):
-        split_rows(_numbered(objects.rows), params.group, experiment.split)
+    policy = experiment.on_bad_file
+    _check_rows(objects, params, experiment, source)
     bad = bad_pictures(name, objects)
-    if len(bad) == len(objects.rows) or (len(bad) == 1 and experiment.on_bad_file == "stop"):
+    if not bad:
+        return bad
+    if len(bad) == len(objects.rows) or (len(bad) == 1 and policy == "stop"):
         raise next(iter(bad.values()))  # if all are bad, one line says why: crop_px is too large for them, say
     for error in list(bad.values())[:_NAMED]:
         click.echo(f"{error.where}: {error.problem}", err=True)
     if len(bad) > _NAMED:
         click.echo(f"and {len(bad) - _NAMED:,} more", err=True)
-    if bad and experiment.on_bad_file == "stop":
+    if policy == "stop":
         problem = f"{len(bad):,} of its {len(objects.rows):,} pictures cannot be used; they are named above"
         raise DataError(source, problem, "mend or remove them, or set on_bad_file: skip in params.yaml")
-    if bad:
-        left = objects.rows.drop(index=list(bad))
-        check_objects(objects.take(left.index.to_list(), "bad pictures"), params.target, BadFiles("skip"), source)
-        with about(source):
-            split_rows(_numbered(left), params.group, experiment.split)
+    left = [place for place in range(len(objects.rows)) if place not in bad]
+    _check_rows(objects.take(left, "bad pictures"), params, experiment, source)
     return bad
 
 
@@ -90,6 +87,8 @@ def other_files(folder: Path) -> Counter[str]:
     return others
 
 
-def _numbered(rows: pd.DataFrame) -> pd.DataFrame:
-    """Give rows the columns of a packed dataset."""
-    return rows.reindex(columns=list(ROW_COLUMNS)).assign(image=range(len(rows)))
+def _check_rows(objects: Objects, params: PicturesParams, experiment: Experiment, source: Path) -> None:
+    check_objects(objects, params.target, BadFiles(experiment.on_bad_file), source)
+    rows = objects.rows.reindex(columns=list(ROW_COLUMNS)).assign(image=range(len(objects.rows)))
+    with about(source):
+        split_rows(rows, params.group, experiment.split)
