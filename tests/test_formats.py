@@ -349,7 +349,7 @@ def test_bad_folders_are_refused(tmp_path):
         (source / "merger" / name).unlink()
     write_jpeg(source / "merger/1237648704577142784.png", 9)
     assert_refused(source, "is a second image of id 1237648704577142784", format="galaxy_zoo1")
-    assert_refused(tmp_path / "absent", "absent: holds no images; put CLASS/OBJID.jpg there", format="galaxy_zoo1")
+    assert_refused(tmp_path / "absent", "absent: does not exist; name the right folder", format="galaxy_zoo1")
     source = tmp_path / "one"
     for number in (1, 2):
         write_jpeg(source / f"merger/{number}.jpg", 9)

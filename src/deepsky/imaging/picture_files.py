@@ -31,7 +31,7 @@ class PictureFiles:
             place: a folder, or a file, which must be a zip.
 
         Raises:
-            DataError: there is no such place, the file is not a zip, or two of its members have one name.
+            DataError: there is no such place, the file is not a zip, a member leads out of it, or two have one name.
         """
         self.place, self._is_zip = place, place.is_file()
         if self._is_zip:
@@ -104,8 +104,11 @@ class PictureFiles:
         """Find the pictures of a zip by name; some programs write Windows' separators."""
         members: dict[str, zipfile.ZipInfo] = {}
         for member in archive.infolist():
-            name = member.filename.replace("\\", "/").lstrip("/")
-            if not is_picture(PurePosixPath(name)) or name.endswith("/"):
+            name = member.filename.replace("\\", "/")
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts:
+                raise DataError(self.place, f"holds {name}, which leads out of it", "pack the pictures again")
+            if not is_picture(path) or name.endswith("/"):
                 continue
             if name in members:
                 raise DataError(self.place, f"holds two members named {name}", "pack it again, with one of them")
