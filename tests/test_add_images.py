@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from astropy.table import Table
+from click.testing import CliRunner
 from ruamel.yaml import YAML
 
+from deepsky.cli import cli
 from deepsky.commands import add_frames, add_images
 from deepsky.commands.add_images import Labels
 from deepsky.config import build
@@ -280,11 +282,22 @@ def test_a_folder_for_each_class_needs_no_table(project, tmp_path, capsys):
 
 def test_names_are_ids_where_they_are_enough(project, tmp_path):
     for number in range(12):
-        write_jpeg(
-            tmp_path / "pictures" / "xy"[number % 2] / f"{587722981742215240 + number // 6}{number}.jpg"[-22:], 9
-        )
+        write_jpeg(tmp_path / f"pictures/{'xy'[number % 2]}/galaxy {number:02}.jpg", 9)
     add("mine", tmp_path / "pictures")
-    assert packed(project).rows["id"].str.fullmatch(r"\d{18}").all()
+    assert sorted(packed(project).rows["id"]) == [f"galaxy {number:02}" for number in range(12)]
+
+
+def test_the_command_line_writes_what_it_is_told(project, tmp_path):
+    folder = write_classes(tmp_path / "pictures", "x", "y")
+    told = ["--classes", "y, x", "--mirrored", "x,y", "--denoise", "median", "--limit", "8", "--size-px", "16"]
+    CliRunner().invoke(cli, ["add", "images", "mine", str(folder), *told], catch_exceptions=False)
+    assert parsed(project)["datasets"]["pictures"]["mine"] == {
+        "format": "class_folders", "source": "data/external/mine", "size_px": 16, "group_by": "image",
+        "denoise": "median", "denoise_strength": 3.0, "classes": ["y", "x"], "mirrored": [["x", "y"]], "limit": 8,
+    }  # fmt: skip
+    assert len(packed(project).rows) == 8
+    wrong = ["add", "images", "zoo", str(folder), "table.csv", "--class-column", "P_EL"]
+    assert "'P_EL' is not CLASS=COLUMN" in CliRunner().invoke(cli, wrong).output
 
 
 def test_given_parts_are_the_split(project, tmp_path, capsys):
