@@ -19,7 +19,7 @@ from deepsky.datasets.params import GroupBy
 from deepsky.errors import ConfigError, DataError
 from deepsky.formats import galaxy10
 from deepsky.formats.params import PicturesParams
-from deepsky.formats.registry import FORMATS
+from deepsky.formats.registry import FORMATS, OWN
 from deepsky.stages import pack
 from tests.archive_server import ArchiveServer, Fault
 from tests.galaxy_zoo_files import write_challenge
@@ -115,7 +115,11 @@ def test_what_would_fail_later_is_refused_and_leaves_nothing(project, tmp_path):
         (ConfigError, "is no name; use", ("größe", "mnist", digits)),
         (ConfigError, "name 'demo': means the datasets that deepsky comes with", ("demo", "mnist", digits)),
         (ConfigError, "format 'mnits' is unknown; choose one of", ("bad", "mnits", digits)),
-        (ConfigError, "format images: has a table of labels; use deepsky add images", ("bad", "images", digits)),
+        (
+            ConfigError,
+            "format images: is for a person's own pictures; use deepsky add images",
+            ("bad", "images", digits),
+        ),
         (DataError, "has the SHA-256 .*, or --sha256 any", ("bad", "galaxy10", galaxies)),
         (DataError, "is not a whole .npz", ("bad", "mnist", galaxies)),
         (DataError, "nope.npz: does not exist; name the file", ("bad", "mnist", tmp_path / "nope.npz")),
@@ -166,7 +170,7 @@ def test_every_picture_is_looked_at(project, tmp_path):
     last = zoo / "images_training_rev1/16.jpg"
     whole = last.read_bytes()
     last.write_bytes(whole[:-20])
-    with pytest.raises(DataError, match=r"16.jpg: is cut short"):
+    with pytest.raises(DataError, match=r"16.jpg: is damaged or cut short"):
         add("bad", "galaxy_zoo_challenge", zoo)
     assert_nothing_changed(project)
     last.write_bytes(whole)
@@ -297,6 +301,6 @@ def test_a_download_that_keras_gives_up_is_one_line(project, monkeypatch):
 def test_help_lists_the_formats_and_what_may_stay_together():
     text = " ".join(CliRunner().invoke(cli, ["add", "collection", "--help"]).output.split())
     listed = text[text.index("FORMAT: ") :]
-    assert all((f"{name} ({facts.label})" in listed) == (name != "images") for name, facts in FORMATS.items())
+    assert all((f"{name} ({facts.label})" in listed) == (name not in OWN) for name, facts in FORMATS.items())
     option = text[text.index("--group-by") :].split()[1]
     assert set(option.split("|")) == set(get_args(GroupBy))

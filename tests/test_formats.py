@@ -28,6 +28,7 @@ from deepsky.parallel import in_threads
 from deepsky.stages.pack import run
 from deepsky.training.saved import ModelCard, save_network
 from tests.galaxy_zoo_files import fractions_of, solutions_of, write_challenge, write_jpeg, zip_images
+from tests.test_pack_images import pillow
 
 IDS = [500004, 100008, 300016, 900032, 200064, 700128, 600256]
 KINDS = ["none", *CLASSES, "round"]
@@ -112,18 +113,14 @@ def assert_refused_again(source, message):
         pack(source)
 
 
-def cmyk_jpeg():
-    content = bytearray(cv2.imencode(".jpg", np.full((40, 40, 3), 9, np.uint8))[1].tobytes())
-    content[content.index(b"\xff\xc0") + 9] = 4  # channels in the frame header
-    return bytes(content)
-
-
 def cut_jpeg():
     return cv2.imencode(".jpg", np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8))[1].tobytes()[:2000]
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-@pytest.mark.parametrize(("content", "message"), [(cut_jpeg(), "cut short"), (cmyk_jpeg(), "CMYK"), (b"", "neither")])
+@pytest.mark.parametrize(
+    ("content", "message"), [(cut_jpeg(), "cut short"), (pillow("CMYK", "JPEG"), "CMYK"), (b"", "neither")]
+)
 def test_bad_images_stop_or_are_skipped_with_their_fractions(tmp_path, zipped, content, message):
     source = write_challenge(tmp_path / "zoo", IDS, KINDS)
     (source / "images_training_rev1/300016.jpg").write_bytes(content)
@@ -353,7 +350,7 @@ def test_bad_folders_are_refused(tmp_path):
         (source / "merger" / name).unlink()
     write_jpeg(source / "merger/1237648704577142784.png", 9)
     assert_refused(source, "is a second image of id 1237648704577142784", format="galaxy_zoo1")
-    assert_refused(tmp_path / "absent", "absent: holds no images; put CLASS/OBJID.jpg there", format="galaxy_zoo1")
+    assert_refused(tmp_path / "absent", "absent: does not exist; name the right folder", format="galaxy_zoo1")
     source = tmp_path / "one"
     for number in (1, 2):
         write_jpeg(source / f"merger/{number}.jpg", 9)

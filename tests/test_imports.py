@@ -43,8 +43,8 @@ PATHS = ("--packed", "p", "--split", "s", "--features", "f", "--weights", "w", "
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (("add", "images", "mine", "nowhere", "missing.csv", *COLUMNS), "missing.csv"),
         (("add", "images", "mine", "nowhere", "objects.csv", *COLUMNS), "nowhere"),
+        (("add", "images", "mine", ".", "objects.csv", *COLUMNS), "holds no pictures"),
         (("add", "frames", "mine", "nowhere", "missing.csv"), "missing.csv"),
         (("add", "frames", "mine", "nowhere", "objects.csv"), "nowhere"),
         (("add", "collection", "mine", "unheard_of"), "unheard_of"),

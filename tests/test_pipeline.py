@@ -346,16 +346,16 @@ def test_add_refuses_what_would_fail_later_and_leaves_nothing(project, tmp_path)
     assert "size_px must lie" in refused(
         project, "add", "images", "bad", pictures, str(table), *columns, "--size-px", "0"
     )
-    assert "column 'nope' is missing" in refused(
+    assert "group_column 'nope': is not a column of" in refused(
         project, "add", "images", "bad", pictures, str(table), *columns, "--group-column", "nope"
     )
     assert "'sdss_rgb' exists already" in refused(project, "add", "images", "sdss_rgb", pictures, str(table), *columns)
     pd.DataFrame({"name": ["1", "2", "3"], "kind": ["a", "b", "a"]}).to_csv(table, index=False)
-    assert "1 of 3 images" in refused(project, "add", "images", "bad", pictures, str(table), *columns)
+    assert "1 of its 3 images" in refused(project, "add", "images", "bad", pictures, str(table), *columns)
     pd.DataFrame({"name": ["1.2E+18", "2"], "kind": ["a", "b"]}).to_csv(table, index=False)
     assert "rounded id 1.2E+18" in refused(project, "add", "images", "bad", pictures, str(table), *columns)
     pd.DataFrame({"name": ["1", "2"], "kind": ["a", "a"]}).to_csv(table, index=False)
-    assert "one class 'a'" in refused(project, "add", "images", "bad", pictures, str(table), *columns)
+    assert "is of the class 'a'" in refused(project, "add", "images", "bad", pictures, str(table), *columns)
     assert "is no name; use letters, digits and _" in refused(
         project, "add", "images", "Bad Name", pictures, str(table), *columns
     )

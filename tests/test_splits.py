@@ -179,7 +179,7 @@ def test_a_given_test_part_stays_the_test_rows_whatever_the_seed():
 
 def test_given_parts_that_cannot_be_used_are_refused_by_name():
     rows = given_rows()
-    with pytest.raises(DataError, match="is of the part 'dev', which is neither train nor test; choose another"):
+    with pytest.raises(DataError, match="is of the part 'dev', which is none of train, val, test; choose another"):
         split_rows(rows.assign(group=["dev"] + ["train"] * 59 + ["test"] * 18), "given", PARAMS)
     with pytest.raises(DataError, match="the given test part: lacks the class STAR"):
         split_rows(rows[(rows["group"] == "train") | (rows["label"] != "STAR")], "given", PARAMS)

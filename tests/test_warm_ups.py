@@ -166,7 +166,7 @@ def test_a_broken_zip_and_a_missing_folder_are_refused_in_one_line(tmp_path):
     source = write_zip(tmp_path / "c.zip", {"train/cat/1.png": png(1)})
     source.write_bytes(source.read_bytes()[:-30])
     assert_refused(tmp_path, source, THINGS, "is not a whole zip")
-    assert_refused(tmp_path, tmp_path / "nowhere", THINGS, "holds no pictures")
+    assert_refused(tmp_path, tmp_path / "nowhere", THINGS, "does not exist")
 
 
 def test_a_hash_is_refused_where_none_is_published():

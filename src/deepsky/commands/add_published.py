@@ -5,18 +5,16 @@ from typing import Any
 
 import click
 
+from deepsky.commands.looking import look_through, unsmoothed
 from deepsky.commands.published import get_published
 from deepsky.commands.registering import EXTERNAL, Newcomer, Source, check_name, in_project, register, said
 from deepsky.config import PARAMS, build
-from deepsky.datasets.packed import ROW_COLUMNS
 from deepsky.datasets.params import GroupBy
-from deepsky.datasets.splits import split_rows
-from deepsky.errors import ConfigError, DataError, about
+from deepsky.errors import ConfigError, DataError
 from deepsky.experiment.experiment import read_experiment
-from deepsky.formats.packing import check_objects, check_pictures
 from deepsky.formats.params import PicturesParams
 from deepsky.formats.reading import read_dataset
-from deepsky.imaging.badfiles import BadFiles
+from deepsky.formats.registry import OWN
 
 
 def run(
@@ -47,8 +45,8 @@ def run(
     """
     check_name(name, [name])
     experiment = read_experiment()
-    if kind == "images":
-        raise ConfigError("format images", "has a table of labels", "use deepsky add images")
+    if kind in OWN:
+        raise ConfigError(f"format {kind}", "is for a person's own pictures", "use deepsky add images")
     home, where = EXTERNAL / name, f"dataset {name}"
     entry = {"format": kind, "source": str(source or home), "group_by": group_by, **options}
     build(entry, PicturesParams, where)
@@ -57,12 +55,8 @@ def run(
     source = source or get_published(kind, home, experiment.download)
     target = in_project(source) or home / source.resolve().name
     params: PicturesParams = build(entry | {"source": str(target)}, PicturesParams, where)
-    objects = read_dataset(source, params)
-    check_objects(objects, params.target, BadFiles("stop"), source)
-    rows = objects.rows.reindex(columns=list(ROW_COLUMNS)).assign(image=range(len(objects.rows)))
-    with about(source):
-        split_rows(rows, params.group, experiment.split)
-    check_pictures(name, objects)
+    objects = read_dataset(source, unsmoothed(params))
+    look_through(name, objects, params, experiment, source)
     register(Newcomer(name, "pictures", said(params), [Source(source, target)]), only=only)
     click.echo(f"the next `make repro` packs it; to learn from it, write below runs in {PARAMS}:")
     click.echo(f"  {name}_frozen: {{dataset: {name}, network: efficientnet_lite0}}")

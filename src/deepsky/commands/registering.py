@@ -10,7 +10,6 @@ import click
 import pandas as pd
 
 from deepsky import config
-from deepsky.archives.manifest import LABELS
 from deepsky.catalogue.tables import read_objects, read_table
 from deepsky.commands.drop import drop_demo
 from deepsky.commands.versioning import dvc_add
@@ -19,7 +18,9 @@ from deepsky.errors import ConfigError, DataError
 from deepsky.experiment import edit
 from deepsky.files import whole_file, whole_folder
 from deepsky.formats.params import datasets_of
+from deepsky.imaging.picture_files import PictureFiles
 from deepsky.networks.registry import known_networks
+from deepsky.progress import track
 from deepsky.tracking.lineage import recorded_hashes
 
 EXTERNAL = Path("data/external")
@@ -33,11 +34,13 @@ class Source:
     Attributes:
         place: the file or folder.
         target: where it will stand; the same file or folder where it lies in the project already.
-        table: CSV that the copy of a folder gets as labels.csv; None: it gets none.
+        pictures: what a copy is made of; None: of all that is there.
+        table: that stands beside the pictures in the copy; None: none does.
     """
 
     place: Path
     target: Path
+    pictures: PictureFiles | None = None
     table: Path | None = None
 
 
@@ -170,18 +173,28 @@ def _enter(newcomer: Newcomer, *, only: bool) -> list[str]:
 def _copy(source: Source) -> None:
     if source.target.exists():  # it is the place itself
         return
-    if not source.place.is_dir():
+    if not source.place.is_dir() and source.pictures is None:
         with whole_file(source.target) as file:
             shutil.copyfile(source.place, file)
         return
     with whole_folder(source.target) as folder:
+        if source.pictures is not None:
+            _copy_pictures(source.pictures, source.table, folder)
+            return
         try:
             shutil.copytree(source.place, folder, dirs_exist_ok=True, ignore=_no_data)
         except shutil.Error as error:  # a list of (source, target, reason)
             first, _, reason = error.args[0][0]
             raise DataError(first, f"cannot be copied ({reason})", "mend or remove that file") from error
-        if source.table is not None:
-            shutil.copyfile(source.table, folder / LABELS)
+
+
+def _copy_pictures(files: PictureFiles, table: Path | None, folder: Path) -> None:
+    for name in track(files.names, f"copying to {folder.parent}", len(files.names)):
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(files.read_bytes(name))
+    if table is not None:
+        shutil.copyfile(table, folder / table.name)
 
 
 def _no_data(folder: str, names: Sequence[str]) -> list[str]:

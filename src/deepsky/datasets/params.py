@@ -11,8 +11,8 @@ GroupBy = Literal["field", "objid", "sky", "neighbours", "group", "image", "give
 ``field``: SDSS field by run, camcol and field, overlapping neighbours merged; ``objid``: the same, read out of SDSS
 objIDs; ``sky``: square cells of the sky, for crowded fields; ``neighbours``: what lies close together on the sky, and
 the neighbours of neighbours; ``group``: the dataset's own group column; ``image``: each distinct image by itself;
-``given``: the dataset has a published test part (``train`` or ``test`` in its group column), which stays the test rows;
-val is drawn from its train part, each image by itself.
+``given``: the dataset has published parts (``train``, ``val`` or ``test`` in its group column); those that
+it lacks are drawn from its train part, each image by itself.
 """
 
 

@@ -31,13 +31,13 @@ def split_rows(rows: pd.DataFrame, group_by: GroupBy, params: SplitParams) -> pd
     groups = sky_groups(rows, group_by, params)
     by_id = rows.assign(group=groups, part=rows["group"] if group_by == "given" else None)
     by_id = by_id.sort_values("id", ignore_index=True)
-    split = pd.Series("train", index=by_id.index)
-    if group_by == "given":
-        split[_given_test(by_id)] = "test"
-    elif params.test_fraction:
-        split[_take(by_id, params.test_fraction, params.seed, "test")] = "test"
-    rest = by_id[split == "train"]
-    split[rest.index[_take(rest, params.val_fraction * len(by_id) / len(rest), params.seed, "val")]] = "val"
+    split = _given_parts(by_id) if group_by == "given" else pd.Series("train", index=by_id.index)
+    for name, fraction in (("test", params.test_fraction), ("val", params.val_fraction)):
+        if fraction and not (split == name).any():
+            rest = by_id[split == "train"]
+            split[rest.index[_take(rest, fraction * len(by_id) / len(rest), params.seed, name)]] = name
+    if group_by == "given" and not (split == "test").any():
+        raise DataError("the given parts", "hold no test part, and test_fraction is 0", "raise split.test_fraction")
     assigned = pd.Series(split.to_numpy(), index=by_id["id"])
     return pd.DataFrame({"id": rows["id"], "split": assigned.loc[rows["id"]].to_numpy(), "group": groups})
 
@@ -200,18 +200,18 @@ def _linked(rows: pd.DataFrame, link_arcmin: float) -> pd.Series:
     return pd.Series(number, index=rows.index).map("sky-{}".format)
 
 
-def _given_test(rows: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Positions of the rows of the published test part; it and the train part must hold every class."""
+def _given_parts(rows: pd.DataFrame) -> pd.Series:
+    """Return the published part of each row; every part that is there must hold every class."""
     remedy = "choose another group_by in params.yaml"
-    strange = rows[~rows["part"].isin(("train", "test"))]
+    strange = rows[~rows["part"].isin(SPLITS)]
     if len(strange):
-        problem = f"is of the part {strange['part'].iloc[0]!r}, which is neither train nor test"
+        problem = f"is of the part {strange['part'].iloc[0]!r}, which is none of {', '.join(SPLITS)}"
         raise DataError(f"object {strange['id'].iloc[0]}", problem, remedy)
-    for part, held in ((name, rows["part"] == name) for name in ("train", "test")):
-        absent = sorted(set(rows["label"]) - set(rows.loc[held, "label"]))
+    for part in ("train", *rows["part"].unique()):
+        absent = sorted(set(rows["label"]) - set(rows.loc[rows["part"] == part, "label"]))
         if absent:
             raise DataError(f"the given {part} part", f"lacks the class {absent[0]}", remedy)
-    return np.flatnonzero(rows["part"] == "test")
+    return rows["part"].copy()
 
 
 def _take(rows: pd.DataFrame, fraction: float, seed: int, name: str) -> npt.NDArray[np.int64]:
@@ -227,7 +227,7 @@ def _take(rows: pd.DataFrame, fraction: float, seed: int, name: str) -> npt.NDAr
         raise DataError(
             f"class {scarce}",
             f"lies in {groups_per_class[scarce]} groups, too few to hold back one in {n_folds} for {name}",
-            f"add objects, raise {name}_fraction or choose a finer group_by in params.yaml",
+            f"add objects, raise {name}_fraction or choose a finer group_by (image is the finest)",
         )
     label, classes = rows["label"].to_numpy(str), set(rows["label"])
     choices: list[tuple[float, npt.NDArray[np.int64]]] = []

@@ -15,7 +15,10 @@ from deepsky.formats.params import PicturesParams
 from deepsky.imaging.pictures import Picture
 from deepsky.imaging.preparation import Preparation
 
-UNNAMED = "images that no row names"  # a reason of Objects.n_dropped
+# Reasons of Objects.n_dropped.
+UNNAMED = "images that no row names"
+UNLABELLED = "objects without a label"
+OTHER_CLASSES = "objects of other classes"
 
 
 @dataclass(frozen=True)

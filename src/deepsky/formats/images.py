@@ -1,16 +1,17 @@
 """A folder of pictures with a table of labels: what a person brings himself, and what stage fetch brings."""
 
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pandas as pd
 
 from deepsky.catalogue.tables import read_objects
 from deepsky.errors import ConfigError, DataError
-from deepsky.formats.format import UNNAMED, Format, Objects, preparation_of
+from deepsky.formats.format import OTHER_CLASSES, UNLABELLED, UNNAMED, Format, Objects, preparation_of
 from deepsky.formats.packing import objects_of
 from deepsky.formats.params import PicturesParams
 from deepsky.imaging.badfiles import read_missing
 from deepsky.imaging.picture_files import PictureFiles
+from deepsky.imaging.pictures import PICTURE_SUFFIXES
 
 _CARRIED = {"run": "run", "camcol": "camcol", "field": "field", "ra": "ra_deg", "dec": "dec_deg"}
 
@@ -28,22 +29,49 @@ def read(source: Path, params: PicturesParams) -> Objects:
         ConfigError: ``group_column`` is not in the table.
     """
     if not source.is_dir():
-        raise DataError(source, "is no folder", f"name the folder that holds the pictures and {params.labels}")
-    table, files = source / str(params.labels), PictureFiles(source)
-    rows = read_objects(table, id_column=params.id_column, label_column=params.label_column, classes=params.classes)
-    rows = _carry_over(rows, params, table)
+        problem = "is no folder" if source.exists() else "does not exist"
+        raise DataError(source, problem, f"name the folder that holds the pictures and {params.labels}")
+    return read_labelled(PictureFiles(source), source / str(params.labels), params)
+
+
+def read_labelled(files: PictureFiles, table: Path, params: PicturesParams) -> Objects:
+    """Read as ``read`` does, wherever pictures and table lie.
+
+    Args:
+        files: the pictures.
+        table: names each by its file name, with or without the suffix, and its class.
+        params: as for ``read``.
+    """
+    known = (*params.classes, *params.other_classes, "")
+    rows = read_objects(table, id_column=params.id_column, label_column=params.label_column, classes=known)
+    rows["id"] = _without_suffix(rows["id"], table)
+    kept = _carry_over(rows[rows["label"].isin(params.classes)], params, table)
     found = files.by_stem(rows["id"])
-    rows["picture"] = rows["id"].map(found)
-    known = {path.stem: (str(path), reason) for path, reason in read_missing(source).items()}
-    lost = rows["picture"].isna() & rows["id"].isin(known)
+    kept["picture"] = kept["id"].map(found)
+    missing = read_missing(files.place) if files.place.is_dir() else {}
+    lacked = {path.stem: (str(path), reason) for path, reason in missing.items()}
+    lost = kept["picture"].isna() & kept["id"].isin(lacked)
     return objects_of(
-        rows[~lost],
+        kept[~lost],
         params.classes,
         files,
         preparation_of(params),
-        lacking=[known[identity] for identity in rows.loc[lost, "id"]],
-        n_dropped={UNNAMED: len(files.names) - len(found)},
+        lacking=[lacked[identity] for identity in kept.loc[lost, "id"]],
+        n_dropped={
+            UNNAMED: len(files.names) - len(found),
+            UNLABELLED: int((rows["label"] == "").sum()),
+            OTHER_CLASSES: int(rows["label"].isin(params.other_classes).sum()),
+        },
     )
+
+
+def _without_suffix(ids: pd.Series, table: Path) -> pd.Series:
+    """Read 101756.jpg as 101756."""
+    stems = ids.map(lambda one: PurePath(one).stem if PurePath(one).suffix.lower() in PICTURE_SUFFIXES else one)
+    repeated = stems[stems.duplicated()]
+    if len(repeated):
+        raise DataError(table, f"names the picture {repeated.iloc[0]} more than once", "keep one row per picture")
+    return stems
 
 
 def _carry_over(rows: pd.DataFrame, params: PicturesParams, table: Path) -> pd.DataFrame:

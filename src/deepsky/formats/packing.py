@@ -156,16 +156,18 @@ def check_objects(objects: Objects, target: Target, bad: BadFiles, source: Path)
         click.echo(f"{source}: holds no object of the class {', '.join(unseen)}: nothing can learn it", err=True)
 
 
-def check_pictures(name: str, objects: Objects) -> None:
+def bad_pictures(name: str, objects: Objects) -> dict[int, DataError]:
     """Decode and prepare every picture once, as packing will, and keep none.
 
-    Raises:
-        DataError: the first bad picture.
+    Returns:
+        What is wrong with each bad picture, by its place in the rows.
     """
+    bad: dict[int, DataError] = {}
     with closing(objects.pictures()) as pictures:
-        for picture in track(pictures, f"checking {name}", len(objects.rows)):
+        for place, picture in enumerate(track(pictures, f"checking {name}", len(objects.rows))):
             if isinstance(picture, DataError):
-                raise picture
+                bad[place] = picture
+    return bad
 
 
 def pack_objects(

@@ -28,9 +28,13 @@ class PicturesParams:
         group_by: what must stay together in a split; where it is left out, what suits the format.
         sha256: of the source, where the format is one file with a published digest: None takes that one, ``any``
             takes every file.
-        labels: of format images: the table's file name in the folder; where it is left out, labels.csv.
+        labels: of formats with a table: its file name in the folder; where it is left out, labels.csv.
         id_column: of that table: names each picture, the file's name without its suffix.
-        label_column: of that table: the class; classes: those that may occur, in the order of the label encoding.
+        label_column: of that table: the class.
+        classes: what is learned, in the order of the label encoding.
+        other_classes: what may occur as well, and is left out.
+        class_columns: of a table of votes or flags: the column of each of ``classes``.
+        least_vote: what a galaxy of a class has there at least, and nowhere else.
         group_column: of that table: what must stay together in a split (``group_by: group``); None: no such column.
         mirrored: pairs [a, b] of classes that a mirror image turns into each other.
         refused: what must not be done to a picture (mirror, turn): it would no longer show what its label says.
@@ -52,6 +56,9 @@ class PicturesParams:
     id_column: str | None = None
     label_column: str | None = None
     classes: tuple[str, ...] = ()
+    other_classes: tuple[str, ...] = ()
+    class_columns: tuple[str, ...] = ()
+    least_vote: float = 0.8
     group_column: str | None = None
     mirrored: tuple[tuple[str, ...], ...] = ()
     refused: tuple[Change, ...] = ()
@@ -116,8 +123,17 @@ class PicturesParams:
         """Refuse what no table of labels can be like."""
         if self.labels is not None and (self.labels in ("", ".", "..") or "/" in self.labels):
             raise ValueError(f"labels {self.labels!r} is not the name of a file in the folder")
-        if self.classes and (len(set(self.classes)) < len(self.classes) or "" in self.classes):
-            raise ValueError("classes must be different names, none of them empty")
+        names = (*self.classes, *self.other_classes)
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"classes and other_classes name {twice[0]} more than once")
+        if "" in names:
+            raise ValueError("classes must be names, none of them empty")
+        if self.id_column is not None and self.id_column in (self.label_column, *self.class_columns):
+            raise ValueError(f"column {self.id_column!r} is to be both id and class; name two columns")
+        if self.class_columns and len(self.class_columns) != len(self.classes):
+            raise ValueError("class_columns must name one column for each of classes")
+        if not 0 < self.least_vote <= 1:
+            raise ValueError(f"least_vote must lie above 0 and up to 1, not {self.least_vote:g}")
         named = [name for pair in self.mirrored for name in pair]
         if any(len(pair) != 2 for pair in self.mirrored) or len(set(named)) < len(named):
             raise ValueError("mirrored must be pairs [a, b] of different classes, each in one pair only")

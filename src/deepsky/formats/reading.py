@@ -21,7 +21,15 @@ def read_dataset(source: Path, params: PicturesParams) -> Objects:
         DataError: the source cannot be used.
         ConfigError: it does not have what the entry asks of it: so many objects, for one.
     """
-    objects = find(params.format).read(source, params)
+    return part_of(find(params.format).read(source, params), source, params)
+
+
+def part_of(objects: Objects, source: Path, params: PicturesParams) -> Objects:
+    """Return what ``limit`` leaves of objects.
+
+    Raises:
+        ConfigError: there are not so many of them, or more classes.
+    """
     if params.limit is None:
         return objects
     n_rows, classes = len(objects.rows), objects.rows["label"].unique()

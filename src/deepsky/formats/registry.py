@@ -39,7 +39,19 @@ FORMATS: dict[str, FormatFacts] = {
         "deepsky.formats.images:FORMAT",
         "a folder of pictures with a table of labels",
         needs=("id_column", "label_column", "classes"),
-        takes=("labels", "group_column", "mirrored", "refused"),
+        takes=("labels", "other_classes", "group_column", "mirrored", "refused"),
+    ),
+    "class_folders": FormatFacts(
+        "deepsky.formats.class_folders:FORMAT",
+        "a folder of pictures per class",
+        needs=("classes",),
+        takes=("other_classes", "mirrored", "refused"),
+    ),
+    "galaxy_zoo_votes": FormatFacts(
+        "deepsky.formats.galaxy_zoo_votes:FORMAT",
+        "a data release of Galaxy Zoo: pictures and a table of votes or flags",
+        needs=("id_column", "classes", "class_columns"),
+        takes=("labels", "least_vote", "mirrored", "refused"),
     ),
     "galaxy_zoo_challenge": FormatFacts(
         "deepsky.formats.galaxy_zoo_challenge:FORMAT",
@@ -55,6 +67,9 @@ FORMATS: dict[str, FormatFacts] = {
     "mnist": FormatFacts("deepsky.formats.mnist:FORMAT", "MNIST: handwritten digits", group_by="given"),
     "cifar10": FormatFacts("deepsky.formats.cifar10:FORMAT", "CIFAR-10: small photographs", group_by="given"),
 }
+
+
+OWN = ("images", "class_folders", "galaxy_zoo_votes")  # of a person's own pictures; the others were published so
 
 
 def find(name: str) -> "Format":

@@ -1,6 +1,5 @@
 """The Galaxy Zoo challenge's table of 37 vote fractions, from CSV or Parquet, in parallel and within bounded memory."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pyarrow.dataset as ds
 
 from deepsky.catalogue.decision_tree import COLUMNS, QUESTIONS, places, sums_wanted
 from deepsky.errors import DataError
+from deepsky.formats.votes import arrow_reason
 
 ID = "GalaxyID"
 # The fractions were published with 6 decimals, whose rounding moves a sum by less than 1e-5. A table that another tool
@@ -61,7 +61,7 @@ def read_solutions(path: Path) -> Solutions:
             fractions[start:end] = own
             start = end
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise DataError(path, f"cannot be read ({_reason(error)})", _AGAIN) from error
+        raise DataError(path, f"cannot be read ({arrow_reason(error)})", _AGAIN) from error
     if not n_rows:
         raise DataError(path, "holds no rows", _AGAIN)
     _check_ids(path, ids)
@@ -96,13 +96,6 @@ def _check_names(part: Path, names: list[str]) -> None:
 def _listed(columns: list[str]) -> str:
     more = f" and {len(columns) - 4} more" if len(columns) > 4 else ""
     return f"column{'s' if len(columns) > 1 else ''} {', '.join(columns[:4])}{more}"
-
-
-def _reason(error: Exception) -> str:
-    """Name what Arrow refuses, without the sentences around it, which name the file again."""
-    text = str(error).rsplit("Invalid: ", 1)[-1]
-    # Arrow counts the columns from 0 in the file's own order, which is how its header reads from the left.
-    return re.sub(r"CSV column #(\d+)", lambda match: f"the CSV's column {int(match[1]) + 1}", text)
 
 
 def _numbers(path: Path, column: pa.Array, name: str, kind: pa.DataType) -> npt.NDArray[np.generic]:

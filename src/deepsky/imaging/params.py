@@ -11,6 +11,9 @@ _STRENGTHS: Mapping[str, tuple[float, float]] = {
     "none": (0.0, 0.0), "median": (3.0, 31.0), "bilateral": (1.0, 255.0), "nlm": (1.0, 100.0),
 }  # fmt: skip
 
+# On SDSS JPEGs these take the grain out of a disc and leave its spiral arms; median 5 and nlm 6 blur them.
+GENTLE: Mapping[Denoise, float] = {"none": 0.0, "median": 3.0, "bilateral": 20.0, "nlm": 3.0}
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -47,8 +50,7 @@ def check_denoise(denoise: Denoise, strength: float) -> None:
         denoise: the method.
         strength: ``median``: side of the window, an odd number of pixels. ``bilateral``: differences, in gray levels
             of 255, that are smoothed away. ``nlm`` (non-local means): OpenCV's h, about the standard deviation of the
-            noise in gray levels. ``none``: 0. On SDSS JPEGs 3, 20 and 3 take the grain out of a disc and leave its
-            spiral arms; median 5 and nlm 6 blur them.
+            noise in gray levels. ``none``: 0.
 
     Raises:
         ValueError: the strength is out of range.

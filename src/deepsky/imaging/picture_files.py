@@ -3,19 +3,21 @@
 import threading
 import zipfile
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 
 from deepsky.errors import DataError
-from deepsky.imaging.pictures import Picture, decode_picture, is_picture, pictures_in, read_picture
+from deepsky.imaging.pictures import Picture, decode_picture, file_content, is_picture, pictures_in
 
 _AGAIN = "fetch the zip again"
+# A member that is larger than pictures are, or that was packed to so small a part of itself, is there to fill memory.
+_LARGEST_BYTES, _BLANK_BYTES, _LARGEST_RATIO = 1 << 29, 1 << 24, 200
 # The zip that each thread reads, open, and by what it is known: one handle has one place to read at.
 _own = threading.local()
 
 
 class PictureFiles:
-    """The pictures of one folder (at any depth) or zip; nothing is ever unpacked.
+    """The pictures of one folder (at any depth) or zip; nothing is ever unpacked, and nothing hidden is taken.
 
     Attributes:
         place: the folder or zip.
@@ -29,12 +31,12 @@ class PictureFiles:
             place: a folder, or a file, which must be a zip.
 
         Raises:
-            DataError: the file is not a zip.
+            DataError: there is no such place, the file is not a zip, a member leads out of it, or two have one name.
         """
         self.place, self._is_zip = place, place.is_file()
         if self._is_zip:
             with self._open_zip() as archive:
-                found = [name for name in archive.namelist() if is_picture(PurePosixPath(name)) and name[-1] != "/"]
+                found = list(self._members(archive))
         else:
             found = [path.relative_to(place).as_posix() for path in pictures_in(place)]
         self.names = sorted(found)
@@ -52,10 +54,16 @@ class PictureFiles:
         wanted = frozenset(wanted)
         for name in self.names:
             stem = PurePosixPath(name).stem
-            if stem in wanted and found.setdefault(stem, name) != name:
-                problem = f"is a second image of id {stem}, beside {self.place / found[stem]}"
+            first = found.setdefault(stem, name) if stem in wanted else name
+            if first != name and not self._is_same(first, name):
+                problem = f"is a second image of id {stem}, beside {self.place / first}"
                 raise DataError(self.place / name, problem, "keep one")
         return found
+
+    def drop_repeated(self) -> None:
+        """Keep one name of each picture that links lead to as well; of a copy they would make two."""
+        if not self._is_zip:
+            self.names = sorted({(self.place / name).resolve(): name for name in reversed(self.names)}.values())
 
     def read(self, name: str) -> Picture:
         """Decode one picture; from any thread.
@@ -63,26 +71,59 @@ class PictureFiles:
         Raises:
             DataError: as ``read_picture``; or the zip's member is broken, encrypted or packed in an unknown way.
         """
+        return decode_picture(self.place / name, self.read_bytes(name))
+
+    def read_bytes(self, name: str) -> bytes:
+        """Read the file of one picture; from any thread.
+
+        Raises:
+            DataError: as ``read``.
+        """
         if not self._is_zip:
-            return read_picture(self.place / name)
+            return file_content(self.place / name)
+        archive, members = self._threads_zip()
         try:
-            content = self._threads_zip().read(name)
-        except (OSError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+            member = members[name]
+            n_bytes, n_packed = member.file_size, member.compress_size
+            if n_bytes > min(_LARGEST_BYTES, max(_BLANK_BYTES, _LARGEST_RATIO * n_packed)):
+                problem = f"would unpack from {n_packed:,} to {n_bytes:,} bytes"
+                raise DataError(self.place / name, problem, "take it out: it is no picture but a zip bomb")
+            return archive.read(member)
+        except (OSError, KeyError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise DataError(self.place / name, f"cannot be read ({error})", _AGAIN) from error
-        return decode_picture(self.place / name, content)
 
     def __getstate__(self) -> dict[str, object]:
         """Travel to a worker, which reads by name: without the list of names."""
         return {**self.__dict__, "names": []}
 
-    def _threads_zip(self) -> zipfile.ZipFile:
+    def _is_same(self, first: str, second: str) -> bool:
+        """Tell one file that is reached by two ways: links are followed."""
+        return not self._is_zip and (self.place / first).samefile(self.place / second)
+
+    def _members(self, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+        """Find the pictures of a zip by name; some programs write Windows' separators."""
+        members: dict[str, zipfile.ZipInfo] = {}
+        for member in archive.infolist():
+            name = member.filename.replace("\\", "/")
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts:
+                raise DataError(self.place, f"holds {name}, which leads out of it", "pack the pictures again")
+            if not is_picture(path) or name.endswith("/"):
+                continue
+            if name in members:
+                raise DataError(self.place, f"holds two members named {name}", "pack it again, with one of them")
+            members[name] = member
+        return members
+
+    def _threads_zip(self) -> tuple[zipfile.ZipFile, Mapping[str, zipfile.ZipInfo]]:
         """Open the zip once per thread, whatever objects stand for it, and anew when it is another file."""
         stat = self.place.stat()
         known = (self.place.absolute(), stat.st_ino, stat.st_size, stat.st_mtime_ns)
         if getattr(_own, "known", None) != known:
-            _own.archive, _own.known = self._open_zip(), known
-        archive: zipfile.ZipFile = _own.archive
-        return archive
+            archive = self._open_zip()
+            _own.opened, _own.known = (archive, self._members(archive)), known
+        opened: tuple[zipfile.ZipFile, Mapping[str, zipfile.ZipInfo]] = _own.opened
+        return opened
 
     def _open_zip(self) -> zipfile.ZipFile:
         try:
