@@ -91,7 +91,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_trained(TRAINED / "sdss_jpg/cnn_small", weights="scratch")
     rows = predictions[["id", "label"]].assign(image=np.arange(100)[::-1])
     packed = Path("data/packed/sdss_jpg")
-    packed.mkdir(parents=True)
+    packed.mkdir(parents=True, exist_ok=True)
     np.save(packed / "images.npy", np.zeros((100, 2, 2, 3), np.uint8))
     write_rows(packed, rows, DatasetCard("uint8", ("r", "g", "b"), (), CLASSES, None, 0), [])
     label = predictions["label"].map(CLASSES.index).to_numpy()[::-1]
