@@ -91,7 +91,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_trained(TRAINED / "sdss_jpg/cnn_small", weights="scratch")
     rows = predictions[["id", "label"]].assign(image=np.arange(100)[::-1])
     packed = Path("data/packed/sdss_jpg")
-    packed.mkdir(parents=True)
+    packed.mkdir(parents=True, exist_ok=True)
     np.save(packed / "images.npy", np.zeros((100, 2, 2, 3), np.uint8))
     write_rows(packed, rows, DatasetCard("uint8", ("r", "g", "b"), (), CLASSES, None, 0), [])
     label = predictions["label"].map(CLASSES.index).to_numpy()[::-1]
@@ -139,9 +139,9 @@ def test_heads_on_the_same_features_share_their_baselines(project: Path, capsys:
     metrics = MlflowClient(tracking_uri()).get_run(tracked.run_id).data.metrics
     assert {name: metrics[name] for name in names} == {name: first[name] for name in names}
     # The page sets them beside the heads.
-    report.run(evaluation=OUT, out=Path("reports"))
+    report.run("sky", evaluation=OUT, out=Path("reports"))
     page = Path("reports/index.html").read_text()
-    section = page[page.index('<h2 id="classical">') : page.index("How to read it")]
+    section = page[page.index('<h2 id="classical">') :].partition("</section>")[0]
     assert section.index("logistic regression") < section.index("svm")
     assert section.count(f"{first['test_svm_accuracy']:.3f}") >= 2
     assert [len(one.classical) for one in read_results(OUT).runs] == [0, 2, 2]

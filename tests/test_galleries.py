@@ -1,3 +1,5 @@
+import json
+
 import cv2
 import keras
 import numpy as np
@@ -7,7 +9,10 @@ import pytest
 from deepsky.catalogue.decision_tree import COLUMNS
 from deepsky.datasets.packed import DatasetCard, write_rows
 from deepsky.errors import DataError
+from deepsky.evaluation.album import album_json, make_album, read_album
+from deepsky.evaluation.examples import example_groups, worst_group
 from deepsky.evaluation.galleries import draw_pictures
+from deepsky.evaluation.pictured import open_pictured
 from deepsky.evaluation.tiles import Row, Tile, in_rows, overlaid, shaded, tiles_figure
 from deepsky.evaluation.trained import Trained
 from deepsky.networks.backbone import build_features
@@ -58,7 +63,11 @@ def _save(folder, network, card, spec):
 
 def _trained(folder, predictions, target="class"):
     history = pd.DataFrame({"epoch": [1]})
-    return Trained(folder, {"target": target, "params": {"seed": 3}}, history, predictions, None)
+    return Trained(folder, {"target": target, "tested_on": "test", "params": {"seed": 3}}, history, predictions, None)
+
+
+def _draw_run(one, packed, out):
+    draw_pictures(one, open_pictured(one, packed), out)
 
 
 def _scratch(spec, answer, n_views=1):
@@ -72,7 +81,7 @@ def _draw(root, answer, names, *, spoil=None, **dataset):
     if spoil:
         spoil(predictions)
     _save(root / "trained", _scratch(spec, answer), card, spec)
-    draw_pictures(_trained(root / "trained", predictions, card.target), root / "packed", root / "pictures")
+    _draw_run(_trained(root / "trained", predictions, card.target), root / "packed", root / "pictures")
     return {path.name: path.read_bytes() for path in (root / "pictures").iterdir()}
 
 
@@ -110,7 +119,7 @@ def test_the_pictures_are_those_of_the_plain_view_whatever_the_test_views(tmp_pa
     for n_views in (1, 8):
         folder = tmp_path / str(n_views)
         _save(folder, _scratch(spec, softmax_answer(3), n_views), card, spec)
-        draw_pictures(_trained(folder, predictions), tmp_path / "packed", folder / "pictures")
+        _draw_run(_trained(folder, predictions), tmp_path / "packed", folder / "pictures")
         drawn.append({path.name: path.read_bytes() for path in (folder / "pictures").iterdir()})
     assert drawn[0] == drawn[1]
 
@@ -121,7 +130,7 @@ def test_a_head_on_a_frozen_network_can_be_drawn(tmp_path, n_views):
     front = build_features(TINY, spec, 32, None)
     core = join(front, build_head(front.output_shape[1], softmax_answer(3), (8,), "relu", seed=1), "tiny")
     _save(tmp_path / "trained", average_views(core, n_views, range(3), "tiny"), card, spec)
-    draw_pictures(_trained(tmp_path / "trained", _predictions(rows, CLASSES)), tmp_path / "packed", tmp_path / "out")
+    _draw_run(_trained(tmp_path / "trained", _predictions(rows, CLASSES)), tmp_path / "packed", tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == ALL
 
 
@@ -132,7 +141,7 @@ def test_refuses_a_network_without_maps(tmp_path):
     tail = keras.Model(pixels, softmax_answer(3)(keras.layers.Flatten(name="flat")(pixels)), name="flat_tail")
     _save(tmp_path / "trained", join(front, tail, "bare"), card, spec)
     with pytest.raises(DataError, match="network bare: has no layer 'maps'"):
-        draw_pictures(_trained(tmp_path / "trained", _predictions(rows, CLASSES)), tmp_path / "packed", tmp_path / "o")
+        _draw_run(_trained(tmp_path / "trained", _predictions(rows, CLASSES)), tmp_path / "packed", tmp_path / "o")
     assert not (tmp_path / "o").exists()
 
 
@@ -166,3 +175,55 @@ def test_heat_hides_only_where_it_is_hot():
     assert np.abs(mixed[2, 2].astype(int) - 100).max() > 40
     np.testing.assert_array_equal(mixed[20:, 20:], picture[20:, 20:])
     assert shaded(np.ones((3, 3))).std(axis=(0, 1)).max() == 0  # a flat map has no span
+
+
+# ---- which objects are shown ----
+
+
+def _pictured(root, **dataset):
+    rows, card, _ = _write_dataset(root / "packed", **dataset)
+    fractions = card.target == "fractions"
+    predictions = _predictions(rows, COLUMNS if fractions else CLASSES, fractions=fractions)
+    return open_pictured(_trained(root, predictions, card.target), root / "packed")
+
+
+def test_the_surest_errors_come_first_and_the_least_certain_are_close(tmp_path):
+    run = _pictured(tmp_path)
+    groups = {group.kind: group for group in example_groups(run)}
+    table = run.predictions[run.predictions["split"] == "test"].set_index("id")
+    answers = table[[f"p_{name}" for name in CLASSES]].set_axis(list(CLASSES), axis=1)
+    wrong = answers.idxmax(axis=1) != table["label"]
+    surest = answers.max(axis=1)[wrong].sort_values(ascending=False)
+    assert [one.id for one in groups["wrong"].examples] == surest.index[:16].tolist()
+    assert all(one.truth == table.loc[one.id, "label"] != one.answer for one in groups["wrong"].examples)
+    assert f"{wrong.sum()} of {len(table)}" in groups["wrong"].heading
+    margin = answers.apply(lambda row: np.diff(np.sort(row)[-2:])[0], axis=1)
+    assert [one.id for one in groups["uncertain"].examples] == margin.sort_values().index[:8].tolist()
+    right = [one.truth for one in groups["right"].examples]
+    assert sorted(right[: len(set(right))]) == sorted(set(right)), "the classes take turns"
+    assert {one.answer for one in groups["pair"].beside} == {groups["pair"].examples[0].answer}
+    assert [one.id for one in worst_group(run, 3).examples] == surest.index[:3].tolist()
+
+
+def test_the_largest_errors_of_fractions_come_first(tmp_path):
+    run = _pictured(tmp_path, target="fractions")
+    table = run.predictions[run.predictions["split"] == "test"]
+    errors = (table[[f"p_{c}" for c in COLUMNS]].to_numpy() - table[[f"t_{c}" for c in COLUMNS]].to_numpy()) ** 2
+    largest = np.sqrt(errors.mean(axis=1)).argsort()[::-1]
+    assert [one.id for one in worst_group(run, 5).examples] == table["id"].iloc[largest[:5]].tolist()
+    assert example_groups(run)[0].kind == "far"
+
+
+def test_an_album_holds_each_picture_once_and_comes_back_whole(tmp_path):
+    run = _pictured(tmp_path)
+    album = make_album(run, example_groups(run))
+    (tmp_path / "album.json").write_text(json.dumps(album_json(album)))
+    back = read_album(tmp_path / "album.json")
+    assert (back.groups, back.pictures) == (album.groups, album.pictures)
+    shown = {one.picture for group in album.groups for one in group.examples}
+    assert shown <= set(album.pictures)
+    picture = cv2.imdecode(np.frombuffer(album.pictures[min(shown)], np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape == (16, 16, 3), "small ones keep their size"
+    (tmp_path / "album.json").write_text(json.dumps(album_json(album) | {"pictures": {}}))
+    with pytest.raises(DataError, match=r"album\.json: cannot be read"):
+        read_album(tmp_path / "album.json")

@@ -8,6 +8,7 @@ import pytest
 from deepsky.commands import paper
 from deepsky.config import read_yaml
 from deepsky.errors import ConfigError, DataError
+from deepsky.evaluation.album import Album
 from deepsky.experiment import edit
 from deepsky.experiment.experiment import read_experiment
 from deepsky.formats.galaxy10 import CLASSES
@@ -109,7 +110,8 @@ def result(name, accuracy, low, high, val_loss=(1.0,)):
     summary = {"target": "class", "tested_on": "test", "val_accuracy": 0.8, "test_f1_macro": 0.5}
     summary |= {"test_accuracy": accuracy, "test_accuracy_low": low, "test_accuracy_high": high}
     history = {"val_loss": list(val_loss), "epoch": list(range(1, len(val_loss) + 1))}
-    return Result(name, summary, {"history": history, "splits": {"test": {"per_class": {"a": {"f1": 0.4}}}}})
+    details = {"history": history, "splits": {"test": {"per_class": {"a": {"f1": 0.4}}}}}
+    return Result(name, summary, details, Album([], {}))
 
 
 def test_what_was_printed_stands_beside_what_was_measured():

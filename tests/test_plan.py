@@ -159,7 +159,7 @@ def test_own_epochs_rerun_the_run(tmp_path):
         ("features.batch_size", 8, set()),
         ("evaluate.baselines", ["svm"], {"evaluate"}),
         ("tune.trials", 7, set()),
-        ("tracking.experiment", "mine", {"evaluate"}),
+        ("tracking.experiment", "mine", {"evaluate", "report"}),
         ("split.cell_arcmin", 3.0, set()),  # no dataset is split by cells
         ("split.link_arcmin", 3.0, {"split.galaxy10"}),
         ("weights.seed", 2, {"weights"}),

@@ -184,7 +184,15 @@ def check_outputs(out: Path, recipe: Recipe, packed_folder: Path) -> pd.DataFram
     model, card = load_network(out / "model.h5")
     alone = model.predict(packed.images[packed.rows["image"].to_numpy()], verbose=0)
     np.testing.assert_allclose(answers_of(predictions), alone, atol=1e-4)
-    assert list(predictions.columns[3 : 3 + len(card.outputs)]) == [f"p_{name}" for name in card.outputs]
+    is_class = card.target == "class"
+    of_answer = ["predicted", "correct", "confidence"] if is_class else []
+    wanted = ["id", "split", "label", *of_answer, *(f"p_{name}" for name in card.outputs)]
+    assert list(predictions.columns[: len(wanted)]) == wanted
+    if is_class:
+        answers = predictions[wanted[6:]].set_axis(list(card.classes), axis=1)
+        assert (predictions["predicted"] == answers.idxmax(axis=1)).all()
+        assert (predictions["confidence"] == answers.max(axis=1)).all()
+        assert (predictions["correct"] == (predictions["predicted"] == predictions["label"])).all()
     assert (card.dataset, card.network, card.weights) == ("toy", recipe.network, facts["weights"])
     assert (facts["run"], facts["dataset"], facts["network"]) == (out.name, "toy", recipe.network)
     assert (facts["start"], facts["learn"], facts["target"]) == (recipe.start, recipe.learn, card.target)

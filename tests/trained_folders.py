@@ -13,6 +13,7 @@ import pytest
 
 from deepsky.catalogue.decision_tree import COLUMNS, QUESTIONS, compose
 from deepsky.datasets.packed import DatasetCard, write_rows
+from deepsky.datasets.params import Target
 from deepsky.evaluation.planned import PlannedRun
 from deepsky.tracking import store
 
@@ -99,6 +100,7 @@ def _write_rest(
     columns = {"epoch": epoch, measure: 0.3 * epoch, "loss": 1 / epoch, f"val_{measure}": 0.2 * epoch}
     pd.DataFrame({**columns, "val_loss": 1.2 / epoch}).to_csv(folder / "history.csv", index=False)
     (folder / "model.h5").write_bytes(b"network")
+    _write_packed(folder, predictions, classes, facts.get("target", "class"))
     split = predictions["split"]
     counts = {
         s: {c: int(((split == s) & (predictions["label"] == c)).sum()) for c in classes} for s in sorted(set(split))
@@ -125,22 +127,26 @@ def _write_rest(
 
 
 def write_seen(folder: Path, predictions: pd.DataFrame) -> None:
-    """Give a run of ``write_trained`` or ``write_fractions`` a network, and its project the images it answers to."""
+    """Give a run of ``write_trained`` or ``write_fractions`` a network that can be drawn."""
     from tests.tiny_networks import tiny_network  # Keras takes seconds to import
 
     facts = json.loads((folder / "run.json").read_text())
-    is_class, classes = facts["target"] == "class", tuple(facts["classes"])
-    (folder / "model.h5").write_bytes(tiny_network(len(classes) if is_class else None))
+    (folder / "model.h5").write_bytes(tiny_network(len(facts["classes"]) if facts["target"] == "class" else None))
+
+
+def _write_packed(folder: Path, predictions: pd.DataFrame, classes: list[str], target: Target) -> None:
+    """Write the images that a run answers to, every second one with a position, where another run has not yet."""
     packed = folder.parents[3] / "data/packed" / folder.parent.name
     if packed.exists():
         return
     packed.mkdir(parents=True)
-    pixels = np.random.default_rng(5).integers(0, 256, (len(predictions), 12, 12, 3), dtype=np.uint8)
-    np.save(packed / "images.npy", pixels)
-    rows = predictions[["id", "label"]].assign(image=np.arange(len(predictions)))
-    card = DatasetCard("uint8", ("r", "g", "b"), (), classes, None, 0, target=facts["target"])
-    fractions = None if is_class else predictions[[f"t_{column}" for column in COLUMNS]].to_numpy(np.float32)
-    write_rows(packed, rows, card, [], fractions)
+    n = len(predictions)
+    np.save(packed / "images.npy", np.random.default_rng(5).integers(0, 256, (n, 12, 12, 3), dtype=np.uint8))
+    rows = predictions[["id", "label"]].assign(image=np.arange(n), ra_deg=180.0 + np.arange(n) / n, dec_deg=-1.25)
+    rows.loc[1::2, "dec_deg"] = np.nan
+    card = DatasetCard("uint8", ("r", "g", "b"), (), tuple(classes), None, 0, target=target)
+    truth = [f"t_{column}" for column in COLUMNS]
+    write_rows(packed, rows, card, [], None if target == "class" else predictions[truth].to_numpy(np.float32))
 
 
 def planned(trained: Path, *names: str) -> list[PlannedRun]:

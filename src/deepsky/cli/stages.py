@@ -199,4 +199,5 @@ def report(evaluation: Path, out: Path) -> None:
     from deepsky.experiment.plan import read_plan
     from deepsky.stages import report as stage
 
-    stage.run(evaluation=evaluation, out=out, paper=read_plan().settings("report")["paper"])
+    settings = read_plan().settings("report")
+    stage.run(settings["experiment"], evaluation=evaluation, out=out, paper=settings["paper"])

@@ -376,6 +376,16 @@ def show(run: str) -> None:
 
 
 @cli.command()
+@click.argument("run")
+@click.option("--limit", default=40, show_default=True, help="objects at most")
+def errors(run: str, limit: int) -> None:
+    """List and picture what RUN (or the network at this path) got wrong, the surest first."""
+    from deepsky.commands import errors as command
+
+    command.run(run, limit)
+
+
+@cli.command()
 def small() -> None:
     """Make params.yaml a miniature of itself, to try things in minutes."""
     from deepsky.commands import small as command

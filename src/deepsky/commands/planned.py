@@ -24,6 +24,7 @@ def _planned(plan: Plan, name: str, one: Mapping[str, Any]) -> PlannedRun:
         dataset=one["dataset"],
         label=one["label"],
         is_cell=one["is_cell"],
+        is_simulated=one["is_simulated"],
         reference=one["reference"],
         settings={key: value for key, value in plan.settings("train", name).items() if key != "code"},
         features=f"{recipe.dataset}/{recipe.network}/{recipe.views.name}" if has_baselines else None,

@@ -1,31 +1,33 @@
 """Galleries of a network that tells classes: samples, right and wrong answers, confused pairs, Grad-CAM."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from deepsky.evaluation.examples import N_SHOWN, Example, Group, class_examples, example_groups
+from deepsky.evaluation.insight import Insight
 from deepsky.evaluation.pictured import Pictured, Rows
 from deepsky.evaluation.tiles import N_ACROSS, Gallery, Picture, Row, Tile, in_rows, overlaid
-from deepsky.metrics import confused_pairs
 from deepsky.training.explain import grad_cam
 
 _RIGHT, _WRONG = "#2e7d4f", "#b3261e"
-_N_PAIRS = 4
 
 
-def class_galleries(run: Pictured) -> dict[str, Gallery]:
+def class_galleries(insight: Insight) -> dict[str, Gallery]:
     """Return samples, predictions, confused_pairs and grad_cam."""
-    test, labels = run.rows("test"), run.packed.labels
-    right = test[run.answers[test] == labels[test]]
-    wrong = test[run.answers[test] != labels[test]]
-    share = f"{len(right)} of {len(test)} test objects"
+    run = insight.run
+    groups = example_groups(run)
+    singles, pairs = ([group for group in groups if (group.kind == "pair") == is_pair] for is_pair in (False, True))
+    by_kind = {group.kind: np.array([one.row for one in group.examples], np.int64) for group in singles}
+    right, wrong = (by_kind.get(kind, np.array([], np.int64))[:N_ACROSS] for kind in ("right", "wrong"))
     return {
         "samples": (_class_samples(run), "Training images"),
         "predictions": (
-            in_rows([_answer_tile(run, row) for row in right[: 2 * N_ACROSS]], f"right: {share}")
-            + in_rows([_answer_tile(run, row) for row in wrong[: 2 * N_ACROSS]], f"wrong: {len(wrong)}"),
+            [row for group in singles for row in in_rows(_tiles(run, group.examples), group.heading)],
             "Test images with their answers",
         ),
-        "confused_pairs": (_pair_rows(run, right, wrong), "Classes most often taken for each other"),
-        "grad_cam": (_class_heat(run, right[:N_ACROSS], wrong[:N_ACROSS]), "Grad-CAM: what speaks for an answer"),
+        "confused_pairs": ([_pair_row(run, pair) for pair in pairs], "Classes most often taken for each other"),
+        "grad_cam": (_class_heat(insight, right, wrong), "Grad-CAM: what speaks for an answer"),
     }
 
 
@@ -34,58 +36,46 @@ def _class_samples(run: Pictured) -> list[Row]:
     train = run.rows("train")
     rows = []
     for code, name in enumerate(run.classes):
-        of_class = train[run.packed.labels[train] == code]
+        of_class = train[run.labels[train] == code]
         tiles = [Tile(run.picture(row)) for row in of_class[:N_ACROSS]]
         rows.append(Row(tiles, f"{name}: {len(of_class)} training objects"))
     return rows
 
 
-def _answer_tile(run: Pictured, row: int, picture: Picture | None = None) -> Tile:
-    """Show an image with its class, and below it the answer where that is another."""
-    label, answer = run.packed.labels[row], run.answers[row]
-    probability = f"{run.probabilities[row, answer]:.2f}"
-    if label == answer:
-        caption: tuple[str, ...] = (f"{probability} {run.classes[label]}",)
-    else:
-        caption = (f"is {run.classes[label]}", f"{probability} {run.classes[answer]}")
-    return Tile(run.picture(row) if picture is None else picture, caption, _RIGHT if label == answer else _WRONG)
+def _tiles(run: Pictured, examples: Sequence[Example]) -> list[Tile]:
+    """Show images with their answers, and above those their class where it is another."""
+    return [Tile(run.picture(one.row), one.caption, _RIGHT if one.is_right else _WRONG) for one in examples]
 
 
-def _pair_rows(run: Pictured, right: Rows, wrong: Rows) -> list[Row]:
-    """Show the most frequent confusions: left those taken for the other class, right some that rightly are of it."""
-    n, labels = len(run.classes), run.packed.labels
-    confusion = np.zeros((n, n), np.int64)
-    for rows in (right, wrong):
-        np.add.at(confusion, (labels[rows], run.answers[rows]), 1)
-    shown = []
-    for pair in confused_pairs(confusion, run.classes).head(_N_PAIRS).itertuples():
-        true, predicted = run.classes.index(pair.true), run.classes.index(pair.predicted)
-        taken = wrong[(labels[wrong] == true) & (run.answers[wrong] == predicted)]
-        surest = taken[np.argsort(-run.probabilities[taken, predicted], kind="stable")][: N_ACROSS // 2]
-        tiles = [_answer_tile(run, row) for row in surest]
-        tiles += [Tile(None)] * (N_ACROSS // 2 - len(tiles))
-        tiles += [_answer_tile(run, row) for row in right[labels[right] == predicted][: N_ACROSS // 2]]
-        heading = f"{pair.true} taken for {pair.predicted}: {pair.n}, {pair.share:.0%} of its test objects"
-        shown.append(Row(tiles, f"{heading}; on the right {pair.predicted}, rightly answered"))
-    return shown
+def _pair_row(run: Pictured, pair: Group) -> Row:
+    """Show on the left those taken for the other class, on the right some that rightly are of it."""
+    tiles = _tiles(run, pair.examples)
+    tiles += [Tile(None)] * (N_SHOWN // 2 - len(tiles)) + _tiles(run, pair.beside)
+    return Row(tiles, f"{pair.heading}; on the right {pair.of_beside}")
 
 
-def _class_heat(run: Pictured, right: Rows, wrong: Rows) -> list[Row]:
+def _class_heat(insight: Insight, right: Rows, wrong: Rows) -> list[Row]:
     """Show what speaks for the answers to right and wrong ones, and in wrong ones for the true class."""
-    chosen, labels = np.concatenate([right, wrong]), run.packed.labels
+    run = insight.run
+    chosen, labels = np.concatenate([right, wrong]), run.labels
     if not len(chosen):
         return []
     columns = [(run.answers[row], labels[row]) for row in chosen]
-    heats = dict(zip(chosen, grad_cam(run.tail, run.inputs(chosen), columns, exclusive=True), strict=True))
+    heats = dict(zip(chosen, grad_cam(insight.tail, insight.inputs(chosen), columns, exclusive=True), strict=True))
 
     def laid_over(row: int, place: int) -> Picture:
         return overlaid(run.picture(row), heats[row][place])
 
+    def explained(rows: Rows) -> list[Tile]:
+        pictures = [laid_over(row, 0) for row in rows]
+        tiles = _tiles(run, class_examples(run, rows))
+        return [Tile(picture, tile.caption, tile.ink) for picture, tile in zip(pictures, tiles, strict=True)]
+
     return [
         Row([Tile(run.picture(row)) for row in right], "right ones"),
-        Row([_answer_tile(run, row, laid_over(row, 0)) for row in right]),
+        Row(explained(right)),
         Row([Tile(run.picture(row)) for row in wrong], "wrong ones"),
-        Row([_answer_tile(run, row, laid_over(row, 0)) for row in wrong], "what speaks for the wrong answer"),
+        Row(explained(wrong), "what speaks for the wrong answer"),
         Row(
             [Tile(laid_over(row, 1), (run.classes[labels[row]],), _RIGHT) for row in wrong],
             "what speaks for the true class",

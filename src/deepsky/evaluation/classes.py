@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -13,12 +14,13 @@ from deepsky.evaluation.result import (
     about,
     beside_each_other,
     compared_rows,
+    details_of,
     gain_figures,
-    history_lists,
     plain_test_rows,
     plot_tables,
     title,
 )
+from deepsky.evaluation.threshold_curves import ThresholdCurves, threshold_curves
 from deepsky.evaluation.trained import SPLITS, Trained
 from deepsky.metrics import Scores, confused_pairs, one_sidedness, paired_gain_interval, score
 
@@ -53,16 +55,31 @@ def evaluate_classes(one: Trained, reference: Trained | None) -> Evaluation:
     }
     gains = (_gain_over(one, reference) if reference else {}) | _views_gain(one)
     counts = {split: {name: c.support for name, c in s.per_class.items()} for split, s in scores.items()}
-    details = one.facts | {"majority_class": majority, "class_counts": counts, "history": history_lists(one)}
+    details = details_of(one) | {"majority_class": majority, "class_counts": counts}
     details["splits"] = {split: asdict(s) | {"confusion": s.confusion.tolist()} for split, s in scores.items()}
     details["confused"] = confused_pairs(scores["test"].confusion, one.facts["classes"]).to_dict("records")
+    curves = _curves(one)
+    details["curves"] = {name: asdict(curve) for name, curve in curves.items()}
+    areas = {f"test_{name}": value for name, value in _areas(curves).items()}
     return Evaluation(
-        _summary(one, scores) | gains,
-        _tracked(scores, gains),
+        _summary(one, scores) | areas | gains,
+        _tracked(scores, gains) | areas,
         details,
         _tables(one, scores["test"]),
         _figures(one, scores, details),
     )
+
+
+def _curves(one: Trained) -> dict[str, ThresholdCurves]:
+    classes, test = one.facts["classes"], one.rows("test")
+    probabilities = test[[f"p_{name}" for name in classes]].to_numpy()
+    return threshold_curves(test["label"].tolist(), probabilities, classes)
+
+
+def _areas(curves: Mapping[str, ThresholdCurves]) -> dict[str, float]:
+    """Return the mean over the classes that have curves; nothing where none has."""
+    names = ("auc", "average_precision") if curves else ()
+    return {f"{name}_macro": fmean(getattr(curve, name) for curve in curves.values()) for name in names}
 
 
 def _majority_class(one: Trained) -> str:

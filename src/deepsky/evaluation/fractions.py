@@ -16,8 +16,8 @@ from deepsky.evaluation.result import (
     about,
     beside_each_other,
     compared_rows,
+    details_of,
     gain_figures,
-    history_lists,
     plain_test_rows,
     plot_tables,
     title,
@@ -47,7 +47,8 @@ def evaluate_fractions(one: Trained, reference: Trained | None) -> Evaluation:
     gains = (_gain("gain", *compared_rows(one, reference)) if reference else {}) | _views_gain(one)
     summary = about(one, scores["test"].n)
     summary |= _test_figures(scores["test"]) | beside_each_other(scores, ("rmse", "loss")) | gains
-    details = one.facts | {"history": history_lists(one)} | {"splits": {key: asdict(s) for key, s in scores.items()}}
+    details = details_of(one) | {"splits": {key: asdict(s) for key, s in scores.items()}}
+    details["mean_fractions"] = dict(zip(COLUMNS, training_mean.tolist(), strict=True))
     return Evaluation(
         summary,
         _tracked(scores, gains),

@@ -5,21 +5,20 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from deepsky.datasets.packed import open_packed
-from deepsky.errors import DataError
 from deepsky.evaluation.class_galleries import class_galleries
 from deepsky.evaluation.figures import save_png
 from deepsky.evaluation.fraction_galleries import fraction_galleries
+from deepsky.evaluation.insight import Insight
 from deepsky.evaluation.pictured import Pictured
 from deepsky.evaluation.tiles import N_ACROSS, Row, Tile, shaded, tiles_figure
-from deepsky.evaluation.trained import REMEDY, Trained
+from deepsky.evaluation.trained import Trained
 from deepsky.training.explain import feature_maps, plain_view
 from deepsky.training.saved import load_network
 
 _N_FEATURE_IMAGES = 2
 
 
-def draw_pictures(one: Trained, packed: Path, out: Path) -> None:
+def draw_pictures(one: Trained, run: Pictured, out: Path) -> None:
     """Draw what a saved network sees of its dataset.
 
     samples.png, predictions.png, confused_pairs.png (of classes), feature_maps.png and grad_cam.png; the last two show
@@ -27,31 +26,28 @@ def draw_pictures(one: Trained, packed: Path, out: Path) -> None:
 
     Args:
         one: the run; its model.h5 is loaded.
-        packed: the dataset it learned from.
+        run: its answers beside the dataset it learned from.
         out: folder to write; must not exist.
 
     Raises:
-        DataError: the network cannot be loaded or holds no convolutional maps, or the dataset is not the run's.
+        DataError: the network cannot be loaded or holds no convolutional maps.
     """
-    opened = open_packed(packed)
-    if opened.rows["id"].tolist() != one.predictions["id"].tolist():
-        raise DataError(one.folder / "predictions.csv", f"has other objects than {packed}", REMEDY)
     keras.backend.clear_session()
     network, _ = load_network(one.folder / "model.h5")
-    run = Pictured(opened, one.predictions, *plain_view(network), seed=one.facts["params"]["seed"])
+    insight = Insight(run, *plain_view(network))
     out.mkdir(parents=True)
     title = "Feature maps: those that vary most in the first, a middle and the last layer"
-    save_png(tiles_figure(_feature_rows(run), title), out / "feature_maps.png")
-    galleries = fraction_galleries(run) if one.target == "fractions" else class_galleries(run)
+    save_png(tiles_figure(_feature_rows(insight), title), out / "feature_maps.png")
+    galleries = fraction_galleries(insight) if one.target == "fractions" else class_galleries(insight)
     for name, (rows, title) in galleries.items():
         save_png(tiles_figure(rows, title), out / f"{name}.png")
 
 
-def _feature_rows(run: Pictured) -> list[Row]:
+def _feature_rows(insight: Insight) -> list[Row]:
     """Show some test images, and of each layer the maps that vary most over the image."""
+    run, rows = insight.run, list[Row]()
     chosen = run.rows("test")[:_N_FEATURE_IMAGES]
-    rows = []
-    layers = feature_maps(run.tail, run.inputs(chosen))
+    layers = feature_maps(insight.tail, insight.inputs(chosen))
     for place, row in enumerate(chosen):
         for layer in layers:
             maps = layer.maps[place]

@@ -23,6 +23,7 @@ class PlannedRun:
         reference: name of the run that a search started from and that this one is compared with; None for others.
         is_cell: whether it belongs to the matrix of datasets and networks.
         features: DATASET/NETWORK/VIEWS of a head that tells classes, below the folder of all features; else None.
+        is_simulated: whether it learns from the simulated sky, so that its positions show nothing of it.
     """
 
     name: str
@@ -32,6 +33,7 @@ class PlannedRun:
     reference: str | None = None
     is_cell: bool = False
     features: str | None = None
+    is_simulated: bool = False
 
     def folder(self, root: Path) -> Path:
         """Return the run's folder below that of all runs."""

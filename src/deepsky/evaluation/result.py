@@ -41,6 +41,18 @@ def title(one: Trained) -> str:
     return f"{one.name} (weights={weights})" if weights in NAMED_WEIGHTS else one.name
 
 
+def details_of(one: Trained) -> dict[str, Any]:
+    """Return what metrics.json says of every run before its scores.
+
+    Raises:
+        DataError: model.h5 is missing.
+    """
+    path = one.folder / "model.h5"
+    if not path.is_file():
+        raise DataError(path, "does not exist", REMEDY)
+    return one.facts | {"history": history_lists(one), "n_bytes": path.stat().st_size}
+
+
 def history_lists(one: Trained) -> dict[str, list[float]]:
     """Return the history column by column, epochs as integers."""
     return one.history.astype({"epoch": int}).to_dict("list")

@@ -19,6 +19,7 @@ _TITLE_PX, _HEADING_PX, _LINE_PX = 34, 24, 12
 _MAX_LETTERS = 21  # of a line below a tile
 _SHADES, _HEAT = "magma", "inferno"
 _OVERLAY = 0.55  # how strongly the hottest place hides the picture
+_JPEG_QUALITY = 85
 _STEP = 8  # between the levels of a tile's colours: noise of single levels would fill three quarters of the file
 
 
@@ -91,6 +92,14 @@ def tiles_figure(rows: Sequence[Row], title: str) -> Figure:
     return figure
 
 
+def small_jpeg(picture: Picture) -> bytes:
+    """Return a picture as JPEG, reduced to the side of a tile where it is larger; the bytes depend on nothing else."""
+    scale = min(1.0, _TILE_PX / max(picture.shape[:2]))
+    smaller = _resized(picture, scale) if scale < 1 else picture
+    _, content = cv2.imencode(".jpg", smaller[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return content.tobytes()
+
+
 def shaded(values: npt.NDArray[np.floating]) -> Picture:
     """Turn one map, (height, width), into a picture, from its smallest to its greatest value."""
     lowest, highest = float(values.min()), float(values.max())
@@ -114,11 +123,14 @@ def _coloured(unit: npt.NDArray[np.floating], name: str) -> Picture:
 
 def _fit(picture: Picture) -> Picture:
     """Bring a picture to the tile's side, its longer side first; small ones keep their pixels visible."""
-    scale = _TILE_PX / max(picture.shape[:2])
-    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-    resized = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
-    levels = np.rint(resized / _STEP) * _STEP
+    levels = np.rint(_resized(picture, _TILE_PX / max(picture.shape[:2])) / _STEP) * _STEP
     return np.minimum(levels, 255).astype(np.uint8)
+
+
+def _resized(picture: Picture, scale: float) -> Picture:
+    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
+    resized: Picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
+    return resized
 
 
 def _shortened(text: str) -> str:

@@ -128,6 +128,7 @@ def plan_stages(experiment: Experiment, code: Code) -> dict[str, Any]:
         **_of_datasets(experiment, of),
         **_of_runs(experiment, of),
         "report": {
+            "experiment": experiment.tracking.experiment,
             "paper": read_paper(experiment.paper).compared() if experiment.paper else None,
             "code": of("report"),
         },
@@ -177,7 +178,7 @@ def _of_runs(experiment: Experiment, of: Callable[..., str]) -> dict[str, Any]:
         "evaluate": {
             **_plain(experiment.evaluate),
             "experiment": experiment.tracking.experiment,
-            "runs": {name: _evaluated(run, runs) for name, run in runs.items()},
+            "runs": {name: _evaluated(experiment, run) for name, run in runs.items()},
             "code": of("evaluate"),
         },
     }
@@ -205,6 +206,13 @@ def _sources_of(experiment: Experiment, entry: str) -> list[Path]:
     places = (frames.folder, frames.catalogue) if frames else (experiment.pictures[entry].source,)
     sources = [Path(place) for place in places]
     return [source.relative_to(root) if source.is_relative_to(root) else source for source in sources]
+
+
+def _is_simulated(experiment: Experiment, dataset: str) -> bool:
+    """Tell whether a dataset's pictures are drawn by stage simulate, or by fetch from the simulated survey."""
+    made = _SIMULATED, *(_FETCHED if experiment.catalogue.survey == "simulated" else ())
+    source = _sources_of(experiment, experiment.datasets[dataset].entry)
+    return any(_is_in(place, source) for place in made)
 
 
 def _is_in(folder: Path, sources: Iterable[Path]) -> bool:
@@ -280,13 +288,15 @@ def _views(runs: Iterable[Run]) -> dict[str, dict[str, Any]]:
     return networks
 
 
-def _evaluated(run: Run, runs: Mapping[str, Run]) -> dict[str, Any]:
+def _evaluated(experiment: Experiment, run: Run) -> dict[str, Any]:
     """Return what evaluate must know of a run; a hash stands for its settings, which are the train stage's."""
-    searched = runs.get(run.recipe.origin.run) if run.recipe.origin else None  # which may have been dropped since
+    origin = run.recipe.origin
+    searched = experiment.runs.get(origin.run) if origin else None  # which may have been dropped since
     return {
         "dataset": run.recipe.dataset,
         "label": run.label,
         "is_cell": run.is_cell,
+        "is_simulated": _is_simulated(experiment, run.recipe.dataset),
         "reference": searched.name if searched and searched.recipe.dataset == run.recipe.dataset else None,
         "settings": _digest(run.settings),
     }

@@ -1,15 +1,18 @@
 """The report's page: one HTML file that needs no network and nothing beside it but the files it links."""
 
-import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from deepsky.catalogue.decision_tree import QUESTIONS
-from deepsky.report import charts
+from deepsky.evaluation.examples import SHAPES, Example, Kind
 from deepsky.report.paper import Study
-from deepsky.report.results import Result, Results, flat_params, tuned_results
+from deepsky.report.pictures import Pictures
+from deepsky.report.results import Result, Results, tuned_results
+from deepsky.report.words import make_environment
+from deepsky.tracking.provenance import Provenance
+
+_FEW_CLASSES = 4  # are named in a heading
+_N_STRIP = 2  # right and wrong ones
 
 
 @dataclass(frozen=True)
@@ -18,25 +21,21 @@ class DatasetPart:
 
     Attributes:
         name: of the dataset.
-        target: ``class`` or ``fractions``.
-        n_test: test objects.
-        n_test_images: the pictures that show them.
-        baseline: accuracy of always answering ``majority_class``, or RMSE of always answering the mean fractions.
-        majority_class: the training rows' most frequent class; empty for fractions.
-        class_counts: split -> class -> objects.
         runs: all of them, cells of the matrix first.
-        tuned: by the name of a reference, the runs that searches found from it.
     """
 
     name: str
-    target: str
-    n_test: int
-    n_test_images: int
-    baseline: float
-    majority_class: str
-    class_counts: dict[str, dict[str, int]]
     runs: list[Result]
-    tuned: dict[str, list[Result]]
+
+    @property
+    def first(self) -> Result:
+        """Return a run that tells what all have in common: test objects, baseline, classes."""
+        return self.runs[0]
+
+    @property
+    def target(self) -> str:
+        """Return what is learned: ``class`` or ``fractions``."""
+        return self.first.target
 
     @property
     def cells(self) -> dict[str, Result]:
@@ -44,116 +43,118 @@ class DatasetPart:
         return {one.network: one for one in self.runs if one.is_cell and one.target == "class"}
 
     @property
-    def listed(self) -> list[Result]:
-        """Return its runs that stand for themselves, of fractions all, the best first; tuned ones stand elsewhere."""
-        runs = [one for one in self.runs if not one.is_tuned and (self.target == "fractions" or not one.is_cell)]
-        return sorted(runs, key=lambda one: one.score[0], reverse=self.target == "class")
+    def tuned(self) -> dict[str, list[Result]]:
+        """Return, by the name of a reference, the runs that searches found from it."""
+        found: dict[str, list[Result]] = {}
+        for one in self.runs:
+            if one.reference:
+                found.setdefault(one.reference, []).append(one)
+        return found
+
+    @property
+    def best(self) -> Result:
+        """Return its best run."""
+        return max(self.runs, key=lambda one: one.skill)
 
 
-def render_page(results: Results, study: Study | None = None) -> str:
+@dataclass(frozen=True)
+class Task:
+    """Runs that learned to answer the same question, and may be compared with each other.
+
+    Attributes:
+        title: what is asked.
+        parts: the datasets.
+    """
+
+    title: str
+    parts: list[DatasetPart]
+
+    @property
+    def runs(self) -> list[Result]:
+        """Return its runs."""
+        return [one for part in self.parts for one in part.runs]
+
+    @property
+    def best(self) -> Result:
+        """Return the best of its runs."""
+        is_class = self.runs[0].target == "class"
+        return max(self.runs, key=lambda one: one.score[0] if is_class else -one.score[0])
+
+    @property
+    def strip(self) -> list[Example]:
+        """Return some test objects of the best run: right and wrong ones, or the closest and the farthest."""
+        by_kind = {group.kind: group.examples for group in self.best.album.groups}
+        kinds: tuple[Kind, Kind] = ("right", "wrong") if self.best.target == "class" else ("close", "far")
+        return [one for kind in kinds for one in by_kind.get(kind, [])[:_N_STRIP]]
+
+
+def render_page(results: Results, provenances: Mapping[str, Provenance], study: Study | None = None) -> str:
     """Return the page's HTML.
 
     Args:
         results: the runs, at least one.
+        provenances: where each run came from, by its key; those that MLflow does not know are missing.
         study: that params.yaml follows; None: it follows none.
     """
-    runs, parts = results.runs, _datasets(results.runs)
-    of_classes = [one for one in runs if one.target == "class"]
-    in_front = [one for one in of_classes if one.is_cell] or of_classes  # warm-ups would win
-    networks = sorted({network for part in parts for network in part.cells})
-    scores = [one.score[0] for one in of_classes]
+    parts = _datasets(results.runs)
+    pictures = Pictures(one.album for one in results.runs)
     return (
-        _environment()
+        make_environment()
         .get_template("page.html.jinja")
         .render(
-            results=runs,
+            contents=_contents(results, parts),
+            results=results,
             study=study,
-            contents=_contents(results, parts, networks),
-            n_planned=results.n_planned,
-            left_out=results.left_out,
+            runs=sorted(results.runs, key=lambda one: -one.skill),
             datasets=parts,
+            tasks=_tasks(parts),
             matrix=[part for part in parts if part.cells],
-            networks=networks,
-            of_singles=[part for part in parts if part.target == "class" and part.listed],
-            of_fractions=[part for part in parts if part.target == "fractions" and part.listed],
+            networks=sorted({network for part in parts for network in part.cells}),
             tuned=tuned_results(results),
+            provenance={one.name: provenances.get(one.summary["key"]) for one in results.runs},
             questions={question.number: question for question in QUESTIONS},
-            best=max(in_front, key=lambda one: one.score[0], default=None),
-            shade=lambda value: _shade(value, min(scores), max(scores)),
+            shapes=SHAPES,
+            pictures=pictures,
         )
     )
 
 
-def _environment() -> Environment:
-    """Return the templates with what they call."""
-    environment = Environment(
-        loader=PackageLoader("deepsky.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(charts=charts.training_charts, chart_size=(charts.WIDTH, charts.HEIGHT))
-    environment.filters.update(
-        score=lambda value: f"{value:.3f}",
-        fine=lambda value: f"{value:.4f}",
-        signed=_signed,
-        percent=lambda value: f"{value:.0%}",
-        short=_short,
-        flat=flat_params,
-    )
-    return environment
-
-
-def _contents(results: Results, parts: list[DatasetPart], networks: list[str]) -> str:
-    """Say what the page is about."""
-    n_matrix = sum(bool(part.cells) for part in parts)
-    n_tuned = sum(one.is_tuned for one in results.runs)
-    n_others = len(results.runs) - n_tuned - sum(len(part.cells) for part in parts)
-    texts = [f"{_count(n_matrix, 'dataset')} × {_count(len(networks), 'network')}"] if networks else []
-    texts += [_count(n_others, "single run")] if n_others else []
-    texts += [f"{n_tuned} tuned by a search"] if n_tuned else []
-    listed = ", ".join([*texts[:-1], f"and {texts[-1]}"]) if len(texts) > 1 else texts[0]
-    n_runs = len(results.runs)
-    of_planned = f"{n_runs} of {results.n_planned} runs" if results.left_out else _count(n_runs, "run")
-    return f"{of_planned}: {listed}."
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}{'s' if n > 1 else ''}"
-
-
-def _datasets(runs: list[Result]) -> list[DatasetPart]:
+def _datasets(runs: Sequence[Result]) -> list[DatasetPart]:
     parts: dict[str, DatasetPart] = {}
     for one in runs:
-        if one.dataset not in parts:
-            summary, details = one.summary, one.details
-            parts[one.dataset] = DatasetPart(
-                one.dataset,
-                one.target,
-                summary["n_test"],
-                summary["n_test_images"],
-                summary["test_baseline"],
-                details.get("majority_class", ""),
-                details["class_counts"],
-                [],
-                {},
-            )
-        parts[one.dataset].runs.append(one)
-        if one.reference:
-            parts[one.dataset].tuned.setdefault(one.reference, []).append(one)
+        parts.setdefault(one.dataset, DatasetPart(one.dataset, [])).runs.append(one)
     return list(parts.values())
 
 
-def _shade(value: float, lowest: float, highest: float) -> int:
-    """Return how strongly a cell is coloured, 4 to 46 percent: text stays readable on it in both themes."""
-    return round(4 + 42 * (value - lowest) / max(highest - lowest, 1e-9))
+def _tasks(parts: Sequence[DatasetPart]) -> list[Task]:
+    """Bring datasets together whose runs answer the same question."""
+    tasks: dict[tuple[str, ...], Task] = {}
+    for part in parts:
+        classes = tuple(part.first.details["classes"])
+        if part.target == "fractions":
+            title = "How people voted on galaxies"
+        elif len(classes) <= _FEW_CLASSES:
+            title = f"{', '.join(classes[:-1])} or {classes[-1]}?" if len(classes) > 1 else classes[0]
+        else:
+            title = f"Which of {len(classes)} classes?"
+        tasks.setdefault((part.target, *classes), Task(title, [])).parts.append(part)
+    return sorted(tasks.values(), key=lambda task: -len(task.runs))
 
 
-def _signed(value: float, digits: str = "%.3f") -> str:
-    return digits.replace("%", "%+") % value if value >= 0 else "−" + digits % -value
+def _contents(results: Results, parts: Sequence[DatasetPart]) -> str:
+    """Say what the page is about."""
+    with_cells = [part for part in parts if part.cells]
+    n_networks = len({network for part in with_cells for network in part.cells})
+    n_tuned = sum(one.is_tuned for one in results.runs)
+    n_others = len(results.runs) - n_tuned - sum(len(part.cells) for part in with_cells)
+    texts = [f"{_plural(len(with_cells), 'dataset')} × {_plural(n_networks, 'network')}"] if with_cells else []
+    texts += [_plural(n_others, "single run")] if n_others else []
+    texts += [f"{n_tuned} tuned by a search"] if n_tuned else []
+    listed = ", ".join([*texts[:-1], f"and {texts[-1]}"]) if len(texts) > 1 else texts[0]
+    n_runs = len(results.runs)
+    of_planned = f"{n_runs} of {results.n_planned} runs" if results.left_out else _plural(n_runs, "run")
+    return f"{of_planned}: {listed}."
 
 
-def _short(value: Any) -> str:
-    """Return a parameter's value with the digits that tell something."""
-    return f"{value:.3g}" if isinstance(value, float) else json.dumps(value).strip('"')
+def _plural(n: int, noun: str) -> str:
+    return f"{n} {noun}{'s' if n > 1 else ''}"

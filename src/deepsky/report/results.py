@@ -8,12 +8,14 @@ from typing import Any, get_args
 import pandas as pd
 
 from deepsky.errors import DataError
+from deepsky.evaluation.album import Album, read_album
+from deepsky.evaluation.examples import examples_of
 from deepsky.evaluation.figures import NAMED_WEIGHTS
 from deepsky.evaluation.params import Baseline
 from deepsky.evaluation.trained import MEASURES
 
 _REMEDY = "run dvc repro to evaluate again"
-_ABOUT = ("dataset", "network", "label", "is_cell", "target")
+_ABOUT = ("dataset", "network", "label", "is_cell", "is_simulated", "key", "target")
 _SUMMARY_KEYS = {
     "class": (
         "weights", "start", "learn", "n_test", "n_test_images", "tested_on", "test_accuracy", "test_accuracy_low",
@@ -26,8 +28,8 @@ _SUMMARY_KEYS = {
 }  # fmt: skip
 _TUNED_KEYS = ("study", "trial")
 _GAIN_KEYS = ("gain", "gain_low", "gain_high")
-_DETAIL_KEYS = ("classes", "params", "splits", "history", "class_counts", "n_parameters", "n_images")
-_TARGET_DETAIL_KEYS = {"class": ("majority_class", "confused"), "fractions": ()}
+_DETAIL_KEYS = ("classes", "params", "splits", "history", "class_counts", "n_parameters", "n_images", "n_bytes")
+_TARGET_DETAIL_KEYS = {"class": ("majority_class", "confused", "curves"), "fractions": ("mean_fractions",)}
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,13 @@ class Result:
         name: of the run, unique.
         summary: its entry of the summary (see stage evaluate).
         details: its own metrics.json.
+        album: some of its objects with their pictures.
     """
 
     name: str
     summary: dict[str, Any]
     details: dict[str, Any]
+    album: Album
 
     @property
     def dataset(self) -> str:
@@ -79,6 +83,18 @@ class Result:
         """Test accuracy, or RMSE of fractions, with the ends of its 95 % interval."""
         value, low, high = (self.summary[f"test_{self.measure}{end}"] for end in ("", "_low", "_high"))
         return value, low, high
+
+    @property
+    def skill(self) -> float:
+        """Share of the baseline's error that is gone: 0 as bad as the baseline, 1 without error, below 0 worse."""
+        value, baseline = self.score[0], self.summary["test_baseline"]
+        error, before = (1 - value, 1 - baseline) if self.target == "class" else (value, baseline)
+        return float(1 - error / before) if before else 0.0
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether the place on the sky of some shown object is known."""
+        return any(one.ra_deg is not None for one in examples_of(self.album.groups))
 
     @property
     def reference(self) -> str | None:
@@ -177,7 +193,7 @@ def read_results(evaluation: Path) -> Results:
     """Read every run.
 
     Args:
-        evaluation: folder of summary.json and DATASET/LABEL/metrics.json.
+        evaluation: folder of summary.json and of DATASET/LABEL/metrics.json and examples.json.
 
     Raises:
         DataError: a file is missing, malformed or lacks a key, or there is no run at all.
@@ -192,7 +208,7 @@ def read_results(evaluation: Path) -> Results:
         details_path = evaluation / figures["dataset"] / figures["label"] / "metrics.json"
         details = _read_json(details_path)
         _check_entry(figures, details, where, details_path)
-        runs.append(Result(name, figures, details))
+        runs.append(Result(name, figures, details, read_album(details_path.with_name("examples.json"))))
     if not runs:
         raise DataError(path, "holds no run", "name datasets and networks in params.yaml, then run dvc repro")
     left_out: dict[str, list[str]] = {}
@@ -227,7 +243,7 @@ def results_table(results: Results) -> pd.DataFrame:
         [
             {"run": one.name, "dataset": one.dataset, "network": one.network}
             | one.summary
-            | {key: one.details[key] for key in ("n_parameters", "n_images")}
+            | {key: one.details[key] for key in ("n_parameters", "n_bytes", "n_images")}
             for one in results.runs
         ]
     )

@@ -14,7 +14,9 @@ import pandas as pd
 
 from deepsky import progress
 from deepsky.errors import DataError
+from deepsky.evaluation.album import album_json, make_album
 from deepsky.evaluation.classes import evaluate_classes
+from deepsky.evaluation.examples import example_groups
 from deepsky.evaluation.folders import (
     evaluation_key,
     kept_scores,
@@ -27,6 +29,7 @@ from deepsky.evaluation.fractions import evaluate_fractions
 from deepsky.evaluation.head_baselines import KEPT as BASELINES
 from deepsky.evaluation.head_baselines import Figures, head_baselines, read_baselines
 from deepsky.evaluation.params import EvaluateParams
+from deepsky.evaluation.pictured import Pictured, open_pictured
 from deepsky.evaluation.planned import PlannedRun, in_words, trained_runs
 from deepsky.evaluation.trained import MEASURES, Trained, read_facts, read_trained
 from deepsky.files import whole_folder
@@ -34,7 +37,7 @@ from deepsky.parallel import mapped
 from deepsky.tracking import runs as store
 from deepsky.tracking.origin import origin_tags
 
-SUMMARY = "summary.json"
+SUMMARY, ALBUM = "summary.json", "examples.json"
 _EVALUATED = f"{store.HIDDEN}evaluated"
 FEW = 8  # so many runs are drawn in the time in which processes start
 
@@ -60,7 +63,7 @@ def run(
         runs: every run of the plan.
         params: section ``evaluate``.
         experiment: MLflow's; a run that is not there (its outputs came from the DVC cache) is made from the files.
-        packed: folder of the datasets; single runs get pictures of their images.
+        packed: folder of the datasets, whose images show what a run got right and wrong.
         features: folder of DATASET/NETWORK/VIEWS folders as stage features writes them; for the baselines.
         trained: folder of DATASET/LABEL folders as stage train writes them.
         out: folder to write: DATASET/LABEL/ of every run, baselines.json, and summary.json, which also names the runs
@@ -89,7 +92,7 @@ def run(
     with closing(mapped(work.write, stale, n_ahead=len(stale), locally=locally)) as written:
         for n_done, _ in enumerate(written, start=1):
             progress.tell(n_done, len(stale))
-    summary = {one.name: work.tracked(one) | {"label": one.label, "is_cell": one.is_cell} for one in there}
+    summary = {one.name: work.tracked(one) | _about(one, trained) for one in there}
     _write_metrics(metrics, summary)
     _write_plots(plots, there, out)
     write_json(out / SUMMARY, {"runs": summary, "left_out": list(map(asdict, left_out))}, sort_keys=True)
@@ -146,8 +149,10 @@ class _Work:
         found = found.with_figures(self.baselines.get(one.name, {}))
         with whole_folder(one.folder(self.out)) as fresh:
             write_evaluation(fresh, found)
+            run = open_pictured(trained, self.packed / one.dataset)
+            write_json(fresh / ALBUM, album_json(make_album(run, example_groups(run))))
             if not one.is_cell:
-                _draw(trained, self.packed / one.dataset, fresh / "pictures")
+                _draw(trained, run, fresh / "pictures")
             write_scores(fresh, found, key)
 
     def tracked(self, one: PlannedRun) -> dict[str, Any]:
@@ -204,10 +209,20 @@ class _Work:
         return read_trained(one.folder(self.trained), one.name)
 
 
-def _draw(one: Trained, packed: Path, out: Path) -> None:
+def _about(one: PlannedRun, trained: Path) -> dict[str, Any]:
+    """Return what the summary says of a run beside its scores; by ``key`` MLflow knows what was trained."""
+    return {
+        "label": one.label,
+        "is_cell": one.is_cell,
+        "is_simulated": one.is_simulated,
+        "key": store.run_key(one.folder(trained)),
+    }
+
+
+def _draw(one: Trained, run: Pictured, out: Path) -> None:
     from deepsky.evaluation.galleries import draw_pictures  # Keras takes seconds to import
 
-    draw_pictures(one, packed, out)
+    draw_pictures(one, run, out)
 
 
 def _epochs(history: pd.DataFrame) -> Iterator[tuple[int, dict[str, float]]]:

@@ -12,26 +12,30 @@ from deepsky.report.overview import Cell, Ranked, ranking_figure, results_figure
 from deepsky.report.page import render_page
 from deepsky.report.paper import read_study
 from deepsky.report.results import Result, read_results, results_table
+from deepsky.tracking.provenance import provenances
 
 
-def run(*, evaluation: Path, out: Path, paper: Mapping[str, Any] | None = None) -> None:
+def run(experiment: str, *, evaluation: Path, out: Path, paper: Mapping[str, Any] | None = None) -> None:
     """Write index.html and results.csv, and what there is of results.png, runs.png and fractions.png.
 
     Args:
-        evaluation: folder of summary.json and DATASET/LABEL/metrics.json, as stage evaluate writes it.
+        experiment: MLflow's, which knows how long training took, and from which commit, data and packages.
+        evaluation: folder of summary.json and of DATASET/LABEL/, as stage evaluate writes it.
         out: folder to write.
         paper: what the study that params.yaml follows printed and asked; None: it follows none.
 
     Raises:
         DataError: a file is missing, malformed or lacks a key.
+        TrackingError: the MLflow store cannot be used.
     """
     results = read_results(evaluation)
+    origins = provenances(experiment, [one.summary["key"] for one in results.runs])
     of_classes = [one for one in results.runs if one.target == "class"]
     fractions = [one for one in results.runs if one.target == "fractions"]
     singles = [one for one in of_classes if not one.is_cell and not one.is_tuned]
     study = read_study(paper, results.runs) if paper else None
     with whole_folder(out) as folder:
-        (folder / "index.html").write_text(render_page(results, study), encoding="utf-8")
+        (folder / "index.html").write_text(render_page(results, origins, study), encoding="utf-8")
         results_table(results).to_csv(folder / "results.csv", index=False, lineterminator="\n")
         if any(one.is_cell for one in of_classes):
             save_png(_overview(of_classes), folder / "results.png")

@@ -6,7 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
+from platform import python_version
 from typing import Any
 
 from ruamel.yaml import YAML, YAMLError
@@ -15,6 +17,7 @@ from deepsky.errors import TrackingError
 
 # DVC rewrites these while the pipeline runs; what they say is in the data hashes.
 _LOCK_LOOKS = 25
+_PACKAGES = ("deepsky", "keras", "tensorflow", "numpy")
 _WRITTEN_BY_DVC = (":(exclude)dvc.lock", ":(exclude)evaluation")
 
 
@@ -96,6 +99,11 @@ def workspace_root(start: Path) -> Path | None:
     """
     here = start.resolve()
     return next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file()), None)
+
+
+def package_versions() -> str:
+    """Return what trains here: python and the packages that shape a result."""
+    return ", ".join([f"python {python_version()}", *(f"{name} {version(name)}" for name in _PACKAGES)])
 
 
 def _wait_for_hashes(root: Path, paths: Sequence[str]) -> dict[str, str]:

@@ -22,7 +22,7 @@ from mlflow.tracking import MlflowClient
 from deepsky.errors import TrackingError
 from deepsky.interruption import interruptible, status_of, uninterrupted
 from deepsky.tracking.artifacts import log_files
-from deepsky.tracking.lineage import Lineage, current_lineage, recorded_lineage
+from deepsky.tracking.lineage import Lineage, current_lineage, package_versions, recorded_lineage
 from deepsky.tracking.store import one_at_a_time, prepare, store_errors, tracking_uri
 
 KEY_FILES = ("run.json", "predictions.csv")
@@ -169,7 +169,8 @@ def training_run(
             with uninterrupted():  # nobody could close a run that is made but not known yet
                 close_dead_runs(experiment)
                 facts = {"dataset": dataset, "network": network, **params}
-                run = _create(experiment, name, facts, tags, current_lineage(inputs), parts or {})
+                own = {**tags, f"{HIDDEN}versions": package_versions()}
+                run = _create(experiment, name, facts, own, current_lineage(inputs), parts or {})
             with _machine_watched(run, is_wanted=system_metrics):
                 yield run
             with uninterrupted():

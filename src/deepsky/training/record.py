@@ -19,7 +19,8 @@ from deepsky.training.job import Job
 from deepsky.training.predict import image_spec
 from deepsky.training.saved import ModelCard, save_network
 
-FLOAT_FORMAT = "%.6f"
+_DIGITS = 6
+FLOAT_FORMAT = f"%.{_DIGITS}f"
 
 
 def describe(job: Job) -> dict[str, Any]:
@@ -105,9 +106,17 @@ def _write_predictions(job: Job, folder: Path) -> None:
 
 
 def _predictions(job: Job, rows: npt.NDArray[np.int64], answers: npt.NDArray[np.float32]) -> pd.DataFrame:
-    """Table id, split, label and the answers of some rows; of vote fractions also the truth."""
+    """Table id, split, label and the answers of some rows; of vote fractions also the truth.
+
+    Of classes also what is answered, whether that is right, and how probable it is said to be.
+    """
     card, table = job.packed.card, job.packed.rows.iloc[rows]
     left = pd.DataFrame({"id": table["id"], "split": job.split[rows], "label": table["label"]})
+    if card.target == "class":
+        written = np.round(answers.astype(np.float64), _DIGITS)  # whoever reads the table finds the same answers
+        left["predicted"] = np.array(card.classes, dtype=object)[written.argmax(axis=1)]
+        left["correct"] = left["predicted"] == left["label"]
+        left["confidence"] = written.max(axis=1)
     names = COLUMNS if card.target == "fractions" else card.classes
     parts = [left, pd.DataFrame(answers, columns=[f"p_{name}" for name in names], index=left.index)]
     if job.packed.fractions is not None:
