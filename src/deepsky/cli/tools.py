@@ -1,22 +1,17 @@
 """What a person runs beside the stages."""
 
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 
 from deepsky.archives.addresses import FOLDERS, QUERY_RELEASES, QueryRelease
 from deepsky.cli.group import PATH, cli
-from deepsky.cli.reading import reading_options, split
-from deepsky.datasets.params import GroupBy
-from deepsky.formats.registry import FORMATS, OWN
-from deepsky.imaging.params import GENTLE, Denoise
+from deepsky.cli.reading import reading_options
 from deepsky.papers.paper import PAPERS
 
 
-@cli.command()
+@cli.command(epilog="Example: deepsky repro --jobs 2 --only my_galaxies")
 @click.option("--jobs", default=1, show_default=True, help="stages side by side")
 @click.option("--only", is_flag=True, help="TARGETS are datasets or runs: just these, then evaluate and report")
 @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers run the stages (deepsky worker)")
@@ -34,7 +29,7 @@ def repro(jobs: int, only: bool, scheduler: str | None, dry: bool, targets: tupl
         command.run(jobs, targets=() if only else targets, only=targets if only else (), scheduler=scheduler)
 
 
-@cli.command()
+@cli.command(epilog="Example: deepsky worker tcp://127.0.0.1:8786")
 @click.argument("address")
 @click.option("--threads", default=1, show_default=True, help="for what a stage shares out among all workers")
 def worker(address: str, threads: int) -> None:
@@ -45,7 +40,7 @@ def worker(address: str, threads: int) -> None:
     process.serve(address, main, threads)
 
 
-@cli.command()
+@cli.command(epilog="Example: deepsky query --objects-per-class 5000")
 @click.option("--sql", type=PATH, help="file with one SELECT statement")
 @click.option("--objects-per-class", type=int, help="ask for so many galaxies, quasars and stars")
 @click.option("--release", type=click.Choice(QUERY_RELEASES), help="of SDSS (default: what params.yaml says)")
@@ -58,7 +53,7 @@ def query(sql: Path | None, objects_per_class: int | None, release: QueryRelease
     command.run(sql, objects_per_class, release or experiment.archive.of_query, experiment.download)
 
 
-@cli.command()
+@cli.command(epilog="Example: deepsky urls --kind sdss_jpg | wget -i -")
 @click.option("--kind", "kinds", type=click.Choice(FOLDERS), multiple=True, help="only these (default: all)")
 @click.option("--ask", is_flag=True, help="ask Pan-STARRS which stacks cover places that it has not told of yet")
 def urls(kinds: tuple[str, ...], ask: bool) -> None:
@@ -68,132 +63,7 @@ def urls(kinds: tuple[str, ...], ask: bool) -> None:
     command.run(kinds, ask=ask)
 
 
-@cli.group()
-def add() -> None:
-    """Register your own data: copied, versioned by DVC, entered in params.yaml."""
-
-
-_only_option = click.option("--only", is_flag=True, help="leave nothing of deepsky's demonstration in params.yaml")
-
-
-_gentle = ", ".join(f"{method} {strength:g}" for method, strength in GENTLE.items() if strength)
-
-
-def _preparation_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say how pictures are prepared, and which are taken."""
-    options = (
-        click.option("--size-px", default=224, show_default=True, help="side of the square pictures to learn from"),
-        click.option("--crop-px", type=int, help="keep the middle square of this side first"),
-        click.option("--denoise", type=click.Choice(get_args(Denoise)), default="none", show_default=True),
-        click.option("--denoise-strength", type=float, help=f"default: {_gentle}"),
-        click.option("--gray", is_flag=True, help="one channel instead of three"),
-        click.option("--limit", type=int, metavar="N", help="take N only, with the same share of each class"),
-        click.option(
-            "--group-by",
-            metavar="|".join(get_args(GroupBy)),
-            help="what stays together in a split (default: what suits the pictures)",
-        ),
-        _only_option,
-    )
-
-    @wraps(command)
-    def with_strength(denoise: Denoise, denoise_strength: float | None, **others: Any) -> None:
-        strength = GENTLE[denoise] if denoise_strength is None else denoise_strength
-        command(denoise=denoise, denoise_strength=strength, **others)
-
-    for option in reversed(options):
-        with_strength = option(with_strength)
-    return with_strength
-
-
-@add.command("images")
-@click.argument("name")
-@click.argument("folder", type=PATH)
-@click.argument("labels", type=PATH, required=False)
-@click.option("--id-column", default="id", show_default=True, help="column of LABELS that names each picture's file")
-@click.option("--label-column", default="class", show_default=True, help="column of LABELS with the class")
-@click.option(
-    "--class-column", "class_columns", metavar="CLASS=COLUMN", multiple=True,
-    help="of a table of votes or flags (Galaxy Zoo's data releases): the column of each class to learn",
-)  # fmt: skip
-@click.option(
-    "--least-vote", default=0.8, show_default=True, help="what a galaxy of a class has in its column at least"
-)
-@click.option("--classes", default="", metavar="A,B", help="keep these classes only (default: all)")
-@click.option("--group-column", help="column of LABELS that says which pictures belong together")
-@click.option("--mirrored", metavar="A,B", multiple=True, help="classes that a mirror image turns into each other")
-@_preparation_options
-def add_images(name: str, folder: Path, labels: Path | None, **options: Any) -> None:
-    """Register the pictures of FOLDER (or a zip) as dataset NAME: one sub-folder per class, or a table LABELS.
-
-    Folders train, val and test above the classes are taken as the split. The table may be CSV, FITS, VOTable, ECSV or
-    Parquet. Every picture is looked at once.
-    """
-    from deepsky.commands import add_images as command
-
-    how = command.Labels(
-        labels,
-        options.pop("id_column"),
-        options.pop("label_column"),
-        dict(_pair_of(one) for one in options.pop("class_columns")),
-        _listed(options.pop("classes")),
-    )
-    command.run(name, folder, how, mirrored=[_listed(pair) for pair in options.pop("mirrored")], **options)
-
-
-def _listed(text: str) -> list[str]:
-    return [one.strip() for one in text.split(",") if one.strip()]
-
-
-def _pair_of(text: str) -> tuple[str, str]:
-    name, _, column = text.partition("=")
-    if not name or not column:
-        raise click.BadParameter(f"{text!r} is not CLASS=COLUMN", param_hint="--class-column")
-    return name, column
-
-
-@add.command("frames")
-@click.argument("name")
-@click.argument("folder", type=PATH)
-@click.argument("catalogue", type=PATH)
-@click.option("--id-column", help="column of CATALOGUE that names each object; rows are numbered without it")
-@click.option("--label-column", default="class", show_default=True, help="column of CATALOGUE with the class")
-@reading_options
-@click.option("--bands", default="u,g,r,i,z", show_default=True, callback=split, help="bands to cut out")
-@click.option("--colours", default="i,r,g", show_default=True, callback=split, help="shown as red, green and blue")
-@click.option("--cutout-size-px", default=64, show_default=True)
-@_only_option
-def add_frames(name: str, folder: Path, catalogue: Path, only: bool, **options: Any) -> None:
-    """Register the FITS frames of FOLDER and the objects of CATALOGUE as dataset NAME_cutouts.
-
-    CATALOGUE is a table with the class and position of each object: CSV, FITS, VOTable, ECSV or Parquet.
-    """
-    from deepsky.commands import add_frames as command
-
-    command.run(name, folder, catalogue, options, only=only)
-
-
-_published = {name: facts.label for name, facts in FORMATS.items() if name not in OWN}
-
-
-@add.command("collection", epilog=f"FORMAT: {'; '.join(f'{name} ({label})' for name, label in _published.items())}")
-@click.argument("name")
-@click.argument("kind", metavar="FORMAT")
-@click.argument("source", type=PATH, required=False)
-@click.option("--target", type=click.Choice(["class", "fractions"]), default="class", show_default=True)
-@click.option("--sha256", help="of the file, where it is not the published one; any: do not check")
-@_preparation_options
-def add_collection(name: str, kind: str, source: Path | None, **options: Any) -> None:
-    """Register a published dataset in its own FORMAT as NAME; without SOURCE it is downloaded.
-
-    Every picture is looked at once.
-    """
-    from deepsky.commands import add_published as command
-
-    command.run(name, kind, source, **options)
-
-
-@cli.command()
+@cli.command(epilog="Example: deepsky doctor")
 def doctor() -> None:
     """Look at python, packages, devices, weights, stores and disk, and say what is wrong and how to mend it."""
     from deepsky.commands import doctor as command
@@ -201,7 +71,7 @@ def doctor() -> None:
     command.run()
 
 
-@cli.command()
+@cli.command(epilog="Example: deepsky paper fractions --n 400")
 @click.argument("study", type=click.Choice(PAPERS))
 @click.option("--n", metavar="N", type=int, help="objects, with the same share of each class")
 def paper(study: str, n: int | None) -> None:
@@ -211,7 +81,7 @@ def paper(study: str, n: int | None) -> None:
     command.run(study, n)
 
 
-@cli.command()
+@cli.command(epilog="Example: deepsky networks")
 def networks() -> None:
     """List every network: its parameters, and where its pretrained weights are."""
     from deepsky.commands import networks as command
@@ -219,7 +89,7 @@ def networks() -> None:
     command.run()
 
 
-@cli.command("download-weights")
+@cli.command("download-weights", epilog="Example: deepsky download-weights mobilenet")
 @click.argument("networks", nargs=-1)
 def download_weights(networks: tuple[str, ...]) -> None:
     """Download the pretrained weights of NETWORKS, or of all that params.yaml uses, into Keras' cache."""
@@ -228,7 +98,7 @@ def download_weights(networks: tuple[str, ...]) -> None:
     command.run(networks)
 
 
-@cli.command()
+@cli.command(epilog="Example: deepsky drop demo")
 @click.argument("names", nargs=-1, required=True)
 def drop(names: tuple[str, ...]) -> None:
     """Take datasets, runs or networks of these NAMES out of params.yaml, with all that refers to them.
@@ -240,7 +110,7 @@ def drop(names: tuple[str, ...]) -> None:
     command.run(names)
 
 
-@cli.command("export-folders")
+@cli.command("export-folders", epilog="Example: deepsky export-folders sdss_jpg ~/sdss_jpg")
 @click.argument("dataset")
 @click.argument("folder", type=PATH)
 def export_folders(dataset: str, folder: Path) -> None:
@@ -253,7 +123,7 @@ def export_folders(dataset: str, folder: Path) -> None:
     command.run(dataset, folder)
 
 
-@cli.command()
+@cli.command(epilog="Example: deepsky predict my_galaxies-efficientnet_lite0 ~/tonight --csv answers.csv")
 @click.argument("model")
 @click.argument("inputs", nargs=-1, metavar="INPUTS...")
 @click.option("--list", "listed", type=PATH, help="text file that names an input a line; also @FILE among the INPUTS")
@@ -292,7 +162,7 @@ def predict(
     command.run(model, inputs, out, reading=reading, scheduler=scheduler, **named)
 
 
-@cli.command()
+@cli.command(epilog="Example: deepsky export my_galaxies-efficientnet_lite0 --format onnx")
 @click.argument("model", metavar="RUN")
 @click.option("--format", "kind", type=click.Choice(["keras", "onnx", "litert"]), required=True)
 @click.option("--out", type=PATH, help="the file (default: DATASET-NETWORK.SUFFIX in this folder)")
@@ -303,7 +173,7 @@ def export(model: str, kind: Any, out: Path | None) -> None:
     command.run(model, kind, out)
 
 
-@cli.command()
+@cli.command(epilog="Example: deepsky ui --port 5001")
 @click.option("--port", default=5000, show_default=True)
 def ui(port: int) -> None:
     """MLflow UI on 127.0.0.1 with every run to compare."""
@@ -321,7 +191,7 @@ def tune() -> None:
 _storage_option = click.option("--storage", help="URL of the studies' database (default: tune.storage)")
 
 
-@tune.command("run")
+@tune.command("run", epilog="Example: deepsky tune run --run zoo_frozen --trials 200")
 @click.argument("dataset", required=False)
 @click.argument("network", required=False)
 @click.option("--run", "name", help="a run of params.yaml (default: tune.run)")
@@ -336,7 +206,7 @@ def tune_run(dataset: str | None, network: str | None, **options: Any) -> None:
     command.run(dataset, network, **options)
 
 
-@tune.command("adopt")
+@tune.command("adopt", epilog="Example: deepsky tune adopt zoo_frozen")
 @click.argument("study")
 @click.option("--trial", type=int, help="number of a complete trial (default: the best one)")
 @_storage_option
@@ -347,7 +217,7 @@ def tune_adopt(study: str, trial: int | None, storage: str | None) -> None:
     command.run(study, trial, storage)
 
 
-@tune.command("list")
+@tune.command("list", epilog="Example: deepsky tune list")
 @_storage_option
 def tune_list(storage: str | None) -> None:
     """Print the studies, their trials and best values."""
@@ -356,7 +226,7 @@ def tune_list(storage: str | None) -> None:
     command.list_studies(storage)
 
 
-@tune.command("dashboard")
+@tune.command("dashboard", epilog="Example: deepsky tune dashboard --port 8081")
 @_storage_option
 @click.option("--port", default=8080, show_default=True)
 def tune_dashboard(storage: str | None, port: int) -> None:
@@ -366,7 +236,7 @@ def tune_dashboard(storage: str | None, port: int) -> None:
     command.dashboard(storage, port)
 
 
-@cli.command()
+@cli.command(epilog="Example: deepsky show zoo_frozen")
 @click.argument("run")
 def show(run: str) -> None:
     """Print what RUN learns with, and where in params.yaml each number comes from."""
@@ -375,7 +245,7 @@ def show(run: str) -> None:
     command.run(run)
 
 
-@cli.command()
+@cli.command(epilog="Example: deepsky errors zoo_frozen --limit 20")
 @click.argument("run")
 @click.option("--limit", default=40, show_default=True, help="objects at most")
 def errors(run: str, limit: int) -> None:
@@ -385,7 +255,7 @@ def errors(run: str, limit: int) -> None:
     command.run(run, limit)
 
 
-@cli.command()
+@cli.command(epilog="Example: deepsky small")
 def small() -> None:
     """Make params.yaml a miniature of itself, to try things in minutes."""
     from deepsky.commands import small as command
@@ -393,7 +263,7 @@ def small() -> None:
     command.run()
 
 
-@cli.command()
+@cli.command(epilog="Example: deepsky crossval zoo1_fine_tune --folds 5")
 @click.argument("run")
 @click.option("--folds", default=5, show_default=True)
 @click.option("--seed", default=1, show_default=True, help="of the assignment of groups to folds")
@@ -404,7 +274,7 @@ def crossval(run: str, folds: int, seed: int) -> None:
     command.run(run, folds, seed)
 
 
-@cli.command("lr-range")
+@cli.command("lr-range", epilog="Example: deepsky lr-range zoo1_fine_tune")
 @click.argument("run")
 @click.option("--steps", default=100, show_default=True)
 def lr_range(run: str, steps: int) -> None:
