@@ -2,7 +2,6 @@
 
 import getpass
 import hashlib
-import json
 import os
 import socket
 import sys
@@ -13,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from mlflow.entities import Metric, Param
 from mlflow.entities import Run as StoredRun
-from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 
 from deepsky.errors import TrackingError
 from deepsky.interruption import interruptible, status_of, uninterrupted
 from deepsky.tracking.artifacts import log_files
+from deepsky.tracking.inputs import files_of, log_inputs, parts_of
 from deepsky.tracking.lineage import Lineage, current_lineage, package_versions, recorded_lineage
-from deepsky.tracking.store import one_at_a_time, prepare, store_errors, tracking_uri
+from deepsky.tracking.store import prepare, store_errors, tracking_uri
 
 KEY_FILES = ("run.json", "predictions.csv")
 # Facts that are tables, or about the dataset: its inputs show them. They are no parameters to compare runs by.
@@ -303,42 +302,10 @@ def _create(
             run_name=name,
         )
         run = Run(client, stored.info.run_id)
-        _log_inputs(client, run.run_id, [*_parts(str(params["dataset"]), lineage.data, parts), *_files(lineage.data)])
+        inputs = [*parts_of(str(params["dataset"]), lineage.data, parts), *files_of(lineage.data)]
+        log_inputs(client, run.run_id, inputs)
     run.log_params(params)
     return run
-
-
-def _parts(dataset: str, data: Mapping[str, str], parts: Mapping[str, Mapping[str, int]]) -> Iterator[DatasetInput]:
-    """Yield the parts of the dataset that hold rows, each with what it is for and how many objects of each class."""
-    for path, digest in data.items():
-        if Path(path).match(f"packed/{dataset}"):
-            for part, counts in parts.items():
-                if any(counts.values()):
-                    profile = json.dumps({"n_objects": sum(counts.values()), "classes": counts})
-                    yield DatasetInput(
-                        Dataset(f"{dataset}-{part}", digest, "local", json.dumps({"uri": path}), profile=profile),
-                        [InputTag("mlflow.data.context", part)],
-                    )
-
-
-def _files(data: Mapping[str, str]) -> Iterator[DatasetInput]:
-    for path, digest in data.items():
-        yield DatasetInput(Dataset(path, digest, "local", json.dumps({"uri": path})))
-
-
-def _log_inputs(client: MlflowClient, run_id: str, inputs: list[DatasetInput]) -> None:
-    """Log what a run reads.
-
-    MLflow enters each dataset once, and refuses one that another run entered between its look and its entry: two runs
-    of one dataset that start together are the rule here.
-    """
-    if not inputs:
-        return
-    with one_at_a_time():
-        try:
-            client.log_inputs(run_id, inputs)
-        except MlflowException:  # another machine was faster
-            client.log_inputs(run_id, inputs)
 
 
 def lineage_tags(lineage: Lineage) -> dict[str, str]:
