@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from deepsky.commands import paper
+from deepsky.commands import paper, small
 from deepsky.config import read_yaml
 from deepsky.errors import ConfigError, DataError
 from deepsky.evaluation.album import Album
@@ -94,12 +94,47 @@ def test_data_of_my_own_are_taken(project, capsys):
     assert (project / "params.yaml").read_bytes() == before
 
 
+def test_a_dataset_of_mine_is_not_written_over(project):
+    mine = {"format": "galaxy_zoo1", "source": "data/external/zoo1", "size_px": 64}
+    add_dataset("zoo1", **mine)
+    paper.run("galaxy10", None)
+    add_dataset("galaxy_zoo_classes", **mine)
+    with pytest.raises(
+        ConfigError, match=r"galaxy_zoo_classes: is a dataset of yours, and one of the study's; deepsky"
+    ):
+        paper.run("transfer", None)
+    paper.run("star-galaxy-quasar", None)
+    entries = read_yaml()["datasets"]["pictures"]
+    assert (entries["zoo1"], entries["galaxy_zoo_classes"]) == (mine, mine)
+
+
+def test_what_a_study_asks_of_the_archive_goes_with_it(project):
+    before = read_experiment().archive
+    paper.run("star-galaxy-quasar", None)
+    assert read_experiment().archive.query_release == "dr9"
+    paper.run("galaxy10", None)
+    assert read_experiment().archive == before
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_miniature_of_a_study_has_runs(project, name):
+    paper.run(name, None)
+    small.run()
+    assert read_experiment().runs
+
+
 def test_a_real_sky_must_have_the_classes(project):
     document = edit.load()
     edit.set_entry(document, ("catalogue", "survey"), "sdss")
     edit.save(document)
     with pytest.raises(ConfigError, match=r"N 300: is not for survey: sdss, .* --objects-per-class 100$"):
         paper.run("star-galaxy-quasar", 300)
+    edit.set_entry(document, ("catalogue", "survey"), "list")
+    edit.save(document)
+    with pytest.raises(ConfigError, match=r"survey list: names no fields, whose frames the study takes; set it to"):
+        paper.run("star-galaxy-quasar", None)
+    edit.set_entry(document, ("catalogue", "survey"), "sdss")
+    edit.save(document)
     (project / "data/query").mkdir(parents=True)
     (project / "data/query/catalogue.csv").write_text("id,class\n1,GALAXY\n2,STAR\n")
     with pytest.raises(DataError, match=r"holds no QSO, which the study tells apart; .* --objects-per-class 25000$"):

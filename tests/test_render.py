@@ -270,6 +270,12 @@ def test_positions_in_pixels(tmp_path):
         render(tmp_path, params, out="other")
 
 
+def test_pooled_plots_of_an_object_stay_together():
+    for torn in ("image", "objid"):
+        with pytest.raises(ValueError, match=rf"group_by {torn} tears an object's plots of several frame_bands apart"):
+            replace(PARAMS, frame_bands=("r", "g"), group_by=torn)
+
+
 def test_wrong_parameters_are_refused(tmp_path):
     write_sky(tmp_path, (10,))
     assert_refused(tmp_path, "on_bad_file: 'ignore' is unknown", on_bad_file="ignore", kind=ConfigError)

@@ -73,7 +73,7 @@ def doctor() -> None:
 
 @cli.command(epilog="Example: deepsky paper fractions --n 400")
 @click.argument("study", type=click.Choice(PAPERS))
-@click.option("--n", metavar="N", type=int, help="objects, with the same share of each class")
+@click.option("--n", metavar="N", type=click.IntRange(min=1), help="objects, with the same share of each class")
 def paper(study: str, n: int | None) -> None:
     """Make params.yaml the experiment of STUDY, whose printed figures the report sets beside yours."""
     from deepsky.commands import paper as command

@@ -195,7 +195,6 @@ def _run_fold(plan: _Plan, number: int, make_job: MakeJob, parent_id: str) -> pd
         figures, more = _test(job, plan, plan.splits[number - 1])
         figures["seconds"] = time.perf_counter() - started
         more |= _views_gain(job, plan, plan.splits[number - 1], figures)
-        # Under the bare names the curves of the training rows are logged.
         scores = {f"test_{name}": value for name, value in (figures | more).items() if name not in _ABOUT_FOLD}
         tracked.log_metrics(scores | {name: figures[name] for name in _ABOUT_FOLD})
     return pd.Series(figures)

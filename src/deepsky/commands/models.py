@@ -21,11 +21,10 @@ def find_model(name: str) -> Path:
     if path.exists():
         return path / FILE if path.is_dir() else path
     trained = {str(model.parent.relative_to(TRAINED)): model for model in sorted(TRAINED.glob(f"*/*/{FILE}"))}
-    found = [model for run, model in trained.items() if name in (run, run.replace("/", "-"), run.partition("/")[2])]
+    found = [run for run in trained if name in (run, run.replace("/", "-"), run.partition("/")[2])]
     if len(found) == 1:
-        return found[0]
+        return trained[found[0]]
     if found:
-        problem = f"is a run of {len(found)} datasets"
-        raise DataError(name, problem, f"choose one: {', '.join(run for run in trained if run.endswith(f'/{name}'))}")
+        raise DataError(name, f"may be each of {len(found)} runs", f"choose one: {', '.join(found)}")
     known = f"trained here: {', '.join(trained)}" if trained else f"{TRAINED} holds none yet: make repro trains some"
     raise DataError(name, "is neither a file nor a trained run", f"give the path of a {FILE}, or a run; {known}")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 from ruamel.yaml.comments import CommentedMap
 
+from deepsky.archives.params import ArchiveParams
 from deepsky.catalogue.tables import read_table
 from deepsky.commands.drop import drop_demo
 from deepsky.config import PARAMS, build
@@ -52,7 +53,7 @@ def run(name: str, n: int | None) -> None:
     click.echo(edit.diff(before, edit.text_of(document)) or f"{PARAMS} is this study already")
     for line in told:
         click.echo(line)
-    click.echo(f"{paper.title}: the next `make repro` runs it, behind `make weights` with the weights it had")
+    click.echo(f"{paper.title}: `make repro` runs it; `make weights` first gets pretrained weights that are missing")
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,13 @@ class _Data:
         pictures, told = {}, {"frames": self._sky()} if frames else {}
         for name, entry in self.paper.params["datasets"].get("pictures", {}).items():
             made = self._of_format(name, dict(entry))
-            add = f"deepsky add collection NAME {made['format']}, then this again"
+            real = f"deepsky add collection NAME {made['format']} SOURCE, then deepsky paper again"
             if "source" not in made:
-                told[name] = f"{name} is left out: {add}, brings it in"
+                told[name] = f"{name} is left out, its data are not here; to bring it in, run {real}"
                 continue
             pictures[name] = made
             if _is_simulated(made["source"]):
-                told[made["format"]] = f"the data of {made['format']} are simulated: {add}, takes the real ones"
+                told[made["format"]] = f"the galaxies of {made['format']} are simulated; for real ones, run {real}"
         return {"frames": frames, "pictures": pictures}, list(told.values())
 
     def _of_format(self, name: str, entry: dict[str, Any]) -> dict[str, Any]:
@@ -95,7 +96,9 @@ class _Data:
         else:
             return entry
         limit = round(wanted * share)
-        return entry | ({"limit": limit} if limit < available else {})
+        entry |= {"limit": limit} if limit < available else {}
+        build(dict(entry), PicturesParams, f"N {wanted}: {name}")  # what is wrong is told before anything is written
+        return entry
 
     def _own(self, format_: str) -> PicturesParams | None:
         """Return the first dataset of a format that is not simulated."""
@@ -106,8 +109,14 @@ class _Data:
 
     def _sky(self) -> str:
         """Check the objects of a real survey; return where the sky comes from."""
-        if self.experiment.catalogue.survey == "simulated":
-            return "the sky is simulated: catalogue.survey: sdss, then deepsky query, takes the real one"
+        survey = self.experiment.catalogue.survey
+        if survey == "list":
+            remedy = "set it to simulated or sdss"
+            raise ConfigError(
+                f"{PARAMS}: catalogue.survey list", "names no fields, whose frames the study takes", remedy
+            )
+        if survey == "simulated":
+            return "the sky is simulated; for the real one, set catalogue.survey: sdss and run deepsky query"
         per_class = (self.n or self.paper.n or 0) // 3
         asked = f"deepsky query --objects-per-class {per_class}"
         if self.n is not None:
@@ -142,8 +151,7 @@ def _simulated(datasets: Mapping[str, Any], experiment: Experiment, n: int | Non
         return {}
     sections: dict[str, Any] = {}
     if datasets["frames"] and experiment.catalogue.survey == "simulated":
-        own = experiment.catalogue
-        n_fields = max(_FEWEST_FIELDS, round(n / (3 * own.n_per_class_per_field)))
+        n_fields = max(_FEWEST_FIELDS, round(n / (3 * CatalogueParams().n_per_class_per_field)))
         sections["catalogue"] = {"n_fields": n_fields, "n_per_class_per_field": max(1, round(n / (3 * n_fields)))}
         build(sections["catalogue"], CatalogueParams, f"N {n}: catalogue")
     keys = {
@@ -155,6 +163,21 @@ def _simulated(datasets: Mapping[str, Any], experiment: Experiment, n: int | Non
     return sections
 
 
+def _is_raw(entry: Any) -> bool:
+    """Tell whether a dataset is made from what stages write, and not from data of the user's."""
+    place = (entry or {}).get("source") or (entry or {}).get("folder")
+    return place is not None and Path(place).parts[:2] == ("data", "raw")
+
+
+def _refuse_to_overwrite(document: CommentedMap, pictures: Mapping[str, Any]) -> None:
+    """Refuse to write a study's dataset over one of the user's; how much of it is taken may change."""
+    there = (document.get("datasets") or {}).get("pictures") or {}
+    for name, entry in pictures.items():
+        if name in there and dict(there[name]) | {"limit": None} != entry | {"limit": None}:
+            problem = "is a dataset of yours, and one of the study's"
+            raise ConfigError(f"{PARAMS}: {name}", problem, f"deepsky drop {name}, and add it under another name")
+
+
 def _of_datasets(runs: Mapping[str, Any], datasets: Mapping[str, Any]) -> dict[str, Any]:
     """Return the runs whose dataset is there."""
     there = {*datasets["pictures"], *(name for entry in datasets["frames"] for name in datasets_of(entry))}
@@ -163,10 +186,15 @@ def _of_datasets(runs: Mapping[str, Any], datasets: Mapping[str, Any]) -> dict[s
 
 def _replace(document: CommentedMap, name: str, params: Mapping[str, Any]) -> None:
     """Write a study's sections; its datasets stand beside the user's own, which nothing learns from."""
-    former = read_paper(document["paper"]).params["datasets"] if document.get("paper") else {}
-    for keys in [(kind, dataset) for kind, entries in former.items() for dataset in entries]:
-        edit.remove(document, ("datasets", *keys))
+    former = read_paper(document["paper"]).params if document.get("paper") else {}
+    for kind, entries in former.get("datasets", {}).items():
+        for dataset in entries:
+            if _is_raw((document.get("datasets") or {}).get(kind, {}).get(dataset)):
+                edit.remove(document, ("datasets", kind, dataset))
+    for key in former.get("archive", {}):
+        edit.set_entry(document, ("archive", key), getattr(ArchiveParams(), key))
     drop_demo(document)
+    _refuse_to_overwrite(document, params["datasets"]["pictures"])
     for section in ("train", "networks", "compare", "runs", "paper"):
         edit.remove(document, (section,))
     edit.remove(document, ("tune", "run"))

@@ -45,7 +45,8 @@ def run() -> None:
             for key, value in values.items():
                 _shrink(document, (*section, name, key), value)
     networks = _entry(document, ("compare", "networks"))
-    for network in [one for one in networks if one not in _NETWORKS and len(networks) > 1]:
+    kept = [one for one in networks if one in _NETWORKS] or list(networks)[:1]
+    for network in [one for one in networks if one not in kept]:
         edit.remove(document, ("compare", "networks", network))
     edit.save(document)
     click.echo(edit.diff(before, edit.text_of(document)) or f"{PARAMS} is a miniature already")

@@ -54,7 +54,7 @@ def evaluate_classes(one: Trained, reference: Trained | None) -> Evaluation:
         if len(part := one.rows(split))
     }
     gains = (_gain_over(one, reference) if reference else {}) | _views_gain(one)
-    counts = {split: {name: c.support for name, c in s.per_class.items()} for split, s in scores.items()}
+    counts = {split: of for split, of in one.facts["class_counts"].items() if any(of.values())}
     details = details_of(one) | {"majority_class": majority, "class_counts": counts}
     details["splits"] = {split: asdict(s) | {"confusion": s.confusion.tolist()} for split, s in scores.items()}
     details["confused"] = confused_pairs(scores["test"].confusion, one.facts["classes"]).to_dict("records")
@@ -177,7 +177,7 @@ def _figures(one: Trained, scores: Mapping[str, Scores], details: Mapping[str, A
     splits = {split: {measure: getattr(s, measure) for measure in SPLIT_MEASURES} for split, s in scores.items()}
     return {
         "confusion.png": figures.confusion_figure(
-            test.confusion, one.facts["classes"], f"{name}\n{test.n} test objects"
+            test.confusion, one.facts["classes"], f"{name}\n{test.n} {one.tested} objects"
         ),
         "curves.png": figures.curves_figure(details["history"], name),
         "splits.png": figures.splits_figure(splits, name),

@@ -10,6 +10,7 @@ import pandas as pd
 
 from deepsky.catalogue.decision_tree import COLUMNS
 from deepsky.evaluation.pictured import Pictured, Rows
+from deepsky.evaluation.trained import TESTED
 from deepsky.metrics import confused_pairs
 
 Kind = Literal["right", "wrong", "uncertain", "pair", "close", "far", "random"]
@@ -80,13 +81,13 @@ def worst_group(run: Pictured, limit: int) -> Group:
         run: the run.
         limit: objects at most.
     """
-    test = run.rows("test")
+    test, tested = run.rows("test"), TESTED[run.tested_on]
     if run.packed.card.target == "fractions":
         farthest = by_error(run, test)[::-1]
-        heading = f"The largest errors of {len(test)} test objects"
+        heading = f"The largest errors of {len(test)} {tested} objects"
         return Group("far", heading, fraction_examples(run, farthest[:limit]))
     wrong = _surest_first(run, test[~_is_right(run, test)])
-    heading = f"{len(wrong)} of {len(test)} test objects are wrong"
+    heading = f"{len(wrong)} of {len(test)} {tested} objects are wrong"
     shown = f"{heading}; the {limit} surest" if len(wrong) > limit else heading
     return Group("wrong", shown, class_examples(run, wrong[:limit]))
 
@@ -158,7 +159,8 @@ def _pairs(run: Pictured, right: Rows, wrong: Rows) -> list[Group]:
     for pair in confused_pairs(confusion, run.classes).head(_N_PAIRS).itertuples():
         true, predicted = run.classes.index(pair.true), run.classes.index(pair.predicted)
         taken = wrong[(labels[wrong] == true) & (run.answers[wrong] == predicted)]
-        heading = f"{pair.true} taken for {pair.predicted}: {pair.n}, {pair.share:.0%} of its test objects"
+        share = f"{pair.share:.0%} of its {TESTED[run.tested_on]} objects"
+        heading = f"{pair.true} taken for {pair.predicted}: {pair.n}, {share}"
         beside = _shown(run, right[labels[right] == predicted], N_SHOWN // 2)
         of_beside = f"{pair.predicted}, rightly answered"
         groups.append(Group("pair", heading, _shown(run, taken, N_SHOWN // 2), beside, of_beside))

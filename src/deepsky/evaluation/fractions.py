@@ -132,7 +132,7 @@ def _figures(
     splits = {split: {"rmse": s.rmse, "loss": s.loss} for split, s in scores.items()}
     return {
         "rmse.png": fraction_figures.rmse_figure(
-            scores["test"].per_answer, scores["test"].baseline_per_answer, f"{name}\n{len(test)} test objects"
+            scores["test"].per_answer, scores["test"].baseline_per_answer, f"{name}\n{len(test)} {one.tested} objects"
         ),
         "fractions.png": fraction_figures.scatter_figure(truth, predicted, f"{name}: true and predicted fractions"),
         "curves.png": figures.curves_figure(history, name),

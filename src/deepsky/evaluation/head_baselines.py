@@ -110,8 +110,8 @@ def _scored(work: _Work) -> dict[str, Any]:
         labels, split = (rows[name].to_numpy(str) for name in ("label", "split"))
         plain = seen[0][image.to_numpy(np.int64)]
         scores = score_baselines(work.params.baselines, plain, labels, split, seed=work.params.seed)
-    except OSError as error:
-        return {"figures": {}, "problem": f"{work.features}: cannot be read ({error.strerror}); run dvc repro"}
+    except (OSError, ValueError) as error:  # NumPy's, of a damaged file
+        return {"figures": {}, "problem": f"{work.features}: cannot be read ({error}); run dvc repro"}
     except DataError as error:
         return {"figures": {}, "problem": str(error)}
     figures = {f"test_{name}_{figure}": v for name, one in scores.items() for figure, v in asdict(one).items()}

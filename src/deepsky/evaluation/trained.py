@@ -19,6 +19,7 @@ FACTS = (
     "n_test_images", "tested_on", "class_counts", "n_skipped", "n_dropped", "classes",
 )  # fmt: skip
 REMEDY = "run dvc repro to train it again"
+TESTED = {"test": "test", "val": "validation"}  # what the objects are called that a network is scored on
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ class Trained:
     def origin(self) -> dict[str, Any] | None:
         """Return study, trial and reference of what a search found; None for any other run."""
         return self.facts["params"].get("origin")
+
+    @property
+    def tested(self) -> str:
+        """Say which objects it is scored on."""
+        return TESTED[self.facts["tested_on"]]
 
     def rows(self, split: str) -> pd.DataFrame:
         """Return the predictions of one split; where there is no test part, val rows take its place."""

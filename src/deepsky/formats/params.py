@@ -203,6 +203,10 @@ class FramesParams:
             raise ValueError(f"band {unknown[0]!r} is not among bands {', '.join(self.bands)}")
         if any(not band.replace("_", "a").isalnum() for band in self.bands):
             raise ValueError(f"bands {list(self.bands)} must be of letters, digits and _: they name folders")
+        if len(self.frame_bands) > 1 and self.group_by in ("image", "objid"):
+            raise ValueError(
+                f"group_by {self.group_by} tears an object's plots of several frame_bands apart; take field"
+            )
         for key in ("bands", "frame_bands"):
             if not getattr(self, key):
                 raise ValueError(f"{key} names no band")

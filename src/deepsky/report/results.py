@@ -12,7 +12,7 @@ from deepsky.evaluation.album import Album, read_album
 from deepsky.evaluation.examples import examples_of
 from deepsky.evaluation.figures import NAMED_WEIGHTS
 from deepsky.evaluation.params import Baseline
-from deepsky.evaluation.trained import MEASURES
+from deepsky.evaluation.trained import MEASURES, TESTED
 
 _REMEDY = "run dvc repro to evaluate again"
 _ABOUT = ("dataset", "network", "label", "is_cell", "is_simulated", "key", "target")
@@ -72,6 +72,11 @@ class Result:
     def is_cell(self) -> bool:
         """Whether it belongs to the matrix of datasets and networks; else it stands for itself."""
         return bool(self.summary["is_cell"])
+
+    @property
+    def tested(self) -> str:
+        """Which objects it is scored on."""
+        return TESTED[self.summary["tested_on"]]
 
     @property
     def measure(self) -> str:

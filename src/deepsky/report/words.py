@@ -58,8 +58,8 @@ def _duration(seconds: float) -> str:
 def _count(n: int) -> str:
     """Return a large number with three digits: 3.23 M."""
     for unit, size in (("M", 1e6), ("k", 1e3)):
-        if n >= size:
-            return f"{n / size:.3g} {unit}" if n < 1000 * size else f"{n / size:.0f} {unit}"
+        if n >= 0.9995 * size:
+            return f"{n / size:.3g} {unit}" if n < 999.5 * size else f"{n / size:.0f} {unit}"
     return str(n)
 
 

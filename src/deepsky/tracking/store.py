@@ -22,7 +22,7 @@ from deepsky.files import whole_file
 from deepsky.tracking.lineage import workspace_root
 
 _URI_VARIABLE = "MLFLOW_TRACKING_URI"
-_ARTIFACTS = "mlruns"
+_ARTIFACTS, _DATABASE = "mlruns", "mlflow.db"
 _SQLITE = "sqlite:///"
 _SQLITE_WAIT_S = 20.0  # as long as MLflow itself waits for another writer
 # Where MLflow keeps the place of artifacts as an absolute path.
@@ -71,7 +71,7 @@ def tracking_uri() -> str:
     """
     uri = os.environ.get(_URI_VARIABLE, "").strip()
     if not uri:
-        return f"{_SQLITE}{project_root() / 'mlflow.db'}"
+        return f"{_SQLITE}{project_root() / _DATABASE}"
     if uri.startswith(_SQLITE) and not uri.startswith(f"{_SQLITE}/"):
         return f"{_SQLITE}{project_root() / uri.removeprefix(_SQLITE)}"
     return uri
@@ -94,7 +94,8 @@ def prepare(experiment: str) -> tuple[MlflowClient, str]:
     with store_errors(), one_at_a_time(), _few_retries():
         if (database := _sqlite_path(uri)) is not None:
             _check_or_create_sqlite(database)
-            _follow_project(database)
+            if database == project_root() / _DATABASE:  # not one that several projects share
+                _follow_project(database)
         client = MlflowClient(uri)
         found = client.get_experiment_by_name(experiment) or _create(client, experiment, _artifact_root(uri))
     if found.lifecycle_stage != "active":
