@@ -1,5 +1,6 @@
 """The command line: parse, call, print. One verb per DVC stage, and what a person runs beside them."""
 
+import logging
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ def main() -> None:
     # Read when keras first imports TensorFlow, and by OpenCV: a problem is one line of ours.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of small datasets: a network each, compiled anew
     try:
         cli.main(prog_name="deepsky", standalone_mode=False)
     except click.exceptions.Exit as stop:
