@@ -89,9 +89,8 @@ def train_population(folder: Path, name: str) -> None:
     examples = examples_of(packed, read_split(inputs / "split.csv", packed), views.plain)
     outcome = HeadTrainer().train([HEAD_RUN, HEAD_RUN], examples, lambda number, score: True)[1]
     history = pd.read_csv(saved / "mobilenet/history.csv")
-    np.testing.assert_allclose(
-        [score.val_loss for score in outcome.scores], history["val_loss"], rtol=5e-3
-    )  # processors differ
+    losses = [score.val_loss for score in outcome.scores]
+    np.testing.assert_allclose(losses, history["val_loss"], rtol=5e-3)  # 0.0015 apart on some processors
 
 
 def answers_of_a_tail() -> np.ndarray:

@@ -142,7 +142,7 @@ def test_scores_go_into_the_run_that_trained_once(project):
     logged = stored.data.metrics
     for name in ("test_accuracy", "test_accuracy_low", "test_accuracy_high", "test_f1_macro", "test_f1_weighted"):
         assert logged[name] == pytest.approx(summary[name], abs=1e-6)
-    assert logged["accuracy"] == 0.1
+    assert logged["epoch/accuracy"] == 0.1
     kinds = (*CLASSES, "macro", "weighted")
     assert {f"test_{m}_{c}" for m in ("precision", "recall", "f1") for c in kinds} <= set(logged)
     assert {f"{s}_{m}" for m in ("accuracy", "f1_macro", "loss") for s in ("train", "val")} <= set(logged)
