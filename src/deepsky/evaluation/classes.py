@@ -54,7 +54,8 @@ def evaluate_classes(one: Trained, reference: Trained | None) -> Evaluation:
         if len(part := one.rows(split))
     }
     gains = (_gain_over(one, reference) if reference else {}) | _views_gain(one)
-    counts = {split: of for split, of in one.facts["class_counts"].items() if any(of.values())}
+    counted = {split: s for split, s in scores.items() if split != "test" or one.facts["tested_on"] == "test"}
+    counts = {split: {name: c.support for name, c in s.per_class.items()} for split, s in counted.items()}
     details = details_of(one) | {"majority_class": majority, "class_counts": counts}
     details["splits"] = {split: asdict(s) | {"confusion": s.confusion.tolist()} for split, s in scores.items()}
     details["confused"] = confused_pairs(scores["test"].confusion, one.facts["classes"]).to_dict("records")
