@@ -8,7 +8,7 @@ import pytest
 from deepsky.commands import export_folders as command
 from deepsky.datasets.packed import DatasetCard, open_packed, write_rows
 from deepsky.errors import ConfigError, DataError
-from deepsky.imaging.composite import lupton_rgb
+from deepsky.imaging.lupton import lupton_rgb
 from deepsky.imaging.pictures import read_picture
 from tests.toy_galaxies import write_galaxies
 

@@ -13,11 +13,12 @@ from hypothesis.extra import numpy as hnp
 from deepsky.errors import DataError
 from deepsky.imaging.astrometry import Astrometry, is_inside, read_astrometry
 from deepsky.imaging.badfiles import BadFiles
-from deepsky.imaging.composite import affine_between, align, lupton_rgb
+from deepsky.imaging.composite import affine_between, align
 from deepsky.imaging.cutouts import cut_objects
 from deepsky.imaging.fields import FieldSearch, SkyField, assign_fields, read_field, require_bands
 from deepsky.imaging.frame_names import band_of
 from deepsky.imaging.frames import read_frame, read_header
+from deepsky.imaging.lupton import lupton_rgb
 from deepsky.imaging.params import Reading
 from deepsky.imaging.stretch import StretchLimits, asinh_stretch, shrink_to_plot, sky_limits, to_gray
 from tests.small_frames import HEIGHT, OFFSETS_PX, WIDTH, frame_wcs, star_frame, write_field, write_frame

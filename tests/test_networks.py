@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from deepsky.errors import ConfigError, DataError, WeightsError
-from deepsky.imaging.composite import lupton_rgb
+from deepsky.imaging.lupton import lupton_rgb
 from deepsky.networks import alexnet
 from deepsky.networks.backbone import Backbone, build_features
 from deepsky.networks.folding import fold_normalisation

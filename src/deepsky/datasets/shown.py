@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deepsky.datasets.packed import DatasetCard
-from deepsky.imaging.composite import lupton_rgb
+from deepsky.imaging.lupton import lupton_rgb
 
 
 def shown(image: npt.NDArray[Any], card: DatasetCard) -> npt.NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Colour from bands: align them on the sky, stack them, and Lupton's colour-keeping stretch."""
+"""Composites of frames: align bands on the sky and stack them."""
 
 from collections.abc import Sequence
 
@@ -12,48 +12,7 @@ from deepsky.imaging.frames import Frame
 from deepsky.imaging.photometry import FluxArray
 from deepsky.imaging.stretch import StretchLimits, asinh_stretch, shrink_to_plot, to_gray
 
-LUPTON_STRETCH_NMGY, LUPTON_Q = 0.5, 8.0
 _WORST_FIT_PX = 0.25
-
-
-def lupton_rgb(
-    flux: FluxArray, stretch_nmgy: float = LUPTON_STRETCH_NMGY, q: float = LUPTON_Q
-) -> npt.NDArray[np.uint8]:
-    """Colour picture whose hue does not change with brightness; saturated pixels keep theirs.
-
-    With I the mean of the three bands, each band is scaled by asinh(q I / stretch) / (q I); a pixel of which a band
-    exceeds 1 is divided by its greatest band.
-
-    Args:
-        flux: nanomaggies of the red, green and blue band, (..., 3), for example (n, height, width, 3).
-        stretch_nmgy: nanomaggies where the curve is still linear, > 0.
-        q: how strongly bright pixels are compressed, > 0.
-
-    Returns:
-        uint8, the shape of ``flux``.
-
-    Source:
-        Lupton et al. 2004, PASP 116, 133.
-    """
-    red, green, blue = (np.ascontiguousarray(flux[..., band], np.float32) for band in range(3))
-    intensity = red + green
-    intensity += blue
-    intensity *= np.float32(q / (3 * stretch_nmgy))
-    np.abs(intensity, out=intensity)  # asinh(x) / x is even
-    np.maximum(intensity, np.float32(1e-6), out=intensity)  # 0 / 0 has the limit 1
-    scale = np.arcsinh(intensity)
-    scale /= intensity
-    scale *= np.float32(1 / stretch_nmgy)
-    greatest = np.maximum(np.maximum(red, green), blue)
-    greatest *= scale
-    scale *= np.float32(255) / np.maximum(greatest, np.float32(1))
-    rgb = np.empty(flux.shape, np.uint8)
-    for band, values in enumerate((red, green, blue)):
-        values *= scale
-        np.maximum(values, np.float32(0), out=values)
-        values += np.float32(0.5)
-        rgb[..., band] = values
-    return rgb
 
 
 def affine_between(

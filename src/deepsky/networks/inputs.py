@@ -113,7 +113,7 @@ class LuptonColour(keras.layers.Layer):
         q: how strongly bright pixels are compressed, > 0.
 
     Source:
-        Lupton et al. 2004, PASP 116, 133; the same formula as ``deepsky.imaging.composite``.
+        Lupton et al. 2004, PASP 116, 133; the same formula as ``deepsky.imaging.lupton``.
     """
 
     def __init__(self, channels: Sequence[int], stretch_nmgy: float = 0.5, q: float = 8.0, **kwargs: Any) -> None:

@@ -184,7 +184,6 @@ def serve(address: str, command_line: Callable[[], None], n_threads: int) -> Non
     global _command_line, _resource
     parallel.check_address(address)
     _command_line, _resource = command_line, resource_of(Path.cwd())
-    resources = {_resource: 1.0, **({"gpu": 1.0} if has_gpu() else {})}
     failed, cut_short = list[BaseException](), list[bool]()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a script started this in the background
     _print_at_once()
@@ -193,19 +192,7 @@ def serve(address: str, command_line: Callable[[], None], n_threads: int) -> Non
     async def attend() -> None:
         global _worker, _loop
         _loop = asyncio.get_running_loop()
-        _worker = Worker(
-            address,
-            # One more than the small tasks need: a stage takes one for itself.
-            nthreads=n_threads + 1,
-            executor={MAIN: _here},
-            resources=resources,
-            memory_limit=0,  # a stage may fill the memory; one that holds much afterwards ends
-            host="127.0.0.1" if parallel.is_loopback(urlsplit(address).hostname or "") else None,
-            dashboard=False,
-            dashboard_address="127.0.0.1:0",
-            death_timeout=dask.config.get("distributed.comm.timeouts.connect"),
-            security=Security(),  # of dask's configuration
-        )
+        _worker = _of_scheduler(address, n_threads)
         # dask's get_worker, by which a task would find its client, knows only dask's own threads.
         parallel.use_cluster(_worker._get_client, resource=_resource, own=lambda: _worker.address)
         await _worker
@@ -228,6 +215,22 @@ def serve(address: str, command_line: Callable[[], None], n_threads: int) -> Non
         raise parallel.not_there(address, failed[0])
     if any(cut_short):
         raise DeepSkyError(address, "went away in the middle of a stage", "start it and its workers again")
+
+
+def _of_scheduler(address: str, n_threads: int) -> Worker:
+    """Make the dask worker of this process, in its event loop; see ``serve``."""
+    return Worker(
+        address,
+        nthreads=n_threads + 1,  # one more than the small tasks need: a stage takes one for itself
+        executor={MAIN: _here},
+        resources={_resource: 1.0, **({"gpu": 1.0} if has_gpu() else {})},
+        memory_limit=0,  # a stage may fill the memory; one that holds much afterwards ends
+        host="127.0.0.1" if parallel.is_loopback(urlsplit(address).hostname or "") else None,
+        dashboard=False,
+        dashboard_address="127.0.0.1:0",
+        death_timeout=dask.config.get("distributed.comm.timeouts.connect"),
+        security=Security(),  # of dask's configuration
+    )
 
 
 def _print_at_once() -> None:

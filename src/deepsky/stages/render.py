@@ -19,11 +19,12 @@ from deepsky.files import whole_folder
 from deepsky.formats.params import KINDS, FramesParams
 from deepsky.imaging.astrometry import is_inside
 from deepsky.imaging.badfiles import BadFiles, OnBadFile, keep_images, read_missing, reserve_space
-from deepsky.imaging.composite import lupton_rgb, plot_composite
+from deepsky.imaging.composite import plot_composite
 from deepsky.imaging.cutouts import cut_objects, outside, sky_positions
 from deepsky.imaging.fields import FIELD_COLUMNS, FieldSearch, SkyField, assign_fields, read_field
 from deepsky.imaging.frame_names import stem_of
 from deepsky.imaging.frames import Frame
+from deepsky.imaging.lupton import lupton_rgb
 from deepsky.imaging.pictures import write_png
 from deepsky.imaging.stretch import (
     PLOT_HEIGHT_PX,
