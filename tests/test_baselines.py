@@ -15,6 +15,7 @@ from deepsky.datasets.packed import DatasetCard, write_rows
 from deepsky.errors import ConfigError, DataError
 from deepsky.evaluation.baselines import CANDIDATES, score_baselines
 from deepsky.evaluation.params import EvaluateParams
+from deepsky.evaluation.planned import Places
 from deepsky.report.results import read_results
 from deepsky.stages import evaluate, report
 from deepsky.tracking.runs import find_run, run_key
@@ -106,8 +107,8 @@ def run_evaluate(*baselines: Any) -> dict[str, Any]:
     runs = planned(TRAINED, EPOCHS_10, EPOCHS_50, "sdss_jpg/cnn_small")
     runs = [type(one)(**vars(one) | {"features": SEEN if one.label != "cnn_small" else None}) for one in runs]
     folders = {name: Path("evaluation", name) for name in ("metrics", "plots")}
-    folders |= {"packed": Path("data/packed"), "features": FEATURES, "trained": TRAINED, "out": OUT}
-    evaluate.run(runs, EvaluateParams(baselines=baselines), "sky", **folders)
+    places = Places(packed=Path("data/packed"), features=FEATURES, trained=TRAINED, out=OUT)
+    evaluate.run(runs, EvaluateParams(baselines=baselines), "sky", places, **folders)
     summary: dict[str, Any] = json.loads((OUT / "summary.json").read_text())["runs"]
     return summary
 

@@ -17,6 +17,7 @@ from deepsky.catalogue.decision_tree import COLUMNS, QUESTIONS
 from deepsky.errors import DataError
 from deepsky.evaluation.folders import evaluation_key
 from deepsky.evaluation.params import EvaluateParams
+from deepsky.evaluation.planned import Places
 from deepsky.metrics import paired_gain_interval
 from deepsky.stages import evaluate
 from deepsky.tracking.runs import find_run, run_key, training_run
@@ -57,8 +58,8 @@ def project(tmp_path, monkeypatch):
 def _evaluate(*names, plan=None, code="", params=PLAIN):
     """Evaluate runs as they were trained, or by another plan; returns the summary of each."""
     plan = planned(TRAINED, *names or (CELL,)) if plan is None else plan
-    folders = {"packed": PACKED, "features": FEATURES, "trained": TRAINED, "out": OUT}
-    evaluate.run(plan, params, "sky", **folders, metrics=METRICS, plots=PLOTS, code=code)
+    places = Places(packed=PACKED, features=FEATURES, trained=TRAINED, out=OUT)
+    evaluate.run(plan, params, "sky", places, metrics=METRICS, plots=PLOTS, code=code)
     return json.loads((OUT / "summary.json").read_text())["runs"]
 
 
@@ -519,13 +520,15 @@ def test_keras_is_imported_for_new_pictures_only(pair):
         "import sys\n"
         "from pathlib import Path\n"
         "from deepsky.evaluation.params import EvaluateParams\n"
+        "from deepsky.evaluation.planned import Places\n"
         "from deepsky.stages import evaluate\n"
         "from tests.trained_folders import planned\n"
         "trained = Path('models/trained')\n"
         "plan = planned(trained, 'sdss_jpg/mobilenet', 'zoo/turned')\n"
         "folders = {name: Path('evaluation', name) for name in ('metrics', 'plots')}\n"
-        "folders |= {name: Path('data', name) for name in ('packed', 'features')} | {'out': Path('evaluation/runs')}\n"
-        "evaluate.run(plan, EvaluateParams(), 'sky', trained=trained, **folders)\n"
+        "data = {name: Path('data', name) for name in ('packed', 'features')}\n"
+        "places = Places(**data, trained=trained, out=Path('evaluation/runs'))\n"
+        "evaluate.run(plan, EvaluateParams(), 'sky', places, **folders)\n"
         "print({'keras', 'tensorflow'} & set(sys.modules))\n"
     )
     path = os.pathsep.join([str(ROOT), *sys.path])

@@ -12,6 +12,7 @@ import pytest
 
 from deepsky.errors import DataError
 from deepsky.evaluation.params import EvaluateParams
+from deepsky.evaluation.planned import Places
 from deepsky.stages import evaluate, report
 from deepsky.tracking.runs import HIDDEN, find_run
 from tests.trained_folders import (
@@ -91,8 +92,8 @@ def project(evaluated_matrix, tmp_path, monkeypatch):
 
 def _evaluate(*names, plan=None):
     folders = {name: Path("evaluation", name) for name in ("metrics", "plots")}
-    folders |= {"packed": Path("data/packed"), "features": Path("data/features"), "trained": TRAINED, "out": RUNS}
-    evaluate.run(plan or planned(TRAINED, *names), EvaluateParams(), "sky", **folders)
+    places = Places(packed=Path("data/packed"), features=Path("data/features"), trained=TRAINED, out=RUNS)
+    evaluate.run(plan or planned(TRAINED, *names), EvaluateParams(), "sky", places, **folders)
 
 
 def _write_single(name, write=write_trained, **facts):

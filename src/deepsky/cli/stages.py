@@ -179,16 +179,18 @@ def train(run: str, **paths: Path) -> None:
 @path_option("out", "folder of the evaluations to write")
 @path_option("metrics", "folder of the metrics to write")
 @path_option("plots", "folder of the plots' tables to write")
-def evaluate(**paths: Path) -> None:
+def evaluate(metrics: Path, plots: Path, **places: Path) -> None:
     """Stage evaluate: test figures and pictures of every run, into files and into MLflow."""
     from deepsky.commands.planned import planned_runs
     from deepsky.evaluation.params import EvaluateParams
+    from deepsky.evaluation.planned import Places
     from deepsky.experiment.plan import read_plan
     from deepsky.stages import evaluate as stage
 
     plan = read_plan()
     params, settings = plan.params(EvaluateParams, "evaluate"), plan.settings("evaluate")
-    stage.run(planned_runs(plan), params, settings["experiment"], code=settings["code"], **paths)
+    outs = {"metrics": metrics, "plots": plots}
+    stage.run(planned_runs(plan), params, settings["experiment"], Places(**places), code=settings["code"], **outs)
 
 
 @cli.command()

@@ -192,7 +192,11 @@ def _replace(document: CommentedMap, name: str, params: Mapping[str, Any]) -> No
             if _is_raw((document.get("datasets") or {}).get(kind, {}).get(dataset)):
                 edit.remove(document, ("datasets", kind, dataset))
     for key in former.get("archive", {}):
-        edit.set_entry(document, ("archive", key), getattr(ArchiveParams(), key))
+        default = getattr(ArchiveParams(), key)
+        if default is None:
+            edit.remove(document, ("archive", key))
+        else:
+            edit.set_entry(document, ("archive", key), default)
     drop_demo(document)
     _refuse_to_overwrite(document, params["datasets"]["pictures"])
     for section in ("train", "networks", "compare", "runs", "paper"):

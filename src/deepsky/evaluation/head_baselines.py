@@ -16,7 +16,7 @@ from deepsky.datasets.packed import open_packed
 from deepsky.errors import DataError
 from deepsky.evaluation.folders import write_json
 from deepsky.evaluation.params import EvaluateParams
-from deepsky.evaluation.planned import PlannedRun
+from deepsky.evaluation.planned import Places, PlannedRun
 from deepsky.parallel import mapped
 
 KEPT = "baselines.json"
@@ -24,24 +24,14 @@ Figures = dict[str, float]  # test_svm_accuracy, with _low and _high, test_svm_f
 
 
 def head_baselines(
-    runs: Sequence[PlannedRun],
-    params: EvaluateParams,
-    *,
-    features: Path,
-    packed: Path,
-    trained: Path,
-    out: Path,
-    code: str,
+    runs: Sequence[PlannedRun], params: EvaluateParams, places: Places, code: str
 ) -> tuple[dict[str, Figures], dict[str, str]]:
     """Score the classical baselines of every run that has features, and write KEPT; what did not change stays.
 
     Args:
         runs: those that were trained; the rows of their predictions are learned from and scored.
         params: which baselines.
-        features: folder of DATASET/NETWORK/VIEWS folders.
-        packed: folder of the datasets.
-        trained: folder of the trained networks.
-        out: folder to write.
+        places: what is read, and where it is written.
         code: fingerprint of the code that evaluates.
 
     Returns:
@@ -51,10 +41,11 @@ def head_baselines(
         DataError: a file cannot be read.
     """
     work = {
-        one.name: _Work(features / one.features, packed / one.dataset, one.folder(trained), params)
+        one.name: _Work(places.features / one.features, places.packed / one.dataset, one.folder(places.trained), params)
         for one in runs
         if one.features and params.baselines
     }
+    out = places.out
     if not work:
         (out / KEPT).unlink(missing_ok=True)
         return {}, {}
@@ -111,7 +102,8 @@ def _scored(work: _Work) -> dict[str, Any]:
         plain = seen[0][image.to_numpy(np.int64)]
         scores = score_baselines(work.params.baselines, plain, labels, split, seed=work.params.seed)
     except (OSError, ValueError) as error:  # NumPy's, of a damaged file
-        return {"figures": {}, "problem": f"{work.features}: cannot be read ({error}); run dvc repro"}
+        reason = getattr(error, "strerror", None) or error
+        return {"figures": {}, "problem": f"{work.features}: cannot be read ({reason}); run dvc repro"}
     except DataError as error:
         return {"figures": {}, "problem": str(error)}
     figures = {f"test_{name}_{figure}": v for name, one in scores.items() for figure, v in asdict(one).items()}

@@ -12,6 +12,23 @@ NOT_TRAINED, OUT_OF_DATE = "not trained yet", "out of date"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Places:
+    """The folders of an evaluation.
+
+    Attributes:
+        packed: of the datasets, whose images show what a run got right and wrong.
+        features: of DATASET/NETWORK/VIEWS folders as stage features writes them; for the baselines.
+        trained: of DATASET/LABEL folders as stage train writes them.
+        out: what evaluations are written to.
+    """
+
+    packed: Path
+    features: Path
+    trained: Path
+    out: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlannedRun:
     """One run of the plan.
 

@@ -30,7 +30,7 @@ from deepsky.evaluation.head_baselines import KEPT as BASELINES
 from deepsky.evaluation.head_baselines import Figures, head_baselines, read_baselines
 from deepsky.evaluation.params import EvaluateParams
 from deepsky.evaluation.pictured import Pictured, open_pictured
-from deepsky.evaluation.planned import PlannedRun, in_words, trained_runs
+from deepsky.evaluation.planned import Places, PlannedRun, in_words, trained_runs
 from deepsky.evaluation.trained import MEASURES, Trained, read_facts, read_trained
 from deepsky.files import whole_folder
 from deepsky.parallel import mapped
@@ -46,11 +46,8 @@ def run(
     runs: Sequence[PlannedRun],
     params: EvaluateParams,
     experiment: str,
+    places: Places,
     *,
-    packed: Path,
-    features: Path,
-    trained: Path,
-    out: Path,
     metrics: Path,
     plots: Path,
     code: str = "",
@@ -63,11 +60,8 @@ def run(
         runs: every run of the plan.
         params: section ``evaluate``.
         experiment: MLflow's; a run that is not there (its outputs came from the DVC cache) is made from the files.
-        packed: folder of the datasets, whose images show what a run got right and wrong.
-        features: folder of DATASET/NETWORK/VIEWS folders as stage features writes them; for the baselines.
-        trained: folder of DATASET/LABEL folders as stage train writes them.
-        out: folder to write: DATASET/LABEL/ of every run, baselines.json, and summary.json, which also names the runs
-            left out.
+        places: what is read; and ``out``, which gets DATASET/LABEL/ of every run, baselines.json, and summary.json,
+            which also names the runs left out.
         metrics: folder to write: DATASET.json with one figure for each of its runs.
         plots: folder to write: curves/RUN.csv, loss/RUN.csv and confusion/RUN.csv.
         code: fingerprint of the code that evaluates.
@@ -76,6 +70,7 @@ def run(
         DataError: no run was trained as planned, or a folder does not hold what stage train writes.
         TrackingError: the MLflow store cannot be used.
     """
+    trained, out = places.trained, places.out
     there, left_out = trained_runs(runs, trained)
     if left_out and not there:
         problem = f"holds none of the {len(left_out)} runs of params.yaml as they are planned"
@@ -83,10 +78,8 @@ def run(
     store.close_dead_runs(experiment)
     (out / SUMMARY).unlink(missing_ok=True)  # it stands only beside the runs that it was made of
     remove_others(out, [out / BASELINES, *(one.folder(out) for one in there)])
-    baselines, without = head_baselines(
-        there, params, features=features, packed=packed, trained=trained, out=out, code=code
-    )
-    work = _Work({one.name: one for one in there}, baselines, experiment, packed, trained, out, code)
+    baselines, without = head_baselines(there, params, places, code)
+    work = _Work({one.name: one for one in there}, baselines, experiment, places, code)
     stale = [one for one in there if not work.is_kept(one)]
     locally: Literal["processes", "here"] = "processes" if len(stale) > FEW else "here"
     with closing(mapped(work.write, stale, n_ahead=len(stale), locally=locally)) as written:
@@ -118,7 +111,8 @@ def log_evaluated(runs: Sequence[PlannedRun], experiment: str, *, trained: Path,
         TrackingError: the MLflow store cannot be used.
     """
     there, _ = trained_runs(runs, trained)
-    work = _Work({one.name: one for one in there}, read_baselines(out), experiment, Path(), trained, out, code)
+    places = Places(packed=Path(), features=Path(), trained=trained, out=out)  # nothing is scored
+    work = _Work({one.name: one for one in there}, read_baselines(out), experiment, places, code)
     for one in there:
         if work.is_kept(one):
             work.tracked(one)
@@ -131,14 +125,12 @@ class _Work:
     runs: Mapping[str, PlannedRun]
     baselines: dict[str, Figures]
     experiment: str
-    packed: Path
-    trained: Path
-    out: Path
+    places: Places
     code: str
 
     def is_kept(self, one: PlannedRun) -> bool:
         """Tell whether the evaluation of one run is there and of what is there to evaluate."""
-        return kept_scores(one.folder(self.out), self._compared(one)[2]) is not None
+        return kept_scores(one.folder(self.places.out), self._compared(one)[2]) is not None
 
     def write(self, one: PlannedRun) -> None:
         """Write the evaluation of one run."""
@@ -147,9 +139,9 @@ class _Work:
         evaluate = evaluate_fractions if trained.target == "fractions" else evaluate_classes
         found = evaluate(trained, self._read(reference) if reference else None)
         found = found.with_figures(self.baselines.get(one.name, {}))
-        with whole_folder(one.folder(self.out)) as fresh:
+        with whole_folder(one.folder(self.places.out)) as fresh:
             write_evaluation(fresh, found)
-            run = open_pictured(trained, self.packed / one.dataset)
+            run = open_pictured(trained, self.places.packed / one.dataset)
             write_json(fresh / ALBUM, album_json(make_album(run, example_groups(run))))
             if not one.is_cell:
                 _draw(trained, run, fresh / "pictures")
@@ -158,7 +150,7 @@ class _Work:
     def tracked(self, one: PlannedRun) -> dict[str, Any]:
         """Bring the MLflow run of one evaluated run up to date; returns its entry of the summary."""
         _, against, key = self._compared(one)
-        folder = one.folder(self.out)
+        folder = one.folder(self.places.out)
         scores = kept_scores(folder, key)
         if scores is None:
             raise DataError(folder, "was changed while all runs were evaluated", "run dvc repro once more")
@@ -169,9 +161,9 @@ class _Work:
         """Return the run that one is compared with, its folder, and a hash of all that the scores follow from."""
         # A reference that was not trained as planned is named among the runs left out: nothing to compare with.
         reference = self.runs.get(one.reference or "")
-        against = reference.folder(self.trained) if reference else None
+        against = reference.folder(self.places.trained) if reference else None
         code = self.code + self._baselines_text(one)
-        key = evaluation_key(one.folder(self.trained), against, pictures=not one.is_cell, code=code)
+        key = evaluation_key(one.folder(self.places.trained), against, pictures=not one.is_cell, code=code)
         return reference, against, key
 
     def _baselines_text(self, one: PlannedRun) -> str:
@@ -181,7 +173,7 @@ class _Work:
 
     def _track(self, one: PlannedRun, against: Path | None, scores: Mapping[str, Any], folder: Path) -> None:
         """Log the scores into the run that made these files, once; a gain also depends on the reference's files."""
-        trained = one.folder(self.trained)
+        trained = one.folder(self.places.trained)
         key = store.run_key(trained)
         evaluated = key if against is None else f"{key} against {store.run_key(against)}"
         evaluated += self._baselines_text(one)
@@ -206,7 +198,7 @@ class _Work:
         return found
 
     def _read(self, one: PlannedRun) -> Trained:
-        return read_trained(one.folder(self.trained), one.name)
+        return read_trained(one.folder(self.places.trained), one.name)
 
 
 def _about(one: PlannedRun, trained: Path) -> dict[str, Any]:
