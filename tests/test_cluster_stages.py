@@ -134,10 +134,9 @@ def test_features_are_helped(two_hosts: Client, tmp_path: Path) -> None:
 
 
 def label(model: Path, inputs: list[Path], catalogue: Path | None, out: Path, **more: Any) -> None:
-    column = None if catalogue is None else "objid"
+    objects = None if catalogue is None else predict.Catalogue(catalogue, "objid")
     out.parent.mkdir(parents=True, exist_ok=True)
-    options = {"catalogue": catalogue, "id_column": column, "reading": {}}
-    predict.run(str(model), list(map(str, inputs)), out / "answers.csv", **options, **more)
+    predict.run(str(model), list(map(str, inputs)), out / "answers.csv", catalogue=objects, **more)
 
 
 def test_predict_on_pictures_is_helped(two_hosts: Client, tmp_path: Path) -> None:

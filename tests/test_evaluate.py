@@ -20,6 +20,7 @@ from deepsky.evaluation.params import EvaluateParams
 from deepsky.evaluation.planned import Places
 from deepsky.metrics import paired_gain_interval
 from deepsky.stages import evaluate
+from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.runs import find_run, run_key, training_run
 from deepsky.tracking.store import prepare, tracking_uri
 from deepsky.tracking.studies import TrialRecord, open_study_run
@@ -45,8 +46,8 @@ FEATURES, PLAIN = Path("data/features"), EvaluateParams()
 METRICS, PLOTS = Path("evaluation/metrics"), Path("evaluation/plots")
 CELL = "sdss_jpg/mobilenet"
 RUN = {
-    "experiment": "sky", "name": "sdss_jpg-mobilenet", "dataset": "sdss_jpg", "network": "mobilenet", "params": {},
-    "tags": {},
+    "tracking": TrackingParams(experiment="sky"), "name": "sdss_jpg-mobilenet", "dataset": "sdss_jpg",
+    "network": "mobilenet", "params": {}, "tags": {},
 }  # fmt: skip
 
 

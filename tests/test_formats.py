@@ -298,8 +298,7 @@ def test_predict_prepares_as_the_dataset_was_prepared(tmp_path, target, gray, de
     n_outputs = len(COLUMNS) if target == "fractions" else len(CLASSES)
     model = save_answering_network(tmp_path / "model.h5", packed, n_outputs)
     paths = [images / f"{identity}.png" for identity in packed.rows["id"]]
-    options = {"catalogue": None, "id_column": None, "reading": {}}
-    predict.run(str(tmp_path / "model.h5"), list(map(str, paths)), tmp_path / "answers.csv", **options)
+    predict.run(str(tmp_path / "model.h5"), list(map(str, paths)), tmp_path / "answers.csv")
     table = pd.read_csv(tmp_path / "answers.csv")
     names = list(COLUMNS) if target == "fractions" else ["class", "confidence", *(f"p_{name}" for name in CLASSES)]
     assert table.columns.tolist() == ["path", *names]

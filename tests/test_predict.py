@@ -5,11 +5,13 @@ import os
 import shutil
 from pathlib import Path
 
+import click
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
 
+from deepsky.cli import cli
 from deepsky.commands import predict
 from deepsky.commands.models import find_model
 from deepsky.commands.places import named_places
@@ -39,15 +41,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def label(*inputs: str, model: str = "tiny", out: str | None = "out.csv", **options: object) -> None:
-    always = {"catalogue": None, "id_column": None, "reading": {}}
-    predict.run(model, inputs, None if out is None else Path(out), **{**always, **options})
+    predict.run(model, inputs, None if out is None else Path(out), **options)
 
 
 def test_networks_are_found_by_path_and_by_run(place: Path) -> None:
     file = Path("models/trained/mine/tiny/model.h5")
     names = (str(file), str(file.parent), "tiny", "mine-tiny", "mine/tiny")
     assert [find_model(name) for name in names] == [file] * len(names)
-    with pytest.raises(DataError, match="cnn_small: is a run of 2 datasets; choose one: mine/cnn_small, other/cnn_sma"):
+    with pytest.raises(DataError, match="cnn_small: may be each of 2 runs; choose one: mine/cnn_small, other/cnn_sma"):
         find_model("cnn_small")
     with pytest.raises(DataError, match=r"tinny: is neither .*; give .*, or a run; trained here: mine/cnn_small, m"):
         find_model("tinny")
@@ -124,6 +125,13 @@ def test_bad_files_stop_or_are_named_and_skipped(place: Path, capfd: pytest.Capt
     assert len(pd.read_csv("out.csv")) == N_PICTURES
     with pytest.raises(DataError, match="every object was skipped"):
         label("pictures/text.png", out=None, on_bad_file="skip")
+
+
+@pytest.mark.parametrize("option", ["--zero-point", "--filter", "--position", "--id-column"])
+def test_options_of_a_catalogue_want_one(option: str) -> None:
+    value = {"--zero-point": "25", "--filter": "a=r", "--position": "xy"}.get(option, "id")
+    with pytest.raises(click.UsageError, match=f"{option} is for the objects of a --catalogue"):
+        cli.main(["predict", "network", "a.jpg", option, value], standalone_mode=False)
 
 
 def test_answers_are_printed_as_a_table(place: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -21,19 +21,21 @@ from mlflow.tracking import MlflowClient
 from deepsky.errors import TrackingError
 from deepsky.files import whole_folder
 from deepsky.tracking import store
+from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.runs import HIDDEN, close_dead_runs, find_run, restored_run, run_key, run_params, training_run
 from deepsky.tracking.store import page_of_runs, prepare, project_root, shown_uri, tracking_uri, ui_command
 from tests.trained_folders import make_project, write_trained
 
 RUN = {
-    "experiment": "sky", "name": "sdss_jpg-mobilenet", "dataset": "sdss_jpg", "network": "mobilenet", "params": {},
-    "tags": {},
+    "tracking": TrackingParams(experiment="sky"), "name": "sdss_jpg-mobilenet", "dataset": "sdss_jpg",
+    "network": "mobilenet", "params": {}, "tags": {},
 }  # fmt: skip
 SCRIPT = """
 import sys, time
+from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.runs import training_run
 facts = {"dataset": "sdss_jpg", "network": sys.argv[1], "params": {"n": 1}, "tags": {}}
-with training_run(experiment="sky", name="a_run", **facts) as run:
+with training_run(tracking=TrackingParams(experiment="sky"), name="a_run", **facts) as run:
     run.log_epochs([(1, {"accuracy": 0.5})])
     print("ready", flush=True)
     time.sleep(float(sys.argv[2]))
@@ -244,7 +246,7 @@ def test_a_copied_project_writes_into_itself_and_finds_its_old_artifacts(project
 def test_the_machine_is_watched_where_wanted(project, monkeypatch):
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
     for wanted in (True, False):
-        with training_run(**RUN, system_metrics=wanted) as run:
+        with training_run(**RUN | {"tracking": TrackingParams(experiment="sky", system_metrics=wanted)}) as run:
             time.sleep(0.5)
         metrics = MlflowClient(tracking_uri()).get_run(run.run_id).data.metrics
         assert ("system/cpu_utilization_percentage" in metrics) == wanted
@@ -436,9 +438,10 @@ stages:
 LEARN = """
 from pathlib import Path
 from deepsky.files import whole_folder
+from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.runs import training_run
 seed, facts = Path("seed").read_text(), {"dataset": "sky", "network": "net", "params": {}, "tags": {}}
-with training_run(experiment="sky", name=seed, **facts) as run:
+with training_run(tracking=TrackingParams(experiment="sky"), name=seed, **facts) as run:
     with whole_folder(Path("models/net")) as folder:
         (folder / "model.h5").write_text(seed)
     run.log_artifact(Path("models/net"))
@@ -499,12 +502,13 @@ stages:
 TRAIN = """
 import sys
 from pathlib import Path
+from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.runs import training_run
 dataset, network = sys.argv[1:]
 facts = {"dataset": dataset, "network": network, "params": {}, "tags": {}}
 parts = {"train": {"STAR": 3}, "val": {"STAR": 1}, "test": {"STAR": 0}}
-inputs = [Path("data/packed", dataset)]
-with training_run(experiment="sky", name=f"{dataset}-{network}", **facts, inputs=inputs, parts=parts):
+facts |= {"inputs": [Path("data/packed", dataset)], "parts": parts}
+with training_run(tracking=TrackingParams(experiment="sky"), name=f"{dataset}-{network}", **facts):
     Path("models", dataset).mkdir(parents=True, exist_ok=True)
     Path("models", dataset, network).write_text("done")
 """

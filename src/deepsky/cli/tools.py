@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from deepsky.archives.addresses import FOLDERS, QUERY_RELEASES, QueryRelease
 from deepsky.cli.group import PATH, cli
@@ -139,7 +140,9 @@ def export_folders(dataset: str, folder: Path) -> None:
     help="skip names each on stderr",
 )
 @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers do the work (deepsky worker)")
+@click.pass_context
 def predict(
+    context: click.Context,
     model: str,
     inputs: tuple[str, ...],
     out: Path | None,
@@ -158,8 +161,13 @@ def predict(
 
     if not inputs and listed is None:
         raise click.UsageError("give INPUTS, or a --list of them")
-    named = {"catalogue": catalogue, "id_column": id_column, "listed": listed, "on_bad_file": on_bad_file}
-    command.run(model, inputs, out, reading=reading, scheduler=scheduler, **named)
+    said = [
+        name for name in ("id_column", *reading) if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]
+    if catalogue is None and said:
+        raise click.UsageError(f"--{said[0].replace('_', '-').removesuffix('s')} is for the objects of a --catalogue")
+    objects = None if catalogue is None else command.Catalogue(catalogue, id_column, reading)
+    command.run(model, inputs, out, catalogue=objects, listed=listed, on_bad_file=on_bad_file, scheduler=scheduler)
 
 
 @cli.command(epilog="Example: deepsky export my_galaxies-efficientnet_lite0 --format onnx")

@@ -29,6 +29,7 @@ from deepsky.networks.registry import place_of
 from deepsky.networks.views import images_at_once
 from deepsky.networks.weights_card import read_weights_card
 from deepsky.tracking.origin import PARENT_TAG
+from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.runs import training_run
 from deepsky.tracking.studies import StudyRun, open_study_run
 from deepsky.tracking.training import LogEpochs
@@ -53,7 +54,7 @@ class _Plan:
         packed: its dataset.
         splits: ``train``, ``val`` or ``test`` of each row, of each fold.
         digest: of everything that the figures follow from.
-        experiment: MLflow experiment.
+        tracking: of its MLflow runs.
         batch_size: images per step where a frozen network sees them.
     """
 
@@ -61,7 +62,7 @@ class _Plan:
     packed: Packed
     splits: list[npt.NDArray[np.str_]]
     digest: str
-    experiment: str
+    tracking: TrackingParams
     batch_size: BatchSize
 
     @property
@@ -105,7 +106,7 @@ def run(name: str, n_folds: int, seed: int) -> None:
     parent: StudyRun | None = None
     try:
         with uninterrupted():  # nobody could close a run that is open but not known yet
-            parent = open_study_run(plan.experiment, f"{name}-{plan.digest[:12]}", settings, tags)
+            parent = open_study_run(plan.tracking.experiment, f"{name}-{plan.digest[:12]}", settings, tags)
         done = _train_missing(plan, parent.run_id)
         summary, text = _summary(plan, done)
         with uninterrupted():
@@ -138,8 +139,8 @@ def _plan(name: str, n_folds: int, seed: int) -> _Plan:
     val_fraction = fractions.val_fraction / (1 - fractions.test_fraction) if run.recipe.chooses else 0.0
     with about(folder):
         splits = cross_validation(rows, n_folds, seed, val_fraction)
-    name, digest = f"{whole.tracking.experiment}-crossval", _digest(run, splits)
-    return _Plan(run, packed, splits, digest, name, whole.features.batch_size)
+    tracking = whole.tracking.beside("crossval")
+    return _Plan(run, packed, splits, _digest(run, splits), tracking, whole.features.batch_size)
 
 
 def _grouped_rows(run: Run, packed: Packed) -> pd.DataFrame:
@@ -184,7 +185,7 @@ def _run_fold(plan: _Plan, number: int, make_job: MakeJob, parent_id: str) -> pd
     with uninterrupted():
         job = make_job(plan.splits[number - 1])
     with training_run(
-        experiment=plan.experiment,
+        tracking=plan.tracking,
         name=f"{run.name}-fold{number}",
         dataset=run.recipe.dataset,
         network=run.recipe.network,

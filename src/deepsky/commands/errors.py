@@ -7,19 +7,19 @@ from pathlib import Path
 import click
 import pandas as pd
 
+from deepsky.commands.models import find_model
 from deepsky.errors import ConfigError, DataError
 from deepsky.evaluation.album import make_album
 from deepsky.evaluation.examples import Example, Group, worst_group
 from deepsky.evaluation.pictured import open_pictured
 from deepsky.evaluation.trained import Trained, read_trained
-from deepsky.experiment.experiment import read_experiment
 from deepsky.files import whole_file
 from deepsky.report.sheet import render_sheet
 from deepsky.report.sky import legacy_viewer_url, sdss_navigate_url
 from deepsky.tracking.lineage import workspace_root
 
 FOLDER = Path("evaluation/errors")
-_TRAINED, _PACKED = Path("models/trained"), Path("data/packed")
+_PACKED = Path("data/packed")
 
 
 def run(name: str, limit: int) -> None:
@@ -32,8 +32,8 @@ def run(name: str, limit: int) -> None:
         limit: objects at most, above 0.
 
     Raises:
-        ConfigError: there is no such run, or the limit is not above 0.
-        DataError: it is not trained yet, or its files or its dataset cannot be used.
+        ConfigError: the limit is not above 0.
+        DataError: there is no such trained run, or its files or its dataset cannot be used.
     """
     if limit < 1:
         raise ConfigError(f"--limit {limit}", "shows nothing", "give 1 or more")
@@ -58,13 +58,7 @@ def run(name: str, limit: int) -> None:
 
 def _read(name: str) -> tuple[Trained, Path]:
     """Return a trained run and the root of its project."""
-    path = Path(name)
-    folder = path.parent if path.suffix == ".h5" else path
-    if path.suffix != ".h5" and "/" not in name and not (folder / "run.json").is_file():
-        found = read_experiment().find(name)
-        folder = _TRAINED / found.recipe.dataset / found.label
-        if not folder.is_dir():
-            raise DataError(folder, f"does not exist: {name} is not trained yet", f"run deepsky repro --only {name}")
+    folder = find_model(name).parent
     try:
         of_run = json.loads((folder / "run.json").read_text(encoding="utf-8"))["run"]
     except (OSError, ValueError, KeyError, TypeError) as error:

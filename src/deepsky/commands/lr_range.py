@@ -57,7 +57,7 @@ def run(name: str, n_steps: int) -> None:
         table.to_csv(folder / "range.csv", index=False, float_format="%.6g", lineterminator="\n")
         save_png(range_figure(table, suggested, own, f"{name}: learning-rate range test"), folder / "range.png")
     with training_run(
-        experiment=f"{experiment.tracking.experiment}-lr-range",
+        tracking=experiment.tracking.beside("lr-range"),
         name=name,
         dataset=run.recipe.dataset,
         network=run.recipe.network,

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Container, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,22 @@ class _Seen:
     odd: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class Catalogue:
+    """Which objects of FITS frames are to be labelled.
+
+    Attributes:
+        path: their table.
+        id_column: its column that names each object; None numbers the rows.
+        reading: how frames and table are to be understood, as ``frame_options`` takes it; no ``position_band`` stands
+            for r, or the network's first band.
+    """
+
+    path: Path
+    id_column: str | None = None
+    reading: Mapping[str, Any] = field(default_factory=dict)
+
+
 Task = _Pictures | _Objects
 Labelled = tuple[_Seen, npt.NDArray[np.float32]]  # what was seen, without its pixels, and the answers, (n, n_outputs)
 
@@ -101,9 +117,7 @@ def run(
     inputs: Sequence[str],
     out: Path | None,
     *,
-    catalogue: Path | None,
-    id_column: str | None,
-    reading: Mapping[str, Any],
+    catalogue: Catalogue | None = None,
     listed: Path | None = None,
     on_bad_file: OnBadFile = "stop",
     scheduler: str | None = None,
@@ -117,10 +131,7 @@ def run(
         model: a run, or the ``.h5`` of one.
         inputs: image files, folders, patterns or lists of them; with ``catalogue``, FITS frames likewise.
         out: CSV to append to; None prints the table.
-        catalogue: table of the objects to cut out of the frames.
-        id_column: its column that names each object; None numbers the rows.
-        reading: how frames and catalogue are to be understood, as ``frame_options`` takes it; no ``position_band``
-            stands for r, or the network's first band.
+        catalogue: of the objects to cut out of the frames; None: the inputs are pictures.
         listed: a text file with an input a line.
         on_bad_file: ``skip`` names bad pictures, or fields with a bad frame, on stderr and goes on.
         scheduler: address of a dask scheduler whose workers (deepsky worker) do the work; None: this process does.
@@ -142,7 +153,7 @@ def run(
     if catalogue is None:
         first, tasks = "path", _picture_tasks(places, network)
     else:
-        first, tasks = "id", _object_tasks(places, catalogue, id_column, reading_of(reading, card.bands), bad)
+        first, tasks = "id", _object_tasks(places, catalogue, card.bands, bad)
     for where, problem in bad.skipped:
         click.echo(f"skipped: {where}: {problem}", err=True)
     with _helped_by(scheduler):
@@ -232,20 +243,19 @@ def _picture_tasks(places: Sequence[Path], network: keras.Model) -> list[Task]:
     return [_Pictures(paths[rows], n_at_once) for rows in batches]
 
 
-def _object_tasks(
-    inputs: Sequence[Path], catalogue: Path, id_column: str | None, reading: Reading, bad: BadFiles
-) -> list[Task]:
+def _object_tasks(inputs: Sequence[Path], catalogue: Catalogue, bands: Sequence[str], bad: BadFiles) -> list[Task]:
     """Find the field of each object."""
-    objects = read_objects(catalogue, id_column=id_column, label_column=None, classes=())
-    objects = with_positions(objects, catalogue, reading.position, reading.position_columns)
+    table, reading = catalogue.path, reading_of(catalogue.reading, bands)
+    objects = read_objects(table, id_column=catalogue.id_column, label_column=None, classes=())
+    objects = with_positions(objects, table, reading.position, reading.position_columns)
     fields = FieldSearch(reading, bad).group(find_frames(inputs))
-    objects["image"] = assign_fields(objects, fields, reading, catalogue, bad)
+    objects["image"] = assign_fields(objects, fields, reading, table, bad)
     lost = objects[objects["image"] < 0]
     for identity in lost["id"]:
         problem = f"object {identity} lies in none of the frames ({len(lost)} such)"
-        bad.meet(DataError(catalogue, problem, "add its frames or drop the row"))
+        bad.meet(DataError(table, problem, "add its frames or drop the row"))
     return [
-        _Objects(fields[int(number)], group, catalogue, reading)
+        _Objects(fields[int(number)], group, table, reading)
         for number, group in objects[objects["image"] >= 0].groupby("image", sort=True)
     ]
 

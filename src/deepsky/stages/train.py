@@ -54,7 +54,7 @@ def run(
     of_search = origin_tags(tracking.experiment, origin.study, origin.trial) if origin else {}
     own = [folder for folder, read in ((features, recipe.of_head), (weights, recipe.start == "pretrained")) if read]
     with training_run(
-        experiment=tracking.experiment,
+        tracking=tracking,
         name=name,
         dataset=recipe.dataset,
         network=recipe.network,
@@ -62,7 +62,6 @@ def run(
         tags={"weights": job.weights, **of_search},
         inputs=[packed, split, *own],
         parts=facts["class_counts"],
-        system_metrics=tracking.system_metrics,
     ) as tracked:
         with whole_folder(out) as folder:
             figures = train(job, folder, [LogEpochs(tracked)])

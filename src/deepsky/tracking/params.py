@@ -1,6 +1,6 @@
 """Section ``tracking`` of params.yaml."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +15,10 @@ class TrackingParams:
 
     experiment: str = "deepsky"
     system_metrics: bool = False
+
+    def beside(self, what: str) -> "TrackingParams":
+        """Return the same for an experiment of its own, EXPERIMENT-WHAT."""
+        return replace(self, experiment=f"{self.experiment}-{what}")
 
     def __post_init__(self) -> None:
         """Refuse a name that MLflow could not show."""

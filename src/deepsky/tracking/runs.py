@@ -22,6 +22,7 @@ from deepsky.interruption import interruptible, status_of, uninterrupted
 from deepsky.tracking.artifacts import log_files
 from deepsky.tracking.inputs import files_of, log_inputs, parts_of
 from deepsky.tracking.lineage import Lineage, current_lineage, package_versions, recorded_lineage
+from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.store import prepare, store_errors, tracking_uri
 
 KEY_FILES = ("run.json", "predictions.csv")
@@ -134,7 +135,7 @@ class Run:
 @contextmanager
 def training_run(
     *,
-    experiment: str,
+    tracking: TrackingParams,
     name: str,
     dataset: str,
     network: str,
@@ -142,14 +143,13 @@ def training_run(
     tags: Mapping[str, str],
     inputs: Sequence[Path] = (),
     parts: Mapping[str, Mapping[str, int]] | None = None,
-    system_metrics: bool = False,
 ) -> Iterator[Run]:
     """Open a run and close it as what happened: finished, failed, or killed (Ctrl-C, SIGTERM).
 
     After a kill -9 nothing can close it; `close_dead_runs` does at the next opportunity.
 
     Args:
-        experiment: name of the MLflow experiment; created where missing.
+        tracking: section ``tracking``; its experiment is created where missing.
         name: of the run.
         dataset: name of the dataset.
         network: name of the architecture.
@@ -157,7 +157,6 @@ def training_run(
         tags: more tags; a name without a dot gets the prefix ``deepsky.``.
         inputs: outputs of other DVC stages that it reads.
         parts: objects by class in ``train``, ``val`` and ``test`` of the dataset, which is one of the inputs.
-        system_metrics: whether the machine's load is logged meanwhile.
 
     Raises:
         TrackingError: the store cannot be used.
@@ -166,11 +165,11 @@ def training_run(
     with interruptible():
         try:
             with uninterrupted():  # nobody could close a run that is made but not known yet
-                close_dead_runs(experiment)
+                close_dead_runs(tracking.experiment)
                 facts = {"dataset": dataset, "network": network, **params}
                 own = {**tags, f"{HIDDEN}versions": package_versions()}
-                run = _create(experiment, name, facts, own, current_lineage(inputs), parts or {})
-            with _machine_watched(run, is_wanted=system_metrics):
+                run = _create(tracking.experiment, name, facts, own, current_lineage(inputs), parts or {})
+            with _machine_watched(run, is_wanted=tracking.system_metrics):
                 yield run
             with uninterrupted():
                 _close(run, "FINISHED")
