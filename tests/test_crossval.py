@@ -97,7 +97,7 @@ def test_a_run_is_trained_in_folds_and_finished_folds_are_kept(
     assert {run.data.tags["mlflow.parentRunId"] for run in others} == {parent.info.run_id}
     assert {run.info.status for run in others} == {"FINISHED"}
     for run in others:
-        assert {"accuracy", "seconds", "epoch/loss", "epoch/seconds"} <= set(run.data.metrics)
+        assert {"epoch/accuracy", "seconds", "epoch/loss", "epoch/seconds"} <= set(run.data.metrics)
         assert {"test_recall_BLUE", "test_precision_macro", "test_recall_weighted"} <= set(run.data.metrics)
         fold = table[table["fold"] == int(run.data.tags["deepsky.fold"])].iloc[0]
         for measure in ("accuracy", "f1_macro"):

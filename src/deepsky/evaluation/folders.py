@@ -34,7 +34,10 @@ def evaluation_key(trained: Path, reference: Path | None, *, pictures: bool, cod
     """
     paths = [trained / name for name in (*_MADE_OF, *(["model.h5"] if pictures else []))]
     paths += [reference / name for name in ("run.json", "predictions.csv")] if reference else []
-    size = (trained / "model.h5").stat().st_size  # it is told
+    model = trained / "model.h5"
+    if not model.is_file():
+        raise DataError(model, "does not exist", "run dvc repro to train the run again")
+    size = model.stat().st_size  # it is told
     parts = [code, f"{size} bytes", *(f"{path.name} {_digest(path)}" for path in paths)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

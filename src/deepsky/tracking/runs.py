@@ -32,6 +32,7 @@ _NOT_PARAMETERS = (
     "n_test_images", "n_skipped", "n_dropped", "crop_px", "denoise", "denoise_strength",
 )  # fmt: skip
 HIDDEN = "mlflow.deepsky."  # of tags that MLflow's pages do not show, as of all that begin with mlflow.
+_SHOWN_AS_PARAMETERS = ("run", "dataset", "network")
 _OF_EPOCHS = "epoch/"  # MLflow's pages show metrics of one prefix together; the names without it are the kept network's
 _MAX_VALUE_LENGTH = 6000  # MLflow's limit of a parameter's value
 _MAX_PARAMS_PER_CALL = 100  # MLflow's limit of log_batch
@@ -154,7 +155,7 @@ def training_run(
         dataset: name of the dataset.
         network: name of the architecture.
         params: every parameter that shaped the result, nested as it comes.
-        tags: more tags; a name without a dot gets the prefix ``deepsky.``.
+        tags: more tags, see ``named_tags``.
         inputs: outputs of other DVC stages that it reads.
         parts: objects by class in ``train``, ``val`` and ``test`` of the dataset, which is one of the inputs.
 
@@ -290,14 +291,13 @@ def _create(
     parts: Mapping[str, Mapping[str, int]],
 ) -> Run:
     client, experiment_id = prepare(experiment)
-    named = {name if "." in name else f"deepsky.{name}": str(value) for name, value in tags.items()}
-    own = {f"{HIDDEN}run": name} | {f"{HIDDEN}{key}": str(params[key]) for key in ("dataset", "network")}
-    if named.get("deepsky.weights") == "random":
+    own = named_tags({"run": name} | {key: str(params[key]) for key in ("dataset", "network")} | dict(tags))
+    if tags.get("weights") == "random":
         own["mlflow.note.content"] = _RANDOM_NOTE
     with store_errors():
         stored = client.create_run(
             experiment_id,
-            tags={**own, **lineage_tags(lineage), **process_tags(), **named},
+            tags={**lineage_tags(lineage), **process_tags(), **own},
             run_name=name,
         )
         run = Run(client, stored.info.run_id)
@@ -305,6 +305,12 @@ def _create(
         log_inputs(client, run.run_id, inputs)
     run.log_params(params)
     return run
+
+
+def named_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return tags under their whole names: ``deepsky.NAME``, or a hidden one for what the parameters show too."""
+    prefixes = {name: "" if "." in name else HIDDEN if name in _SHOWN_AS_PARAMETERS else "deepsky." for name in tags}
+    return {prefixes[name] + name: value for name, value in tags.items()}
 
 
 def lineage_tags(lineage: Lineage) -> dict[str, str]:

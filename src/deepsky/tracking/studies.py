@@ -10,7 +10,7 @@ from mlflow.tracking import MlflowClient
 from deepsky.tracking.children import TrialRecord, children_of
 from deepsky.tracking.lineage import current_lineage
 from deepsky.tracking.origin import find_parent
-from deepsky.tracking.runs import Run, close_dead_runs, lineage_tags, process_tags
+from deepsky.tracking.runs import Run, close_dead_runs, lineage_tags, named_tags, process_tags
 from deepsky.tracking.store import one_at_a_time, prepare, store_errors
 
 __all__ = ["StudyRun", "TrialRecord", "open_study_run"]
@@ -80,7 +80,7 @@ def open_study_run(experiment: str, study: str, params: Mapping[str, object], ta
         experiment: name of the MLflow experiment; created where missing.
         study: name of the study.
         params: what stays the same as long as the study lives, nested as it comes; MLflow refuses another value.
-        tags: what may change; the last worker's stay. A name without a dot gets the prefix ``deepsky.``.
+        tags: what may change; the last worker's stay; see ``named_tags``.
 
     Raises:
         TrackingError: the store cannot be used, or has other values of the parameters.
@@ -88,14 +88,13 @@ def open_study_run(experiment: str, study: str, params: Mapping[str, object], ta
     close_dead_runs(experiment)
     client, experiment_id = prepare(experiment)
     lineage = current_lineage(())  # a search is no stage: the git commit
-    named = {name if "." in name else f"deepsky.{name}": str(value) for name, value in tags.items()}
     with one_at_a_time(), store_errors():
         parent = find_parent(client, experiment_id, study)
         if parent is None:
             parent = client.create_run(experiment_id, tags={"deepsky.study": study}, run_name=study)
         run = Run(client, parent.info.run_id)
         run.log_params({"study": study, **params})
-        latest = {**lineage_tags(lineage), **process_tags(), **named}
+        latest = {**lineage_tags(lineage), **process_tags(), **named_tags(tags)}
         client.log_batch(run.run_id, tags=[RunTag(name, value) for name, value in latest.items()])
         client.update_run(run.run_id, status="RUNNING")
     return StudyRun(client, parent)
