@@ -2,6 +2,7 @@
 
 import getpass
 import hashlib
+import json
 import os
 import socket
 import sys
@@ -25,6 +26,7 @@ from deepsky.tracking.lineage import Lineage, current_lineage, package_versions,
 from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.store import prepare, store_errors, tracking_uri
 
+LINEAGE, PATCH = "lineage/lineage.json", "lineage/patch.diff"  # among the artifacts
 KEY_FILES = ("run.json", "predictions.csv")
 # Facts that are tables, or about the dataset: its inputs show them. They are no parameters to compare runs by.
 _NOT_PARAMETERS = (
@@ -303,6 +305,9 @@ def _create(
         run = Run(client, stored.info.run_id)
         inputs = [*parts_of(str(params["dataset"]), lineage.data, parts), *files_of(lineage.data)]
         log_inputs(client, run.run_id, inputs)
+        client.log_text(run.run_id, json.dumps(lineage.as_json(), indent=1), LINEAGE)
+        if lineage.revision and lineage.revision.patch:
+            client.log_text(run.run_id, lineage.revision.patch, PATCH)
     run.log_params(params)
     return run
 
@@ -319,9 +324,11 @@ def lineage_tags(lineage: Lineage) -> dict[str, str]:
     tags |= {"mlflow.source.type": "LOCAL", "mlflow.source.name": lineage.stage or Path(sys.argv[0]).name}
     if lineage.stage:
         tags[f"{HIDDEN}stage"] = lineage.stage
-    if lineage.git_commit:
-        tags["mlflow.source.git.commit"] = lineage.git_commit
-        tags[f"{HIDDEN}git_dirty"] = str(lineage.git_dirty).lower()
+    if (code := lineage.revision) is not None:
+        tags["deepsky.code"] = f"{code.commit[:10]}{' + patch' if code.is_dirty else ''}" if code.commit else code.why
+        if code.commit:
+            tags["mlflow.source.git.commit"] = code.commit
+            tags[f"{HIDDEN}git_dirty"] = str(code.is_dirty).lower()
     return tags
 
 
