@@ -29,6 +29,7 @@ class Lineage:
 
     Attributes:
         stage: name of the DVC stage, empty outside DVC.
+        settings: what the plan says of the run, and by which code (``code``); empty outside DVC.
         data: hash of each data input by its path, as dvc.lock has it (``.dir`` at the end for folders).
         revision: of the code; None where the run was made of restored files.
         made_by: the stages that the data came from, by name: ``deps`` and ``outs`` (hash by path) and ``settings``,
@@ -38,6 +39,7 @@ class Lineage:
     """
 
     stage: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, str] = field(default_factory=dict)
     revision: Revision | None = None
     made_by: Mapping[str, Any] = field(default_factory=dict)
@@ -51,19 +53,21 @@ class Lineage:
             "code": {"commit": code.commit, "why": code.why, "is_dirty": code.is_dirty},
             "command": list(self.command),
             "stage": self.stage,
+            "settings": dict(self.settings),
             "data": dict(self.data),
             "made_by": dict(self.made_by),
             "environment": dict(self.environment),
         }
 
 
-def current_lineage(inputs: Sequence[Path]) -> Lineage:
+def current_lineage(inputs: Sequence[Path], run: str = "") -> Lineage:
     """Return the lineage of the stage that DVC is running now in this process.
 
     dvc.lock holds the hash of every upstream output while a stage runs.
 
     Args:
         inputs: outputs of other stages that it reads, or what lies in them.
+        run: its name in the plan.
 
     Raises:
         TrackingError: dvc.lock is there but is not valid YAML, or lacks an input of the stage.
@@ -77,8 +81,8 @@ def current_lineage(inputs: Sequence[Path]) -> Lineage:
     if not stage or root is None:
         return here
     read = [Path(os.path.relpath(path, root)).as_posix() for path in inputs]
-    data = _wait_for_hashes(root, read)
-    return replace(here, stage=stage.rpartition(":")[2], data=data, made_by=_made_by(root, data))
+    data, planned = _wait_for_hashes(root, read), _settings(_plan(root), f"train.{run}")
+    return replace(here, stage=stage.rpartition(":")[2], settings=planned, data=data, made_by=_made_by(root, data))
 
 
 def recorded_lineage(output: Path) -> Lineage:
@@ -99,7 +103,7 @@ def recorded_lineage(output: Path) -> Lineage:
         if any(out["path"] == wanted for out in entry.get("outs", ())):
             read = (dep["path"] for dep in entry.get("deps", ()))
             data = dict(filter(None, (_hash_of(path, hashes) for path in read)))
-            return Lineage(stage, data, made_by=_made_by(root, data))
+            return Lineage(stage, _as_recorded(entry, _plan(root))["settings"], data, made_by=_made_by(root, data))
     return Lineage()
 
 
@@ -153,7 +157,7 @@ def _wait_for_hashes(root: Path, paths: Sequence[str]) -> dict[str, str]:
 
 def _made_by(root: Path, data: Mapping[str, str]) -> dict[str, Any]:
     """Return the stages that some data came from, and those before them, as dvc.lock and the plan have them now."""
-    entries, plan = _read(root / "dvc.lock").get("stages", {}), _read(root / "plan.yaml").get("stages", {})
+    entries, plan = _read(root / "dvc.lock").get("stages", {}), _plan(root)
     makers = {out["path"]: name for name, entry in entries.items() for out in entry.get("outs", ())}
     found: dict[str, Any] = {}
     waiting = list(data)
@@ -169,12 +173,18 @@ def _as_recorded(entry: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str,
     """Return an entry of dvc.lock: hashes of what it reads and writes, and the plan's settings that it depends on."""
     hashes = {kind: {one["path"]: one.get("md5", "") for one in entry.get(kind, ())} for kind in ("deps", "outs")}
     names = [name for values in entry.get("params", {}).values() for name in values]
-    settings: dict[str, Any] = {}
-    for name in names:
-        stage, _, item = name.partition(".")
-        found = plan.get(stage) or {}
-        settings |= (found.get(item) if item else found) or {}
-    return {**hashes, "settings": settings}
+    return {**hashes, "settings": {key: value for name in names for key, value in _settings(plan, name).items()}}
+
+
+def _plan(root: Path) -> Mapping[str, Any]:
+    return _read(root / "plan.yaml").get("stages", {})
+
+
+def _settings(plan: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Return what the plan has at STAGE or STAGE.ITEM; nothing where it has nothing there."""
+    stage, _, item = place.partition(".")
+    found = plan.get(stage) or {}
+    return dict((found.get(item) if item else found) or {})
 
 
 def _places(path: str) -> list[str]:
