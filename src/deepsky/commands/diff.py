@@ -10,6 +10,7 @@ import pandas as pd
 from deepsky.commands.stored import find_stored
 from deepsky.errors import ConfigError, TrackingError
 from deepsky.tracking.recorded import RecordedRun, differing
+from deepsky.tracking.runs import flatten
 
 _NARROW = 4  # runs that have room side by side
 _NO_FIGURES = ("system/", "epoch/")  # metrics that are curves or the machine's load
@@ -68,9 +69,9 @@ def _origin(one: RecordedRun) -> Mapping[str, Any]:
         return {"settings": {}, "made_by": {}, "environment": {}}
 
 
-def _of_stages(made_by: Mapping[str, Any]) -> dict[str, Any]:
+def _of_stages(made_by: Mapping[str, Any]) -> dict[str, str]:
     """Return what the stages before ran with, by STAGE.KEY."""
-    return {f"{stage}.{key}": value for stage, one in made_by.items() for key, value in one["settings"].items()}
+    return flatten({stage: one["settings"] for stage, one in made_by.items()})
 
 
 def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:
