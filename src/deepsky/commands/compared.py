@@ -72,7 +72,7 @@ def score_of(folder: Path) -> tuple[str, float]:
     one = _read(folder)
     rows = one.rows("test")
     if one.target == "class":
-        return "accuracy", float(rows["correct"].mean())
+        return "accuracy", float((rows["predicted"] == rows["label"]).mean())
     return "RMSE", float(np.sqrt(row_errors(rows).mean()))
 
 
@@ -87,7 +87,7 @@ def _shift(stored: RecordedRun, out: Path, scratch: Path) -> tuple[list[str], bo
         return ["predictions.csv: other objects or classes are answered"], False
     largest = np.abs(tested[answers].to_numpy() - before[answers].to_numpy()).max()
     if new.target == "class":
-        was, is_now = before["correct"].astype(bool).to_numpy(), tested["correct"].astype(bool).to_numpy()
+        was, is_now = ((rows["predicted"] == rows["label"]).to_numpy() for rows in (before, tested))
         gained, lost = int((is_now & ~was).sum()), int((was & ~is_now).sum())
         low, high = paired_gain_interval(gained, lost, len(was))
         scores, n_other = (was.mean(), is_now.mean()), int((before["predicted"] != tested["predicted"]).sum())
