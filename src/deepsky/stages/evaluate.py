@@ -182,7 +182,7 @@ class _Work:
             found = self._restored(one, trained)
         elif found.tags().get(_EVALUATED) == evaluated:
             return
-        found.log_metrics({name: value for name, value in scores["tracked"].items() if value is not None})
+        found.log_scores({name: value for name, value in scores["tracked"].items() if value is not None})
         found.set_tag("deepsky.remark", scores["summary"].get("remark", ""))  # of fractions there is none
         found.log_artifact(folder, "evaluation")
         found.set_tag(_EVALUATED, evaluated)

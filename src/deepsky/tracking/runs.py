@@ -22,6 +22,7 @@ from deepsky.interruption import interruptible, status_of, uninterrupted
 from deepsky.tracking.artifacts import log_files
 from deepsky.tracking.inputs import files_of, log_inputs, parts_of
 from deepsky.tracking.lineage import Lineage, current_lineage, package_versions, recorded_lineage
+from deepsky.tracking.logged_model import NETWORK_FILE, log_model, scores_of
 from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.store import prepare, store_errors, tracking_uri
 
@@ -74,7 +75,7 @@ class Run:
         Raises:
             TrackingError: the store refuses.
         """
-        now_ms = int(time.time() * 1000)
+        now_ms = _now_ms()
         points = [Metric(name, float(v), now_ms, step) for step, metrics in epochs for name, v in metrics.items()]
         with store_errors():
             self._client.log_batch(self.run_id, metrics=points)
@@ -105,6 +106,33 @@ class Run:
         """
         with store_errors():
             log_files(self._client, self.run_id, path, folder)
+
+    def log_trained(self, folder: Path, facts: Mapping[str, Any], example: list[Any] | None = None) -> None:
+        """Log what stage train wrote: the network as the run's model, all else among its artifacts.
+
+        Args:
+            folder: the stage's output.
+            facts: content of its run.json.
+            example: one image that the network takes, as nested lists; None: there is none at hand.
+
+        Raises:
+            TrackingError: the store refuses.
+        """
+        with store_errors():
+            for path in sorted(folder.iterdir()):
+                if path.name != NETWORK_FILE:
+                    log_files(self._client, self.run_id, path)
+            log_model(self._client, self.run_id, folder / NETWORK_FILE, facts, example)
+
+    def log_scores(self, metrics: Mapping[str, float]) -> None:
+        """Log metrics of the trained network: those named after a part (``test_accuracy``) belong to that part's data.
+
+        Raises:
+            TrackingError: the store refuses.
+        """
+        with store_errors():
+            scores = list(scores_of(self._client.get_run(self.run_id), metrics, _now_ms()))
+            self._client.log_batch(self.run_id, metrics=scores)
 
     def finish_key(self, key: str) -> None:
         """Name the outputs this run made (see `run_key`), so that `find_run` finds it by them.
@@ -205,7 +233,7 @@ def restored_run(
 
     Args:
         experiment: name of the MLflow experiment; created where missing.
-        trained: the stage's output folder; its files become artifacts.
+        trained: the stage's output folder; its files become artifacts, the network the run's model.
         facts: content of its run.json.
         history: metrics of each epoch.
 
@@ -216,7 +244,7 @@ def restored_run(
     run = _create(experiment, facts["run"], run_params(facts), tags, recorded_lineage(trained), facts["class_counts"])
     try:
         run.log_epochs(history)
-        run.log_artifact(trained)
+        run.log_trained(trained, facts)
         run.finish_key(run_key(trained))
     except BaseException:
         _close_quietly(run, "FAILED")
@@ -333,6 +361,10 @@ def process_tags() -> dict[str, str]:
         f"{HIDDEN}pid": str(os.getpid()),
         f"{HIDDEN}process_start": f"{psutil.Process().create_time():.2f}",
     }
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
 
 
 def _user() -> str:
