@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
+from deepsky.tracking.delivery import Delivery
 from deepsky.tracking.params import TrackingParams
-from deepsky.tracking.runs import find_run, run_key, run_params, training_run
+from deepsky.tracking.runs import Run, find_run, run_key, run_params, training_run
 from deepsky.tracking.store import tracking_uri
 from deepsky.training.saved import load_network
 from tests.tiny_networks import tiny_network
@@ -79,7 +80,7 @@ def test_a_run_has_one_model_that_answers_as_its_network(project, monkeypatch):
 def test_logging_a_model_again_completes_it(project):
     run = logged(project)
     trained = project / "models/trained/toy/net"
-    run.log_trained(trained, json.loads((trained / "run.json").read_text()))
     client = MlflowClient(tracking_uri())
+    Run(Delivery(client, run.run_id)).log_trained(trained, json.loads((trained / "run.json").read_text()))
     assert len(client.get_run(run.run_id).outputs.model_outputs) == 1
     assert len(client.search_logged_models(["1"])) == 1

@@ -191,6 +191,15 @@ def ui(port: int) -> None:
     command.run(read_experiment().tracking.experiment, port)
 
 
+@cli.command(epilog="Example: deepsky runs --sync")
+@click.option("--sync", is_flag=True, help="deliver them, and enter the runs that came by dvc pull")
+def runs(sync: bool) -> None:
+    """List the runs that wait on disk, because MLflow's server was away when they were trained."""
+    from deepsky.commands import runs as command
+
+    command.run(sync=sync)
+
+
 @cli.group()
 def tune() -> None:
     """Search hyperparameters of a run: its head on cached features, or how its network learns from the images."""

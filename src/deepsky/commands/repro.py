@@ -57,8 +57,10 @@ def run(jobs: int, targets: Sequence[str] = (), only: Sequence[str] = (), schedu
             click.echo(_UP_TO_DATE)
     _close_dead_runs(experiment)
     from deepsky.commands.planned import log_pulled_runs  # slow to import
+    from deepsky.tracking.store import without_if_away
 
-    log_pulled_runs()
+    with without_if_away("deepsky runs --sync completes it when it answers"):
+        log_pulled_runs()
 
 
 def _bring_these(experiment: Experiment, names: Sequence[str], jobs: int, scheduler: str | None) -> int:
@@ -75,8 +77,10 @@ def _bring_these(experiment: Experiment, names: Sequence[str], jobs: int, schedu
 def _close_dead_runs(experiment: Experiment) -> None:
     """Close the runs of killed trainings that have no successor: it failed as well, or came from DVC's cache."""
     from deepsky.tracking.runs import close_dead_runs  # slow to import
+    from deepsky.tracking.store import without_if_away
 
-    close_dead_runs(experiment.tracking.experiment)
+    with without_if_away("runs of killed trainings stay open until the next one"):
+        close_dead_runs(experiment.tracking.experiment)
 
 
 def list_stale(targets: Sequence[str] = (), only: Sequence[str] = ()) -> None:

@@ -23,7 +23,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
 from deepsky.tracking.origin import PARENT_TAG, TRIAL_TAG
-from deepsky.tracking.runs import flatten
+from deepsky.tracking.tags import flatten
 
 _STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 _RUNS_PER_PAGE = 1000

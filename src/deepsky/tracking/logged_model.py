@@ -1,6 +1,5 @@
 """The trained network as MLflow's model of its run: the one ``.h5``, and beside it what it takes and answers."""
 
-import json
 import platform
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -24,9 +23,7 @@ _SHOWN = ("dataset", "network", "weights", "start", "learn", "target")  # facts 
 _EXAMPLE, _SERVED_EXAMPLE = "input_example.json", "serving_input_example.json"
 
 
-def log_model(
-    client: MlflowClient, run_id: str, network: Path, facts: Mapping[str, Any], example: list[Any] | None
-) -> str:
+def log_model(client: MlflowClient, run_id: str, network: Path, facts: Mapping[str, Any], example: str) -> str:
     """Make the model of a run, once: what an earlier call began is completed.
 
     MLflow's own ways would import the network, write it a second time and ask pip for its requirements.
@@ -36,7 +33,7 @@ def log_model(
         run_id: of the run.
         network: the ``.h5`` of its network.
         facts: content of its run.json.
-        example: one image as nested lists; None: there is none.
+        example: a list of one image as JSON; empty: there is none.
 
     Returns:
         The model's id.
@@ -77,7 +74,7 @@ def _of_run(client: MlflowClient, experiment_id: str, run_id: str) -> LoggedMode
     return found[0] if found else None
 
 
-def _describe(folder: Path, model: LoggedModel, facts: Mapping[str, Any], example: list[Any] | None) -> None:
+def _describe(folder: Path, model: LoggedModel, facts: Mapping[str, Any], example: str) -> None:
     """Write MLmodel, by which MLflow loads and serves the network, and the example."""
     outputs = facts["classes"] if facts["target"] == "class" else COLUMNS
     dtype = np.dtype("uint8" if facts["kind"] == "uint8" else "float32")
@@ -93,9 +90,9 @@ def _describe(folder: Path, model: LoggedModel, facts: Mapping[str, Any], exampl
     described.add_flavor(
         "python_function", loader_module=_LOADER, data=NETWORK_FILE, python_version=platform.python_version()
     )
-    if example is not None:
-        (folder / _EXAMPLE).write_text(json.dumps([example]))
-        (folder / _SERVED_EXAMPLE).write_text(json.dumps({"inputs": [example]}))
+    if example:
+        (folder / _EXAMPLE).write_text(example)
+        (folder / _SERVED_EXAMPLE).write_text(f'{{"inputs": {example}}}')
         info = {"artifact_path": _EXAMPLE, "serving_input_path": _SERVED_EXAMPLE, "type": "ndarray"}
         described.saved_input_example_info = info
     described.save(folder / "MLmodel")

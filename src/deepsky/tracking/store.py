@@ -4,20 +4,20 @@ import fcntl
 import json
 import logging
 import os
+import re
 import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from requests.exceptions import RequestException
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from deepsky.errors import TrackingError
+from deepsky.errors import TrackingError, UnreachableError
 from deepsky.files import whole_file
 from deepsky.tracking.lineage import workspace_root
 
@@ -30,6 +30,10 @@ _PLACES = (
     ("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"),
     ("experiment_tags", "value"),
 )  # fmt: skip
+_SECRETS = "token|passw|pwd|secret|sig|credential|key"
+_ERRORS = (MlflowException, SQLAlchemyError, sqlite3.Error, RequestException, ImportError, OSError)
+_PASSING = (429, 502, 503, 504)  # what servers answer that are too busy, or have none behind them
+_IMPATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 _MADE_FOR = "mlflow.deepsky.artifacts"
 _VIEW = "deepsky"
 # What the table of runs shows beside their names, the best accuracy on top.
@@ -91,7 +95,7 @@ def prepare(experiment: str) -> tuple[MlflowClient, str]:
     """
     uri = tracking_uri()
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints tracebacks; we raise one line
-    with store_errors(), one_at_a_time(), _few_retries():
+    with store_errors(), one_at_a_time(), impatient():
         if (database := _sqlite_path(uri)) is not None:
             _check_or_create_sqlite(database)
             if database == project_root() / _DATABASE:  # not one that several projects share
@@ -122,26 +126,17 @@ def page_of_runs(experiment: str) -> str:
     return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={_VIEW}"
 
 
-def ui_command(host: str, port: int) -> list[str]:
-    """Return the command that serves the store's web pages, to be called after `prepare`."""
+def ui_command(host: str, port: int) -> tuple[list[str], dict[str, str]]:
+    """Return the command that serves the store's web pages, and its environment; to be called after `prepare`.
+
+    The store's URI may hold a password, and everybody on this machine can read command lines.
+    """
     uri = tracking_uri()
     root = _artifact_root(uri)
-    artifacts = ["--default-artifact-root", root] if root else []
-    return [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "ui",
-        "--backend-store-uri",
-        uri,
-        *artifacts,
-        "--host",
-        host,
-        "--port",
-        str(port),
-        "--workers",  # each takes seconds of a processor to start, and dies where it gets too few of them
-        "1",
-    ]
+    stores = {"MLFLOW_BACKEND_STORE_URI": uri} | ({"MLFLOW_DEFAULT_ARTIFACT_ROOT": root} if root else {})
+    # Each worker takes seconds of a processor to start, and dies where it gets too few of them.
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port), "--workers", "1"]
+    return command, {**os.environ, **stores}
 
 
 @contextmanager
@@ -170,25 +165,51 @@ def store_errors() -> Iterator[None]:
     """Turn what MLflow, its database and its transport raise into one line.
 
     Raises:
-        TrackingError: names the store, the first line of the cause and the remedy.
+        UnreachableError: the store does not answer, or not now; names it, the first line of the cause and the remedy.
+        TrackingError: it refuses; names the same.
     """
     try:
         yield
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, RequestException, ImportError, OSError) as error:
+    except _ERRORS as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise TrackingError(
+        kind = UnreachableError if _may_pass(error) else TrackingError
+        raise kind(
             shown_uri(tracking_uri()),
-            f"the MLflow store cannot be used ({lines[0][:300]})",
+            f"the MLflow store cannot be used ({shown_uri(lines[0])[:300]})",
             f"check that it is reachable, whole and writable, or set {_URI_VARIABLE} to another store",
         ) from error
 
 
-def shown_uri(uri: str) -> str:
-    """Return the URI without the password it may hold."""
-    parts = urlsplit(uri)
-    if parts.password is None:
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")))
+@contextmanager
+def without_if_away(remedy: str) -> Iterator[None]:
+    """Leave the rest of the block out where the store does not answer, and say so.
+
+    Args:
+        remedy: how what is left out is made up for.
+    """
+    try:
+        with impatient():
+            yield
+    except UnreachableError as error:
+        print(f"WARNING: {error.where}: {error.problem}; {remedy}", file=sys.stderr)
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Tell a store that does not answer, or is busy or ill, from one that refuses."""
+    if isinstance(error, MlflowException):
+        hidden = error.__cause__ or error.__context__  # MLflow hides what its transport raised
+        return isinstance(hidden, RequestException) or error.get_http_status_code() in _PASSING
+    return isinstance(error, RequestException | OperationalError | sqlite3.OperationalError)
+
+
+def shown_uri(text: str) -> str:
+    """Return a text without the secrets of the URLs in it: passwords, tokens, and whoever logs in to a server.
+
+    All of ours that a store's URL could be in goes through it: messages, warnings, tables.
+    """
+    text = re.sub(r"(?i)(https?://)[^/\s]*@", r"\1***@", text)
+    text = re.sub(r"(\w+://[^:/@\s]*):\S*@", r"\1:***@", text)
+    return re.sub(rf"(?i)([?&][\w.-]*(?:{_SECRETS})[\w.-]*=)[^&\s'\"]*", r"\1***", text)
 
 
 def _create(client: MlflowClient, experiment: str, artifact_root: str | None) -> Experiment:
@@ -237,14 +258,12 @@ def _follow_project(database: Path) -> None:
 
 
 @contextmanager
-def _few_retries() -> Iterator[None]:
-    """Say soon that a server is not there; later calls retry as patiently as MLflow likes."""
-    name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = "1"
+def impatient() -> Iterator[None]:
+    """Say soon that a server is not there or hangs; by itself MLflow tries for minutes. May be entered twice."""
+    own = {name: value for name, value in _IMPATIENCE.items() if name not in os.environ}
+    os.environ.update(own)
     try:
         yield
     finally:
-        del os.environ[name]
+        for name in own:
+            del os.environ[name]
