@@ -23,7 +23,7 @@ def log_files(client: MlflowClient, run_id: str, path: Path, folder: str = "") -
     Raises:
         MlflowException: the store refuses; also what its transport and the file system raise.
     """
-    root = _local(client.get_run(run_id).info.artifact_uri)
+    root = local_folder(client.get_run(run_id).info.artifact_uri)
     if root is not None:
         place_files(root, path, folder)
     elif path.is_dir():
@@ -34,7 +34,7 @@ def log_files(client: MlflowClient, run_id: str, path: Path, folder: str = "") -
 
 def log_model_files(client: MlflowClient, model: LoggedModel, path: Path) -> None:
     """Log a file, or all that a folder holds, into the top of a model's files; raises as ``log_files``."""
-    root = _local(model.artifact_location)
+    root = local_folder(model.artifact_location)
     if root is not None:
         place_files(root, path)
     elif path.is_dir():
@@ -70,7 +70,7 @@ def place_files(root: Path, path: Path, folder: str = "") -> None:
             shutil.copyfile(file, target)
 
 
-def _local(uri: str) -> Path | None:
+def local_folder(uri: str) -> Path | None:
     """Return the folder that a URI of artifacts names; None where they are elsewhere."""
     is_local = is_local_uri(uri, is_tracking_or_registry_uri=False)
     return Path(local_file_uri_to_path(uri)) if is_local else None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mlflow.entities import LoggedModel, LoggedModelOutput, Metric
+from mlflow.entities import Dataset, LoggedModel, LoggedModelOutput, Metric
 from mlflow.entities import Run as StoredRun
 from mlflow.models import Model, ModelSignature
 from mlflow.tracking import MlflowClient
@@ -62,11 +62,16 @@ def log_model(client: MlflowClient, run_id: str, network: Path, facts: Mapping[s
 def scores_of(run: StoredRun, metrics: Mapping[str, float], now_ms: int) -> Iterator[Metric]:
     """Yield the metrics of a run's network, each with the model, and with the part of the data that its name says."""
     models = [output.model_id for output in run.outputs.model_outputs]
-    of_parts = {tag.value: one.dataset for one in run.inputs.dataset_inputs for tag in one.tags if tag.key == _CONTEXT}
+    of_parts = parts_read(run)
     for name, value in metrics.items():
         dataset = of_parts.get(name.partition("_")[0]) if models else None
         about = {"dataset_name": dataset.name, "dataset_digest": dataset.digest} if dataset else {}
         yield Metric(name, float(value), now_ms, 0, model_id=models[0] if models else None, **about)
+
+
+def parts_read(run: StoredRun) -> dict[str, Dataset]:
+    """Return the dataset that each part of the data is, by the part's name: train, val, test."""
+    return {tag.value: one.dataset for one in run.inputs.dataset_inputs for tag in one.tags if tag.key == _CONTEXT}
 
 
 def _of_run(client: MlflowClient, experiment_id: str, run_id: str) -> LoggedModel | None:

@@ -179,8 +179,8 @@ def _opened(
     """Begin a run, after those that wait; raises what a store says that refuses."""
     journal = Journal()
     outbox = Outbox(journal, pace)
-    about = {"dataset": str(facts["dataset"]), "data": lineage.data, "parts": parts}
-    outbox.put(opening(experiment, name, journal.name, tags, **about))
+    dataset = str(facts["dataset"])
+    outbox.put(opening(experiment, name, journal.name, tags, dataset=dataset, data=lineage.data, parts=parts))
     Run(outbox.delivery, outbox.put).log_params(facts)
     try:
         deliver_waiting()
@@ -235,8 +235,9 @@ def restored_run(
     lineage, params = recorded_lineage(trained), run_params(facts)
     tags = _own_tags(facts["run"], params, {"weights": str(facts["weights"]), "restored": "true"}, lineage)
     delivery = Delivery()
-    about = {"dataset": facts["dataset"], "data": lineage.data, "parts": facts["class_counts"]}
-    delivery.write(opening(experiment, facts["run"], uuid.uuid4().hex, tags, **about))
+    dataset, parts = facts["dataset"], facts["class_counts"]
+    name = uuid.uuid4().hex
+    delivery.write(opening(experiment, facts["run"], name, tags, dataset=dataset, data=lineage.data, parts=parts))
     run = Run(delivery)
     try:
         run.log_params(params)

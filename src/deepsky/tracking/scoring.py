@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from deepsky.parallel import KERAS_LOCK
+
 _BATCH_SIZE = 32  # images, or views of images, that go through the network together
 
 
@@ -29,6 +31,10 @@ class ScoredNetwork:
         self._network, self.card = load_network(path)
         self._batch_size = images_at_once(self._network, _BATCH_SIZE)
 
+    def get_raw_model(self) -> "ScoredNetwork":
+        """Return what answers; MLflow's ``PyFuncModel`` hands it on."""
+        return self
+
     def predict(self, model_input: npt.NDArray[Any], params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Return one row per image, one column per class (or vote fraction).
 
@@ -38,8 +44,9 @@ class ScoredNetwork:
         """
         from deepsky.training.predict import predict_batches
 
-        images = np.asarray(model_input)
-        return pd.DataFrame(predict_batches(self._network, images, self._batch_size), columns=list(self.card.outputs))
+        with KERAS_LOCK:  # a server answers in several threads
+            answers = predict_batches(self._network, np.asarray(model_input), self._batch_size)
+        return pd.DataFrame(answers, columns=list(self.card.outputs))
 
 
 def _load_pyfunc(path: str) -> ScoredNetwork:

@@ -28,7 +28,7 @@ _SQLITE_WAIT_S = 20.0  # as long as MLflow itself waits for another writer
 # Where MLflow keeps the place of artifacts as an absolute path.
 _PLACES = (
     ("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"),
-    ("experiment_tags", "value"),
+    ("experiment_tags", "value"), ("model_versions", "storage_location"),
 )  # fmt: skip
 _SECRETS = "token|passw|pwd|secret|sig|credential|key"
 _ERRORS = (MlflowException, SQLAlchemyError, sqlite3.Error, RequestException, ImportError, OSError)
