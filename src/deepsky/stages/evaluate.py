@@ -77,9 +77,6 @@ def run(
     if left_out and not there:
         problem = f"holds none of the {len(left_out)} runs of params.yaml as they are planned"
         raise DataError(trained, problem, "run dvc repro to train them")
-    with without_if_away("the figures are written, MLflow gets them later"):
-        deliver_waiting()
-        store.close_dead_runs(experiment)
     (out / SUMMARY).unlink(missing_ok=True)  # it stands only beside the runs that it was made of
     remove_others(out, [out / BASELINES, *(one.folder(out) for one in there)])
     baselines, without = head_baselines(there, params, places, code)
@@ -92,6 +89,8 @@ def run(
     scores = {one.name: work.scores(one) for one in there}
     summary = {one.name: work.summary(one, scores[one.name]) | _about(one, trained) for one in there}
     with without_if_away("say deepsky runs --sync when it answers, and MLflow gets the figures"):
+        deliver_waiting()
+        store.close_dead_runs(experiment)
         for one in there:
             work.track(one, scores[one.name])
     _write_metrics(metrics, summary)

@@ -171,11 +171,15 @@ def store_errors() -> Iterator[None]:
     try:
         yield
     except _ERRORS as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        kind = UnreachableError if _may_pass(error) else TrackingError
-        raise kind(
+        transport = _of_transport(error)
+        said = (
+            type(transport).__name__ if transport else next(iter(str(error).strip().splitlines()), type(error).__name__)
+        )
+        may_pass = transport is not None or _may_pass(error)
+        problem = "does not answer" if may_pass else "cannot be used"
+        raise (UnreachableError if may_pass else TrackingError)(
             shown_uri(tracking_uri()),
-            f"the MLflow store cannot be used ({shown_uri(lines[0])[:300]})",
+            f"the MLflow store {problem} ({shown_uri(said)[:300]})",
             f"check that it is reachable, whole and writable, or set {_URI_VARIABLE} to another store",
         ) from error
 
@@ -194,12 +198,17 @@ def without_if_away(remedy: str) -> Iterator[None]:
         print(f"WARNING: {error.where}: {error.problem}; {remedy}", file=sys.stderr)
 
 
+def _of_transport(error: BaseException) -> BaseException | None:
+    """Return the error of the transport that this is, or that MLflow hides behind one of its own."""
+    hidden = (error, error.__cause__, error.__context__)
+    return next((one for one in hidden if isinstance(one, RequestException)), None)
+
+
 def _may_pass(error: BaseException) -> bool:
-    """Tell a store that does not answer, or is busy or ill, from one that refuses."""
+    """Tell a store that is busy or ill from one that refuses."""
     if isinstance(error, MlflowException):
-        hidden = error.__cause__ or error.__context__  # MLflow hides what its transport raised
-        return isinstance(hidden, RequestException) or error.get_http_status_code() in _PASSING
-    return isinstance(error, RequestException | OperationalError | sqlite3.OperationalError)
+        return error.get_http_status_code() in _PASSING
+    return isinstance(error, OperationalError | sqlite3.OperationalError)
 
 
 def shown_uri(text: str) -> str:
@@ -261,9 +270,13 @@ def _follow_project(database: Path) -> None:
 def impatient() -> Iterator[None]:
     """Say soon that a server is not there or hangs; by itself MLflow tries for minutes. May be entered twice."""
     own = {name: value for name, value in _IMPATIENCE.items() if name not in os.environ}
+    retries = logging.getLogger("urllib3.connectionpool")  # it warns of each try; we say once what came of them
+    level = retries.level
     os.environ.update(own)
+    retries.setLevel(logging.ERROR)
     try:
         yield
     finally:
+        retries.setLevel(level)
         for name in own:
             del os.environ[name]
