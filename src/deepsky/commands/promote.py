@@ -1,15 +1,18 @@
 """Make a run's network the champion of its dataset."""
 
+import json
 import re
 
 import click
 
 from deepsky.commands.models import find_model
+from deepsky.commands.planned import EVALUATED
 from deepsky.errors import TrackingError
 from deepsky.experiment.experiment import read_experiment
 from deepsky.tracking.registry import CARD, PREFIX, Version, promote
 from deepsky.tracking.runs import find_run, run_key
 
+_SUMMARY = EVALUATED / "summary.json"
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -25,7 +28,8 @@ def run(name: str, alias: str) -> None:
         TrackingError: the store cannot be used, or does not know the run.
     """
     experiment = read_experiment().tracking.experiment
-    now, before = promote(experiment, name if _RUN_ID.fullmatch(name) else _run_id(experiment, name), alias)
+    run_id = name if _RUN_ID.fullmatch(name) else _run_id(experiment, name)
+    now, before = promote(experiment, run_id, alias, _simulated())
     click.echo(f"{PREFIX}{now.name}@{alias} is version {now.number}, {_in_words(now)}; see {CARD} in its files")
     if before is None:
         click.echo(f"nothing was {alias} before")
@@ -36,6 +40,13 @@ def run(name: str, alias: str) -> None:
 def _in_words(version: Version) -> str:
     figures = ", ".join(f"{name} {value:.4f}" for name, value in version.figures.items())
     return f"run {version.run} ({figures or 'not evaluated'})"
+
+
+def _simulated() -> list[str]:
+    """Return the keys of the evaluated runs that learned from simulated pictures."""
+    if not _SUMMARY.exists():
+        return []
+    return [one["key"] for one in json.loads(_SUMMARY.read_text())["runs"].values() if one["is_simulated"]]
 
 
 def _run_id(experiment: str, name: str) -> str:
