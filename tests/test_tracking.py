@@ -24,8 +24,8 @@ from deepsky.tracking import store
 from deepsky.tracking.delivery import Delivery
 from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.runs import Run, close_dead_runs, find_run, restored_run, run_key, run_params, training_run
-from deepsky.tracking.store import page_of_runs, prepare, project_root, shown_uri, tracking_uri, ui_command
-from deepsky.tracking.tags import HIDDEN
+from deepsky.tracking.store import page_of_runs, prepare, project_root, tracking_uri, ui_command
+from deepsky.tracking.tags import HIDDEN, is_alive, process_tags
 from tests.trained_folders import make_project, write_trained
 
 RUN = {
@@ -192,22 +192,6 @@ def test_a_deleted_experiment_is_refused(project):
         prepare("sky")
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("postgresql://me:secret@host/db", "postgresql://me:***@host/db"),
-        ("postgresql+psycopg://me:sec/r@t@host/db?sslmode=require", "postgresql+psycopg://me:***@host/db?sslmode=require"),
-        ("postgresql://host/db?user=me&password=secret", "postgresql://host/db?user=me&password=***"),
-        ("https://token@host/a", "https://***@host/a"),
-        ("GET http://me:secret@host/api?access_token=abc failed", "GET http://***@host/api?access_token=*** failed"),
-        ("s3://bucket/a?X-Amz-Signature=abc&b=1", "s3://bucket/a?X-Amz-Signature=***&b=1"),
-        ("sqlite:////home/me/a:b@c/mlflow.db", "sqlite:////home/me/a:b@c/mlflow.db"),
-    ],
-)  # fmt: skip
-def test_messages_hide_passwords_and_tokens(text, shown):
-    assert shown_uri(text) == shown
-
-
 def test_no_message_or_command_line_holds_the_password(project, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9/?token=secret")
     with pytest.raises(TrackingError) as caught:
@@ -226,7 +210,7 @@ def test_a_run_holds_all_it_was_given(project):
         for epoch in (1, 2):
             run.log_epochs([(epoch, {"accuracy": 0.4 * epoch, "val_loss": 1 / epoch})])
         run.log_metrics({"training_s": 3})
-        run.finish_key("abc")
+        run.set_tag("mlflow.deepsky.key", "abc")
     client = MlflowClient(tracking_uri())
     stored = client.get_run(run.run_id)
     assert (stored.info.status, stored.info.run_name) == ("FINISHED", "sdss_jpg-mobilenet")
@@ -293,7 +277,7 @@ def test_the_page_of_runs_has_a_view_with_the_figures(project):
 def test_a_run_that_breaks_says_so(project, error, status):
     def train():
         with training_run(**RUN) as run:
-            run.finish_key("abc")
+            run.set_tag("mlflow.deepsky.key", "abc")
             raise error("no more")
 
     with pytest.raises(error):
@@ -334,7 +318,19 @@ def test_runs_of_another_machine_are_left_alone(project):
         client = MlflowClient(tracking_uri())
         client.set_tag(run.run_id, "mlflow.deepsky.process_start", "1.0")
         client.set_tag(run.run_id, "mlflow.deepsky.host", f"not-{socket.gethostname()}")
+        client.set_tag(run.run_id, "mlflow.deepsky.boot", "another")
         assert close_dead_runs("sky") == 0
+
+
+def test_a_machine_that_was_started_anew_runs_nothing_of_before_and_a_container_is_not_seen_into(project):
+    own = {**process_tags(), "mlflow.deepsky.pid": "1"}
+    assert is_alive(process_tags()) is True
+    assert is_alive(own | {"mlflow.deepsky.boot": "before"}) is False
+    assert is_alive(own | {"mlflow.deepsky.container": "pid:[1]"}) is None
+    old = {
+        name: value for name, value in own.items() if name not in ("mlflow.deepsky.boot", "mlflow.deepsky.container")
+    }
+    assert is_alive(old) is False, "process 1 was not started then"
 
 
 def test_a_restored_run_is_logged_as_its_training_was(project):

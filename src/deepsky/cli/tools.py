@@ -192,15 +192,6 @@ def ui(port: int) -> None:
     command.run(read_experiment().tracking.experiment, port)
 
 
-@cli.command(epilog="Example: deepsky runs --sync")
-@click.option("--sync", is_flag=True, help="deliver them, and enter the runs that came by dvc pull")
-def runs(sync: bool) -> None:
-    """List the runs that wait on disk, because MLflow's server was away when they were trained."""
-    from deepsky.commands import runs as command
-
-    command.run(sync=sync)
-
-
 @cli.command(epilog="Example: deepsky promote my_galaxies-efficientnet_lite0 --alias champion")
 @click.argument("run")
 @click.option("--alias", default="champion", show_default=True, help="what the version is called from now on")

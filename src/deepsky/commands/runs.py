@@ -1,21 +1,90 @@
-"""Runs that MLflow does not know whole yet."""
+"""The runs of the store, and whether they and the trained networks belong together."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
 
 import click
 
-from deepsky.commands.planned import log_pulled_runs
+from deepsky.commands.models import FILE
+from deepsky.commands.planned import TRAINED, log_pulled_runs
+from deepsky.errors import DeepSkyError
+from deepsky.evaluation.restored import restore_run
+from deepsky.evaluation.trained import read_trained
+from deepsky.experiment.experiment import read_experiment
 from deepsky.tracking.journal import deliver_waiting, waiting
+from deepsky.tracking.recorded import RecordedRun, recorded_runs
+from deepsky.tracking.registry import network_folder
+from deepsky.tracking.runs import close_dead_runs, find_run, is_alive, model_hash, run_key
 
 
-def run(*, sync: bool) -> None:
-    """List the runs that wait on disk; with ``sync`` deliver them, and enter those that came by ``dvc pull``.
+def list_runs() -> None:
+    """Print every run of the experiment, the newest first, after those that the store does not know whole yet.
 
     Raises:
         TrackingError: the store cannot be used.
     """
-    if sync:
-        click.echo(f"delivered: {deliver_waiting():,}")
-        log_pulled_runs()
-    left = waiting()
-    for one in left:
-        click.echo(f"{one.name}: {one.status} (experiment {one.experiment})")
-    click.echo(f"waiting: {len(left):,}" + ("; deepsky runs --sync delivers them" if left and not sync else ""))
+    for waits in waiting():
+        click.echo(f"{'waits: deepsky runs --sync':50} {waits.status.lower():9} {waits.name}")
+    for one in recorded_runs(read_experiment().tracking.experiment):
+        score = next(
+            (f"{one.metrics[name]:.3f}" for name in ("test_accuracy", "test_rmse") if name in one.metrics), "–"
+        )
+        click.echo(f"{one.run_id}  {one.started:%Y-%m-%d %H:%M}  {one.status.lower():9} {score:6} {one.name}")
+
+
+def sync() -> None:
+    """Deliver the runs that wait on disk because the store was away, and enter those that came by ``dvc pull``.
+
+    Raises:
+        TrackingError: the store cannot be used.
+    """
+    click.echo(f"delivered: {deliver_waiting():,}")
+    log_pulled_runs()
+    for one in waiting():
+        click.echo(f"waits: {one.name}, {one.status.lower()} (experiment {one.experiment})")
+
+
+def check() -> None:
+    """Print what does not belong together, and mend what can be mended.
+
+    A network of models/trained without a run gets one; a run of a dead process is closed as killed. Runs whose network
+    is not the one that they logged, and those of processes that cannot be seen from here, are told.
+
+    Raises:
+        DeepSkyError: something is left that nobody but a person can mend.
+        TrackingError: the store cannot be used.
+    """
+    experiment = read_experiment().tracking.experiment
+    deliver_waiting()
+    n_dead = close_dead_runs(experiment)
+    done = Counter({"closed as killed: their process is gone": n_dead} if n_dead else {})
+    for folder in sorted(model.parent for model in TRAINED.glob(f"*/*/{FILE}")):
+        if find_run(experiment, run_key(folder)) is None:
+            name = json.loads((folder / "run.json").read_text(encoding="utf-8"))["run"]
+            restore_run(experiment, read_trained(folder, name))
+            done["networks without a run: given one"] += 1
+    left = [problem for one in recorded_runs(experiment) if (problem := "; ".join(_problems(one)))]
+    for what, n in done.items():
+        click.echo(f"{n} {what}")
+    for problem in left:
+        click.echo(problem)
+    if left:
+        raise DeepSkyError("runs", f"{len(left)} cannot be mended", "the lines above say which and why")
+    if not done:
+        click.echo("every network has its run, every run its network")
+
+
+def _problems(one: RecordedRun) -> Iterator[str]:
+    if one.status == "RUNNING" and is_alive(one.tags) is None:
+        where = one.hidden("host") or "another machine"
+        yield f"{one.run_id} {one.name}: runs, or died, on {where} where this machine cannot look; run this there"
+    if one.status != "FINISHED" or not one.hidden("model") or (logged := network_folder(one.run_id)) is None:
+        return  # a server keeps its files whole itself
+    try:
+        found = model_hash(logged)
+    except DeepSkyError:
+        yield f"{one.run_id} {one.name}: its model.h5 is gone from {logged}; deepsky reproduce makes it again"
+        return
+    if found != one.hidden("model"):
+        yield f"{one.run_id} {one.name}: {logged / FILE} is not what it logged; deepsky reproduce makes it again"

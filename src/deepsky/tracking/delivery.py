@@ -128,6 +128,9 @@ class Delivery:
         for some in _chunks(items, _MAX_PARAMS_PER_CALL):
             self.client.log_batch(self.run_id, params=some)
 
+    def _text(self, text: str, file: str) -> None:
+        self.client.log_text(self.run_id, text, file)
+
     def _metrics(self, points: Sequence[Sequence[Any]]) -> None:
         for some in _chunks([Metric(*point) for point in points], _MAX_METRICS_PER_CALL):
             self.client.log_batch(self.run_id, metrics=some)

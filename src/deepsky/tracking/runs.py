@@ -2,15 +2,12 @@
 
 import hashlib
 import json
-import socket
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
-from mlflow.entities import Run as StoredRun
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from deepsky.errors import TrackingError, UnreachableError
@@ -22,9 +19,10 @@ from deepsky.tracking.logged_model import NETWORK_FILE
 from deepsky.tracking.outbox import Outbox, Pace
 from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.store import impatient, prepare, store_errors, tracking_uri
-from deepsky.tracking.tags import HIDDEN, flatten, lineage_tags, named_tags, process_tags
+from deepsky.tracking.tags import HIDDEN, flatten, is_alive, lineage_tags, named_tags, process_tags
 
 PACE = Pace()
+LINEAGE, PATCH = "lineage/lineage.json", "lineage/patch.diff"  # among the artifacts
 KEY_FILES = ("run.json", "predictions.csv")
 # Facts that are tables, or about the dataset: its inputs show them. They are no parameters to compare runs by.
 _NOT_PARAMETERS = (
@@ -32,7 +30,6 @@ _NOT_PARAMETERS = (
     "n_test_images", "n_skipped", "n_dropped", "crop_px", "denoise", "denoise_strength",
 )  # fmt: skip
 _OF_EPOCHS = "epoch/"  # MLflow's pages show metrics of one prefix together; the names without it are the kept network's
-_START_TOLERANCE_S = 5.0  # the kernel's clock and ours drift apart
 _RANDOM_NOTE = "**Random weights**: the backbone was not pretrained. Do not compare with pretrained runs."
 
 
@@ -98,9 +95,17 @@ class Run:
         """Log metrics of the trained network; those named after a part (``test_accuracy``) belong to its data."""
         self._put({"kind": "scores", "metrics": dict(metrics), "at_ms": now_ms()})
 
-    def finish_key(self, key: str) -> None:
-        """Name the outputs this run made (see `run_key`), so that `find_run` finds it by them."""
-        self.set_tag(f"{HIDDEN}key", key)
+    def finish_outputs(self, trained: Path) -> None:
+        """Name the files that this run made by their hashes, so that `find_run` finds it by them.
+
+        Args:
+            trained: the folder of the trained network.
+
+        Raises:
+            TrackingError: the store refuses, or a file cannot be read.
+        """
+        self.set_tag(f"{HIDDEN}model", model_hash(trained))
+        self.set_tag(f"{HIDDEN}key", run_key(trained))
 
     def set_tag(self, name: str, value: str) -> None:
         """Set or replace a tag."""
@@ -148,7 +153,7 @@ def training_run(
     Raises:
         TrackingError: the store refuses from the start.
     """
-    lineage, outbox = current_lineage(inputs), None
+    lineage, outbox = current_lineage(inputs, name), None
     facts = {"dataset": dataset, "network": network, **params}
     own = _own_tags(name, facts, {**tags, f"{HIDDEN}versions": package_versions()}, lineage)
     with interruptible(), impatient():
@@ -181,6 +186,7 @@ def _opened(
     outbox = Outbox(journal, pace)
     dataset = str(facts["dataset"])
     outbox.put(opening(experiment, name, journal.name, tags, dataset=dataset, data=lineage.data, parts=parts))
+    _tell_origin(outbox.put, lineage)
     Run(outbox.delivery, outbox.put).log_params(facts)
     try:
         deliver_waiting()
@@ -238,12 +244,13 @@ def restored_run(
     dataset, parts = facts["dataset"], facts["class_counts"]
     name = uuid.uuid4().hex
     delivery.write(opening(experiment, facts["run"], name, tags, dataset=dataset, data=lineage.data, parts=parts))
+    _tell_origin(delivery.write, lineage)
     run = Run(delivery)
     try:
         run.log_params(params)
         run.log_epochs(history)
         run.log_trained(trained, facts)
-        run.finish_key(run_key(trained))
+        run.finish_outputs(trained)
     except BaseException:
         with uninterrupted(), suppress(TrackingError):  # the error itself must stay the one that is reported
             run.end("FAILED")
@@ -274,6 +281,19 @@ def run_key(trained: Path) -> str:
     return digest.hexdigest()
 
 
+def model_hash(trained: Path) -> str:
+    """Return the SHA-256 of a trained network's file.
+
+    Raises:
+        TrackingError: it cannot be read.
+    """
+    try:
+        with (trained / "model.h5").open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise TrackingError(error.filename, f"cannot be read ({error.strerror})", "run the train stage") from error
+
+
 def find_run(experiment: str, key: str) -> Run | None:
     """Return the newest finished run with this key, None where there is none.
 
@@ -292,7 +312,7 @@ def find_run(experiment: str, key: str) -> Run | None:
 
 
 def close_dead_runs(experiment: str) -> int:
-    """Mark as killed the runs that claim to be running but whose process on this machine is gone.
+    """Mark as killed the runs that claim to be running but whose process on this machine is gone, see ``is_alive``.
 
     Returns:
         How many there were.
@@ -301,28 +321,21 @@ def close_dead_runs(experiment: str) -> int:
         TrackingError: the store cannot be used.
     """
     client, experiment_id = prepare(experiment)
-    query = f"attributes.status = 'RUNNING' and tags.`{HIDDEN}host` = '{socket.gethostname()}'"
     with store_errors():
-        dead = [run for run in client.search_runs([experiment_id], query, max_results=1000) if not _is_alive(run)]
+        running = client.search_runs([experiment_id], "attributes.status = 'RUNNING'", max_results=1000)
+        dead = [run for run in running if is_alive(run.data.tags) is False]
         for run in dead:
             client.set_terminated(run.info.run_id, "KILLED")
     return len(dead)
+
+
+def _tell_origin(put: Callable[[Entry], None], lineage: Lineage) -> None:
+    put({"kind": "text", "text": json.dumps(lineage.as_json(), indent=1), "file": LINEAGE})
+    if lineage.revision and lineage.revision.patch:
+        put({"kind": "text", "text": lineage.revision.patch, "file": PATCH})
 
 
 def _own_tags(name: str, facts: Mapping[str, object], tags: Mapping[str, str], lineage: Lineage) -> dict[str, str]:
     own = named_tags({"run": name} | {key: str(facts[key]) for key in ("dataset", "network")} | dict(tags))
     note = {"mlflow.note.content": _RANDOM_NOTE} if tags.get("weights") == "random" else {}
     return {**lineage_tags(lineage), **process_tags(), **own, **note}
-
-
-def _is_alive(run: StoredRun) -> bool:
-    tags = run.data.tags
-    try:
-        process = psutil.Process(int(tags[f"{HIDDEN}pid"]))
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        return abs(process.create_time() - float(tags[f"{HIDDEN}process_start"])) < _START_TOLERANCE_S
-    except psutil.NoSuchProcess:
-        return False
-    except (psutil.AccessDenied, KeyError, ValueError):  # cannot tell: never close a run that may be running
-        return True

@@ -4,7 +4,6 @@ import fcntl
 import json
 import logging
 import os
-import re
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from deepsky.errors import TrackingError, UnreachableError
 from deepsky.files import whole_file
 from deepsky.tracking.lineage import workspace_root
+from deepsky.tracking.secrets import masked
 
 _URI_VARIABLE = "MLFLOW_TRACKING_URI"
 _ARTIFACTS, _DATABASE = "mlruns", "mlflow.db"
@@ -30,7 +30,6 @@ _PLACES = (
     ("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"),
     ("experiment_tags", "value"), ("model_versions", "storage_location"),
 )  # fmt: skip
-_SECRETS = "token|passw|pwd|secret|sig|credential|key"
 _ERRORS = (MlflowException, SQLAlchemyError, sqlite3.Error, RequestException, ImportError, OSError)
 _PASSING = (429, 502, 503, 504)  # what servers answer that are too busy, or have none behind them
 _IMPATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
@@ -104,7 +103,7 @@ def prepare(experiment: str) -> tuple[MlflowClient, str]:
         found = client.get_experiment_by_name(experiment) or _create(client, experiment, _artifact_root(uri))
     if found.lifecycle_stage != "active":
         raise TrackingError(
-            shown_uri(uri),
+            masked(uri),
             f"experiment {experiment!r} is deleted",
             f"run mlflow experiments restore -x {found.experiment_id}, or name another under tracking in params.yaml",
         )
@@ -178,8 +177,8 @@ def store_errors() -> Iterator[None]:
         may_pass = transport is not None or _may_pass(error)
         problem = "does not answer" if may_pass else "cannot be used"
         raise (UnreachableError if may_pass else TrackingError)(
-            shown_uri(tracking_uri()),
-            f"the MLflow store {problem} ({shown_uri(said)[:300]})",
+            masked(tracking_uri()),
+            f"the MLflow store {problem} ({masked(said)[:300]})",
             f"check that it is reachable, whole and writable, or set {_URI_VARIABLE} to another store",
         ) from error
 
@@ -209,16 +208,6 @@ def _may_pass(error: BaseException) -> bool:
     if isinstance(error, MlflowException):
         return error.get_http_status_code() in _PASSING
     return isinstance(error, OperationalError | sqlite3.OperationalError)
-
-
-def shown_uri(text: str) -> str:
-    """Return a text without the secrets of the URLs in it: passwords, tokens, and whoever logs in to a server.
-
-    All of ours that a store's URL could be in goes through it: messages, warnings, tables.
-    """
-    text = re.sub(r"(?i)(https?://)[^/\s]*@", r"\1***@", text)
-    text = re.sub(r"(\w+://[^:/@\s]*):\S*@", r"\1:***@", text)
-    return re.sub(rf"(?i)([?&][\w.-]*(?:{_SECRETS})[\w.-]*=)[^&\s'\"]*", r"\1***", text)
 
 
 def _create(client: MlflowClient, experiment: str, artifact_root: str | None) -> Experiment:

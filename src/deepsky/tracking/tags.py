@@ -12,6 +12,7 @@ import psutil
 from deepsky.tracking.lineage import Lineage
 
 HIDDEN = "mlflow.deepsky."  # of tags that MLflow's pages do not show, as of all that begin with mlflow.
+_START_TOLERANCE_S = 5.0  # the kernel's clock and ours drift apart
 _SHOWN_AS_PARAMETERS = ("run", "dataset", "network")
 
 
@@ -27,9 +28,11 @@ def lineage_tags(lineage: Lineage) -> dict[str, str]:
     tags |= {"mlflow.source.type": "LOCAL", "mlflow.source.name": lineage.stage or Path(sys.argv[0]).name}
     if lineage.stage:
         tags[f"{HIDDEN}stage"] = lineage.stage
-    if lineage.git_commit:
-        tags["mlflow.source.git.commit"] = lineage.git_commit
-        tags[f"{HIDDEN}git_dirty"] = str(lineage.git_dirty).lower()
+    if (code := lineage.revision) is not None:
+        tags["deepsky.code"] = f"{code.commit[:10]}{' + patch' if code.is_dirty else ''}" if code.commit else code.why
+        if code.commit:
+            tags["mlflow.source.git.commit"] = code.commit
+            tags[f"{HIDDEN}git_dirty"] = str(code.is_dirty).lower()
     return tags
 
 
@@ -38,9 +41,53 @@ def process_tags() -> dict[str, str]:
     return {
         "mlflow.user": _user(),
         f"{HIDDEN}host": socket.gethostname(),
+        f"{HIDDEN}boot": _read_word(Path("/proc/sys/kernel/random/boot_id")),
+        f"{HIDDEN}container": _pid_namespace(),
         f"{HIDDEN}pid": str(os.getpid()),
         f"{HIDDEN}process_start": f"{psutil.Process().create_time():.2f}",
     }
+
+
+def is_alive(tags: Mapping[str, str]) -> bool | None:
+    """Tell whether the process lives that opened a run; None where that cannot be told from here.
+
+    A machine that was started anew has none of its old processes. Those of another machine, or of another container of
+    this one, cannot be seen.
+
+    Args:
+        tags: of the run.
+    """
+    own = process_tags()
+    same = {name: tags.get(f"{HIDDEN}{name}") == own[f"{HIDDEN}{name}"] for name in ("host", "boot", "container")}
+    knows_boot = bool(tags.get(f"{HIDDEN}boot"))
+    if same["host"] and knows_boot and not same["boot"]:
+        return False
+    if not (same["boot"] and same["container"] if knows_boot else same["host"]):
+        return None
+    try:
+        process = psutil.Process(int(tags[f"{HIDDEN}pid"]))
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return abs(process.create_time() - float(tags[f"{HIDDEN}process_start"])) < _START_TOLERANCE_S
+    except psutil.NoSuchProcess:
+        return False
+    except (psutil.AccessDenied, KeyError, ValueError):
+        return None
+
+
+def _read_word(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:  # not Linux
+        return ""
+
+
+def _pid_namespace() -> str:
+    """Return what tells the processes of one container from those of another, whose numbers may be the same."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
 
 
 def _user() -> str:
