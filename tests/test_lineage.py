@@ -15,6 +15,7 @@ from deepsky.errors import ConfigError, DataError
 from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.revision import current_revision
 from deepsky.tracking.runs import training_run
+from deepsky.tracking.secrets import masked
 from tests.trained_folders import make_project, write_trained
 
 FRAMES = {f"2874/1/frame-{band}-002874-1-0330.fits.bz2": f"{band} frame".encode() for band in "gr"}
@@ -244,3 +245,22 @@ def test_a_patch_makes_the_code_that_ran_but_shows_no_password(project: Project,
     subprocess.run(["git", "apply", "-"], cwd=project.root, input=found.patch, text=True, check=True)
     assert (project.root / "new ü.py").read_text() == "x = 1\n"
     assert "experiment: a" in (project.root / "params.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://me:s3cret@host:5000/x", "http://***@host:5000/x"),
+        ("https://token@host/a", "https://***@host/a"),
+        ("postgresql://me:sec/r@t@host/db?sslmode=require", "postgresql://me:***@host/db?sslmode=require"),
+        ("sqlite:////home/me/a:b@c/mlflow.db", "sqlite:////home/me/a:b@c/mlflow.db"),
+        ("url='http://host:5000/x' by='me@example.org'", "url='http://host:5000/x' by='me@example.org'"),
+        ("postgresql+psycopg2://u:p%40w@h/db", "postgresql+psycopg2://u:***@h/db"),
+        ("https://h/x?a=1&access_token=abc&b=2", "https://h/x?a=1&access_token=***&b=2"),
+        ("s3://b/k?X-Amz-Signature=ff00", "s3://b/k?X-Amz-Signature=***"),
+        ("https://host/path?monkey=banana", "https://host/path?monkey=banana"),
+        ("me@example.org and 12:30", "me@example.org and 12:30"),
+    ],
+)
+def test_passwords_and_tokens_are_masked(text: str, shown: str) -> None:
+    assert masked(f"see {text} there") == f"see {shown} there"

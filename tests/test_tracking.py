@@ -33,7 +33,6 @@ from deepsky.tracking.runs import (
     run_params,
     training_run,
 )
-from deepsky.tracking.secrets import masked
 from deepsky.tracking.store import page_of_runs, prepare, project_root, tracking_uri, ui_command
 from deepsky.tracking.tags import HIDDEN, process_tags
 from tests.trained_folders import make_project, write_trained
@@ -200,22 +199,6 @@ def test_a_deleted_experiment_is_refused(project):
     client.delete_experiment(experiment)
     with pytest.raises(TrackingError, match="is deleted"):
         prepare("sky")
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("postgresql://me:secret@host/db", "postgresql://me:***@host/db"),
-        ("postgresql+psycopg://me:sec/r@t@host/db?sslmode=require", "postgresql+psycopg://me:***@host/db?sslmode=require"),
-        ("postgresql://host/db?user=me&password=secret", "postgresql://host/db?user=me&password=***"),
-        ("https://token@host/a", "https://***@host/a"),
-        ("GET http://me:secret@host/api?access_token=abc failed", "GET http://***@host/api?access_token=*** failed"),
-        ("s3://bucket/a?X-Amz-Signature=abc&b=1", "s3://bucket/a?X-Amz-Signature=***&b=1"),
-        ("sqlite:////home/me/a:b@c/mlflow.db", "sqlite:////home/me/a:b@c/mlflow.db"),
-    ],
-)  # fmt: skip
-def test_messages_hide_passwords_and_tokens(text, shown):
-    assert masked(text) == shown
 
 
 def test_no_message_or_command_line_holds_the_password(project, monkeypatch):

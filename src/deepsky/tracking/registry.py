@@ -1,6 +1,7 @@
 """Registered networks: one registered model per dataset, its versions and their aliases."""
 
 import tempfile
+from collections.abc import Container
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from deepsky.tracking.artifacts import local_folder
 from deepsky.tracking.logged_model import NETWORK_FILE
 from deepsky.tracking.model_card import write_card
 from deepsky.tracking.store import prepare, store_errors, tracking_uri
+from deepsky.tracking.tags import HIDDEN
 
 CARD = "MODEL_CARD.md"
 PREFIX = "models:/"
@@ -41,13 +43,14 @@ class Version:
     figures: dict[str, float]
 
 
-def promote(experiment: str, run_id: str, alias: str) -> tuple[Version, Version | None]:
+def promote(experiment: str, run_id: str, alias: str, simulated: Container[str] = ()) -> tuple[Version, Version | None]:
     """Make a run's network the version of its dataset's registered model that an alias names.
 
     Args:
         experiment: of MLflow.
         run_id: of the run.
         alias: for example ``champion``.
+        simulated: keys (see ``runs.run_key``) of the runs that learned from simulated pictures.
 
     Returns:
         The version, and the one that the alias named before; None: there was none.
@@ -70,7 +73,7 @@ def promote(experiment: str, run_id: str, alias: str) -> tuple[Version, Version 
             name, f"{PREFIX}{model.model_id}", run_id, model_id=model.model_id
         )
         described = Model.load(_fetched(model, "MLmodel"))
-        card = write_card(run, model, described, name, version.version)
+        card = write_card(run, model, described, version, simulated=run.data.tags.get(f"{HIDDEN}key") in simulated)
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / CARD).write_text(card)
             client.log_model_artifact(model.model_id, str(Path(folder) / CARD))
@@ -109,6 +112,20 @@ def network_file(uri: str, cache: Path) -> Path:
             with whole_folder(kept) as fresh:
                 _fetched(model, NETWORK_FILE, fresh)
         return kept / NETWORK_FILE
+
+
+def network_folder(run_id: str) -> Path | None:
+    """Return the folder of this machine where a run's network is logged; None where the store keeps its files itself.
+
+    Raises:
+        TrackingError: the store cannot be used.
+    """
+    client = MlflowClient(tracking_uri())
+    with store_errors():
+        run = client.get_run(run_id)
+        models = run.outputs.model_outputs  # the first runs had theirs among their artifacts
+        place = client.get_logged_model(models[0].model_id).artifact_location if models else run.info.artifact_uri
+    return local_folder(place)
 
 
 def _model_id(client: MlflowClient, uri: str) -> str:

@@ -3,20 +3,22 @@
 import re
 
 HIDDEN = "***"
-_NAMES = "token|passw|pwd|secret|sig|credential|key"  # of parameters
-_PATTERNS = (
-    re.compile(r"(?i)(https?://)[^/\s\"'<>]*@"),  # whoever logs in to a server may be a token
-    re.compile(r"(\w[\w+.-]*://[^:/@\s]*:)[^\s\"'<>]*@"),
-    re.compile(rf"(?i)([?&][\w.-]*(?:{_NAMES})[\w.-]*=)[^&\s'\"]*"),
+_LOGIN = re.compile(r"(?P<before>https?://)[^\s/?#\"'<>]+(?=@)", re.IGNORECASE)  # a server's: its name may be a token
+_PASSWORD = re.compile(
+    r"(?P<before>[a-z][a-z0-9+.-]*://[^\s/?#@:]*:)[^\s\"'<>]+(?=@)", re.IGNORECASE
+)  # may hold / and @
+_TOKEN = re.compile(
+    r"(?P<before>[?&;](?:[\w-]*(?:token|secret|password|passwd|signature|credential|api-?key|access-?key)[\w-]*|sig|key|pwd)=)"
+    r"[^&;#\s\"']+",
+    re.IGNORECASE,
 )
-_REPLACEMENTS = (rf"\1{HIDDEN}@", rf"\1{HIDDEN}@", rf"\1{HIDDEN}")
 
 
 def masked(text: str) -> str:
-    """Return a text without the secrets of the URLs in it: passwords, tokens, and whoever logs in to a server.
+    """Return a text with the passwords and tokens of its URLs, and all logins to web servers, replaced by ``***``.
 
-    All of ours that a store's URL could be in goes through it: messages, warnings, tables, tags, patches.
+    All that a store's URL may be in goes through it before it leaves: messages, tags, files.
     """
-    for pattern, replacement in zip(_PATTERNS, _REPLACEMENTS, strict=True):
-        text = pattern.sub(replacement, text)
+    for pattern in (_LOGIN, _PASSWORD, _TOKEN):
+        text = pattern.sub(rf"\g<before>{HIDDEN}", text)
     return text
