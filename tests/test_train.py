@@ -107,7 +107,7 @@ def write_sky(folder: Path, kind: str, n_rows: int = 60, n_images: int | None = 
     colour_bands = ("r", "g", "b") if kind == "flux" else ()
     write_rows(packed, rows, DatasetCard(kind, ("b", "g", "r"), colour_bands, ("BLUE", "RED"), 0.4, 3), [])  # type: ignore[arg-type]
     split = np.array(["train", "train", "val", "test"])[image_of_row // 2 % 4]
-    pd.DataFrame({"id": rows["id"], "split": split, "group": ""}).to_csv(folder / "split.csv", index=False)
+    pd.DataFrame({"id": rows["id"], "split": split, "group": rows["id"]}).to_csv(folder / "split.csv", index=False)
     return folder
 
 
@@ -419,7 +419,7 @@ def test_real_weights_tell_galaxies_apart(
     write_rows(packed, rows, DatasetCard("uint8", ("r", "g", "b"), (), ("edge_on", "round"), None, 0), [])
     order = np.random.default_rng(0).permutation(len(ids)) % 4
     split = np.array(["train", "train", "val", "test"])[order]
-    pd.DataFrame({"id": ids, "split": split}).to_csv(tmp_path / "split.csv", index=False)
+    pd.DataFrame({"id": ids, "split": split, "group": ids}).to_csv(tmp_path / "split.csv", index=False)
     make_project(tmp_path, monkeypatch)
     monkeypatch.setenv("DEEPSKY_WEIGHTS", str(real_weights()))
     weights_stage.run({"mobilenet": True}, WeightsParams(source="imagenet"), out=tmp_path / "pretrained")

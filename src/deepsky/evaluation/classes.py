@@ -6,6 +6,8 @@ from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from deepsky.evaluation import figures
@@ -22,12 +24,13 @@ from deepsky.evaluation.result import (
 )
 from deepsky.evaluation.threshold_curves import ThresholdCurves, threshold_curves
 from deepsky.evaluation.trained import SPLITS, Trained
-from deepsky.metrics import Scores, confused_pairs, one_sidedness, paired_gain_interval, score
+from deepsky.intervals import Resampling, share_gain_interval
+from deepsky.metrics import Scores, confused_pairs, one_sidedness, score
 
 SPLIT_MEASURES = ("accuracy", "f1_macro", "loss")
 _MEASURES = (
     "accuracy", "accuracy_low", "accuracy_high", "baseline", "loss", "precision_macro", "recall_macro", "f1_macro",
-    "precision_weighted", "recall_weighted", "f1_weighted",
+    "f1_macro_low", "f1_macro_high", "precision_weighted", "recall_weighted", "f1_weighted",
 )  # fmt: skip
 
 
@@ -47,6 +50,7 @@ def evaluate_classes(one: Trained, reference: Trained | None) -> Evaluation:
             part["label"].tolist(),
             part[[f"p_{name}" for name in one.facts["classes"]]],
             one.facts["classes"],
+            groups=part["group"],
             majority_class=majority,
             where=one.folder / "predictions.csv",
         )
@@ -91,10 +95,19 @@ def _majority_class(one: Trained) -> str:
 
 def _summary(one: Trained, scores: Mapping[str, Scores]) -> dict[str, Any]:
     test = scores["test"]
-    names = ("accuracy", "accuracy_low", "accuracy_high", "baseline", "f1_macro", "f1_weighted")
+    names = (
+        "accuracy",
+        "accuracy_low",
+        "accuracy_high",
+        "baseline",
+        "f1_macro",
+        "f1_macro_low",
+        "f1_macro_high",
+        "f1_weighted",
+    )
     of_test = {f"test_{name}": getattr(test, name) for name in names}
     remark = one_sidedness(test.confusion, one.facts["classes"])
-    return about(one, test.n) | of_test | beside_each_other(scores, SPLIT_MEASURES) | {"remark": remark}
+    return about(one, test.n, test.n_groups) | of_test | beside_each_other(scores, SPLIT_MEASURES) | {"remark": remark}
 
 
 def _tracked(scores: Mapping[str, Scores], gains: Mapping[str, float]) -> dict[str, float]:
@@ -130,7 +143,7 @@ def _metric_labels(labels: Sequence[str]) -> dict[str, str]:
 def _gain_over(one: Trained, reference: Trained) -> dict[str, float]:
     """Return the gain in test accuracy with its 95 % interval, from the answers to the same objects."""
     rows, before = compared_rows(one, reference)
-    return _gain("gain", _right(one, rows), _right(reference, before))
+    return _gain("gain", _right(one, rows), _right(reference, before), rows)
 
 
 def _views_gain(one: Trained) -> dict[str, float]:
@@ -138,21 +151,19 @@ def _views_gain(one: Trained) -> dict[str, float]:
     plain = plain_test_rows(one)
     if plain is None:
         return {}
-    was_right = _right(one, plain)
-    return {"plain_accuracy": sum(was_right) / len(was_right)} | _gain(
-        "views_gain", _right(one, one.rows("test")), was_right
-    )
+    was_right, rows = _right(one, plain), one.rows("test")
+    return {"plain_accuracy": float(was_right.mean())} | _gain("views_gain", _right(one, rows), was_right, rows)
 
 
-def _gain(name: str, right: Sequence[bool], was_right: Sequence[bool]) -> dict[str, float]:
-    pairs = list(zip(right, was_right, strict=True))
-    n_gained, n_lost = pairs.count((True, False)), pairs.count((False, True))
-    return gain_figures(name, (n_gained - n_lost) / len(pairs), *paired_gain_interval(n_gained, n_lost, len(pairs)))
+def _gain(
+    name: str, right: npt.NDArray[np.bool_], was_right: npt.NDArray[np.bool_], rows: pd.DataFrame
+) -> dict[str, float]:
+    return gain_figures(name, *share_gain_interval(right, was_right, Resampling(rows["group"])))
 
 
-def _right(one: Trained, rows: pd.DataFrame) -> list[bool]:
+def _right(one: Trained, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
     """Return for each row whether the most probable class is the true one."""
-    return [answer == label for answer, label in zip(_answers(one, rows), rows["label"], strict=True)]
+    return np.array(_answers(one, rows)) == rows["label"].to_numpy(str)
 
 
 def _answers(one: Trained, rows: pd.DataFrame) -> list[str]:

@@ -30,8 +30,8 @@ class Trained:
         folder: where it stands.
         facts: run.json.
         history: epoch, measure, loss, val_measure and val_loss, one row per epoch (see MEASURES).
-        predictions: id, split, label (str) and the answers of every object, float64: p_CLASS; or p_COLUMN and the
-            true t_COLUMN of the 37 vote fractions.
+        predictions: id, split, group, label (str) and the answers of every object, float64: p_CLASS; or p_COLUMN and
+            the true t_COLUMN of the 37 vote fractions.
         plain: the same of the test objects without test-time views; None where there are none.
     """
 
@@ -121,7 +121,7 @@ def _read_predictions(path: Path, facts: dict[str, Any]) -> pd.DataFrame:
         numbers = tuple(f"p_{name}" for name in facts["classes"])
     else:
         numbers = tuple(f"{kind}_{column}" for kind in "pt" for column in COLUMNS)
-    table = read_table(path, required=("id", "split", "label", *numbers))
+    table = read_table(path, required=("id", "split", "group", "label", *numbers))
     unknown = table.loc[~table["split"].isin(SPLITS), "split"]
     if len(unknown):
         known = ", ".join(SPLITS)

@@ -13,17 +13,19 @@ from deepsky.evaluation.examples import examples_of
 from deepsky.evaluation.figures import NAMED_WEIGHTS
 from deepsky.evaluation.params import Baseline
 from deepsky.evaluation.trained import MEASURES, TESTED
+from deepsky.intervals import FEW_GROUPS
 
 _REMEDY = "run dvc repro to evaluate again"
 _ABOUT = ("dataset", "network", "label", "is_cell", "is_simulated", "key", "target")
 _SUMMARY_KEYS = {
     "class": (
-        "weights", "start", "learn", "n_test", "n_test_images", "tested_on", "test_accuracy", "test_accuracy_low",
-        "test_accuracy_high", "test_baseline", "test_f1_macro", "test_f1_weighted", "train_accuracy", "remark",
+        "weights", "start", "learn", "n_test", "n_test_images", "n_test_groups", "tested_on", "test_accuracy",
+        "test_accuracy_low", "test_accuracy_high", "test_baseline", "test_f1_macro", "test_f1_macro_low",
+        "test_f1_macro_high", "test_f1_weighted", "train_accuracy", "remark",
     ),
     "fractions": (
-        "weights", "start", "learn", "n_test", "n_test_images", "tested_on", "test_rmse", "test_rmse_low",
-        "test_rmse_high", "test_baseline", "test_tree_sum_error", "train_rmse",
+        "weights", "start", "learn", "n_test", "n_test_images", "n_test_groups", "tested_on", "test_rmse",
+        "test_rmse_low", "test_rmse_high", "test_baseline", "test_tree_sum_error", "train_rmse",
     ),
 }  # fmt: skip
 _TUNED_KEYS = ("study", "trial")
@@ -88,6 +90,11 @@ class Result:
         """Test accuracy, or RMSE of fractions, with the ends of its 95 % interval."""
         value, low, high = (self.summary[f"test_{self.measure}{end}"] for end in ("", "_low", "_high"))
         return value, low, high
+
+    @property
+    def is_reliable(self) -> bool:
+        """Whether its intervals follow from groups enough."""
+        return bool(self.summary["n_test_groups"] >= FEW_GROUPS)
 
     @property
     def skill(self) -> float:
@@ -248,6 +255,7 @@ def results_table(results: Results) -> pd.DataFrame:
         [
             {"run": one.name, "dataset": one.dataset, "network": one.network}
             | one.summary
+            | {"interval_is_reliable": one.is_reliable}
             | {key: one.details[key] for key in ("n_parameters", "n_bytes", "n_images")}
             for one in results.runs
         ]

@@ -33,6 +33,7 @@ from deepsky.evaluation.pictured import Pictured, open_pictured
 from deepsky.evaluation.planned import Places, PlannedRun, in_words, trained_runs
 from deepsky.evaluation.trained import MEASURES, Trained, read_facts, read_trained
 from deepsky.files import whole_folder
+from deepsky.intervals import FEW_GROUPS
 from deepsky.parallel import mapped
 from deepsky.tracking import runs as store
 from deepsky.tracking.origin import origin_tags
@@ -92,6 +93,10 @@ def run(
     for name, entry in summary.items():
         if entry.get("remark"):
             print(f"WARNING: {name} {entry['remark']}", file=sys.stderr)
+    few = {one["dataset"]: n for one in summary.values() if (n := one["n_test_groups"]) < FEW_GROUPS}
+    for dataset, n_groups in few.items():
+        told = f"it is tested on {n_groups} groups, fewer than {FEW_GROUPS}"
+        print(f"WARNING: intervals of {dataset} are unreliable: {told}", file=sys.stderr)
     for name, problem in without.items():
         print(f"WARNING: {name} has no classical baselines: {problem}", file=sys.stderr)
     print(in_words(len(there), left_out))

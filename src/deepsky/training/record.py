@@ -58,12 +58,15 @@ def describe(job: Job) -> dict[str, Any]:
     }
 
 
-def train(job: Job, folder: Path, callbacks: Sequence[keras.callbacks.Callback] = ()) -> dict[str, float]:
+def train(
+    job: Job, folder: Path, groups: npt.NDArray[np.str_], callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> dict[str, float]:
     """Fit the tail and write model.h5, history.csv, predictions.csv (and predictions_plain.csv) and run.json.
 
     Args:
         job: what is trained.
         folder: an empty folder.
+        groups: what of the split's groups each row belongs to, (n_rows,); they are written beside its answer.
         callbacks: Keras' callbacks that watch the fit.
 
     Returns:
@@ -79,7 +82,7 @@ def train(job: Job, folder: Path, callbacks: Sequence[keras.callbacks.Callback] 
     training_s = time.perf_counter() - started
     kept_epoch = job.kept_epoch(history)
     write_csv(history, folder / "history.csv")
-    _write_predictions(job, folder)
+    _write_predictions(job, folder, groups)
     facts = describe(job) | {"n_epochs": len(history), "kept_epoch": kept_epoch}
     (folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
     save_network(folder / "model.h5", job.whole, _model_card(job))
@@ -93,25 +96,28 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     table.to_csv(path, index=False, float_format=FLOAT_FORMAT, lineterminator="\n")
 
 
-def _write_predictions(job: Job, folder: Path) -> None:
+def _write_predictions(job: Job, folder: Path, groups: npt.NDArray[np.str_]) -> None:
     """Write the answers to every row, and to those tested on from one view where they are the mean of many."""
     image = job.packed.rows["image"].to_numpy(np.int64)
     # Rows that share an image share its answer: predict once per image.
-    write_csv(_predictions(job, np.arange(len(image)), job.answers()[image]), folder / "predictions.csv")
+    every = np.arange(len(image))
+    write_csv(_predictions(job, every, job.answers()[image], groups), folder / "predictions.csv")
     test = np.flatnonzero(job.split == tested_part(job.split))
     images, place = np.unique(image[test], return_inverse=True)
     plain = job.plain_answers(images)
     if plain is not None:
-        write_csv(_predictions(job, test, plain[place]), folder / "predictions_plain.csv")
+        write_csv(_predictions(job, test, plain[place], groups), folder / "predictions_plain.csv")
 
 
-def _predictions(job: Job, rows: npt.NDArray[np.int64], answers: npt.NDArray[np.float32]) -> pd.DataFrame:
-    """Table id, split, label and the answers of some rows; of vote fractions also the truth.
+def _predictions(
+    job: Job, rows: npt.NDArray[np.int64], answers: npt.NDArray[np.float32], groups: npt.NDArray[np.str_]
+) -> pd.DataFrame:
+    """Table id, split, group, label and the answers of some rows; of vote fractions also the truth.
 
     Of classes also what is answered, whether that is right, and how probable it is said to be.
     """
     card, table = job.packed.card, job.packed.rows.iloc[rows]
-    left = pd.DataFrame({"id": table["id"], "split": job.split[rows], "label": table["label"]})
+    left = pd.DataFrame({"id": table["id"], "split": job.split[rows], "group": groups[rows], "label": table["label"]})
     if card.target == "class":
         written = np.round(answers.astype(np.float64), _DIGITS)  # whoever reads the table finds the same answers
         left["predicted"] = np.array(card.classes, dtype=object)[written.argmax(axis=1)]
