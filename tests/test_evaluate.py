@@ -38,7 +38,8 @@ from tests.trained_folders import (
 
 FILES = {
     "metrics.json", "scores.json", "examples.json", "per_class.csv", "confusion.csv", "confused.csv", "confusion.png",
-    "curves.png", "splits.png", "class_distribution.png", "plots",
+    "curves.png", "splits.png", "class_distribution.png", "plots", "reliability.png", "calibration.csv",
+    "prediction_sets.csv",
 }  # fmt: skip
 PICTURES = {"samples.png", "predictions.png", "confused_pairs.png", "feature_maps.png", "grad_cam.png"}
 TRAINED, OUT, PACKED = Path("models/trained"), Path("evaluation/runs"), Path("data/packed")

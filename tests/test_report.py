@@ -132,11 +132,13 @@ def _report():
 
 
 def test_numbers_on_the_page_are_those_of_the_summary(project):
-    page = Page(_report())
+    text_of_page = _report()
+    page = Page(text_of_page)
     summary = _summary()["runs"]
     for dataset in DATASETS:
         for network in NETWORKS:
             text, figures = page.cells[f"#run-{dataset}-{network}"], summary[f"{dataset}-{network}"]
+            assert f"calibration error {figures['test_ece']:.3f}" in text_of_page
             for key in ("test_accuracy", "test_accuracy_low", "test_accuracy_high", "test_f1_macro"):
                 assert f"{figures[key]:.3f}" in text
             assert ("weights=random" in text) == (network == "mobilenet")
@@ -165,7 +167,7 @@ def test_everything_the_page_names_is_there_and_nothing_is_outside(project):
 
 def test_every_run_shows_its_curves_in_words_too(project):
     page = Page(_report())
-    per_run, per_dataset = 2 + 2, 2 + 2  # epochs, thresholds
+    per_run, per_dataset = 2 + 2 + 1, 2 + 2  # epochs, thresholds, reliability
     assert len(page.svg) == per_run * 4 + per_dataset * 2
     assert (
         page.svg[per_dataset] == "accuracy over 3 epochs: training from 0.300 to 0.900; validation from 0.200 to 0.600"

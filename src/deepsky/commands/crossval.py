@@ -197,6 +197,7 @@ def _run_fold(plan: _Plan, number: int, make_job: MakeJob, parent_id: str) -> pd
         tags={"run": run.name, "weights": job.weights, "fold": str(number), PARENT_TAG: parent_id},
     ) as tracked:
         job.fit([LogEpochs(tracked)])
+        job.calibrate()
         figures, more = _test(job, plan, plan.splits[number - 1])
         figures["seconds"] = time.perf_counter() - started
         more |= _views_gain(job, plan, plan.splits[number - 1], figures)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from deepsky.evaluation import figures
+from deepsky.evaluation.certainty import Certainty, certainty, reliability_figure
 from deepsky.evaluation.result import (
     Evaluation,
     about,
@@ -65,13 +66,15 @@ def evaluate_classes(one: Trained, reference: Trained | None) -> Evaluation:
     details["confused"] = confused_pairs(scores["test"].confusion, one.facts["classes"]).to_dict("records")
     curves = _curves(one)
     details["curves"] = {name: asdict(curve) for name, curve in curves.items()}
-    areas = {f"test_{name}": value for name, value in _areas(curves).items()}
+    sure = certainty(one)
+    details |= sure.details
+    more = {f"test_{name}": value for name, value in _areas(curves).items()} | sure.figures
     return Evaluation(
-        _summary(one, scores) | areas | gains,
-        _tracked(scores, gains) | areas,
+        _summary(one, scores) | more | gains,
+        _tracked(scores, gains) | more,
         details,
-        _tables(one, scores["test"]),
-        _figures(one, scores, details),
+        _tables(one, scores["test"]) | sure.tables,
+        _figures(one, scores, details, sure),
     )
 
 
@@ -184,7 +187,9 @@ def _tables(one: Trained, test: Scores) -> dict[str, pd.DataFrame]:
     }
 
 
-def _figures(one: Trained, scores: Mapping[str, Scores], details: Mapping[str, Any]) -> dict[str, figures.Figure]:
+def _figures(
+    one: Trained, scores: Mapping[str, Scores], details: Mapping[str, Any], sure: Certainty
+) -> dict[str, figures.Figure]:
     test, name = scores["test"], title(one)
     splits = {split: {measure: getattr(s, measure) for measure in SPLIT_MEASURES} for split, s in scores.items()}
     return {
@@ -192,6 +197,7 @@ def _figures(one: Trained, scores: Mapping[str, Scores], details: Mapping[str, A
             test.confusion, one.facts["classes"], f"{name}\n{test.n} {one.tested} objects"
         ),
         "curves.png": figures.curves_figure(details["history"], name),
+        "reliability.png": reliability_figure(sure.bins, f"{name}\nhow right it is when how sure"),
         "splits.png": figures.splits_figure(splits, name),
         "class_distribution.png": figures.class_distribution_figure(
             details["class_counts"], f"{one.facts['dataset']}: objects per class"

@@ -122,6 +122,20 @@ def class_charts(curves: Mapping[str, Any]) -> list[Chart]:
     ]
 
 
+def reliability_chart(calibration: Mapping[str, Sequence[Mapping[str, float]]]) -> Chart:
+    """Return how often answers are right over how sure they are, beside the diagonal, where they are as right as sure.
+
+    Args:
+        calibration: bins by what they are of, as ``evaluation.certainty`` makes them.
+    """
+    series: dict[str, Points] = {
+        name: [(one["confidence"], one["accuracy"]) for one in bins] for name, bins in calibration.items()
+    }
+    words = "; ".join(f"{name} {len(points)} bins" for name, points in series.items())
+    diagonal: Points = [(0.0, 0.0), (1.0, 1.0)]
+    return _shares("Share of right answers", "how sure they are", {**series, "as right as sure": diagonal}, words)
+
+
 def _mean(one: Result, of: str) -> Points:
     """Return the mean of the classes' curves at equal steps."""
     curves = [np.array(curve[of]) for curve in one.details["curves"].values()]

@@ -21,7 +21,7 @@ _SUMMARY_KEYS = {
     "class": (
         "weights", "start", "learn", "n_test", "n_test_images", "n_test_groups", "tested_on", "test_accuracy",
         "test_accuracy_low", "test_accuracy_high", "test_baseline", "test_f1_macro", "test_f1_macro_low",
-        "test_f1_macro_high", "test_f1_weighted", "train_accuracy", "remark",
+        "test_f1_macro_high", "test_f1_weighted", "test_ece", "test_brier", "train_accuracy", "remark",
     ),
     "fractions": (
         "weights", "start", "learn", "n_test", "n_test_images", "n_test_groups", "tested_on", "test_rmse",
@@ -31,7 +31,10 @@ _SUMMARY_KEYS = {
 _TUNED_KEYS = ("study", "trial")
 _GAIN_KEYS = ("gain", "gain_low", "gain_high")
 _DETAIL_KEYS = ("classes", "params", "splits", "history", "class_counts", "n_parameters", "n_images", "n_bytes")
-_TARGET_DETAIL_KEYS = {"class": ("majority_class", "confused", "curves"), "fractions": ("mean_fractions",)}
+_TARGET_DETAIL_KEYS = {
+    "class": ("majority_class", "confused", "curves", "calibration", "sets"),
+    "fractions": ("mean_fractions",),
+}
 
 
 @dataclass(frozen=True)

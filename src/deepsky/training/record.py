@@ -80,10 +80,12 @@ def train(
     started = time.perf_counter()
     history = job.fit(callbacks)
     training_s = time.perf_counter() - started
-    kept_epoch = job.kept_epoch(history)
+    kept_epoch, temperature = job.kept_epoch(history), job.calibrate()
     write_csv(history, folder / "history.csv")
     _write_predictions(job, folder, groups)
     facts = describe(job) | {"n_epochs": len(history), "kept_epoch": kept_epoch}
+    if temperature is not None:
+        facts["temperature"] = round(temperature, _DIGITS)
     (folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
     save_network(folder / "model.h5", job.whole, _model_card(job))
     n_fitted = int((job.split == "train").sum()) * len(history)
