@@ -39,7 +39,7 @@ from tests.trained_folders import (
 FILES = {
     "metrics.json", "scores.json", "examples.json", "per_class.csv", "confusion.csv", "confused.csv", "confusion.png",
     "curves.png", "splits.png", "class_distribution.png", "plots", "reliability.png", "calibration.csv",
-    "prediction_sets.csv",
+    "prediction_sets.csv", "groups.csv",
 }  # fmt: skip
 PICTURES = {"samples.png", "predictions.png", "confused_pairs.png", "feature_maps.png", "grad_cam.png"}
 TRAINED, OUT, PACKED = Path("models/trained"), Path("evaluation/runs"), Path("data/packed")
@@ -695,7 +695,7 @@ def test_vote_fractions_are_scored_per_question(votes):
     assert {"train_rmse", "val_rmse", "test_tree_sum_error", "test_views_gain", "epoch/val_rmse"} <= set(logged)
     out = OUT / "zoo" / "votes"
     assert {path.name for path in out.iterdir()} == {
-        "metrics.json", "scores.json", "examples.json", "rmse.csv", "rmse.png", "fractions.png", "curves.png",
+        "metrics.json", "scores.json", "examples.json", "rmse.csv", "groups.csv", "rmse.png", "fractions.png", "curves.png",
         "splits.png", "fraction_distribution.png", "plots", "pictures",
     }  # fmt: skip
     table = pd.read_csv(out / "rmse.csv")

@@ -150,6 +150,19 @@ def test_numbers_on_the_page_are_those_of_the_summary(project):
     assert len(table) == 4
 
 
+def test_the_best_run_of_a_dataset_is_named_with_how_sure_that_is(project):
+    text = _report()
+    compared = json.loads((RUNS / "paired.json").read_text())["sdss_jpg"]
+    section = _section(text, "dataset-sdss_jpg")
+    chance = f"{100 * compared['better'][0][1]:.3g} %"
+    assert 0 < compared["better"][0][1] < 1
+    assert f"really better than the runner-up with a probability of {chance}" in section
+    assert f"({compared['behind_low'][1]:+.4f} to".replace("(-", "(−") in section
+    table = pd.read_csv(OUT / "results.csv").set_index("run")
+    assert table.loc[compared["runs"][1], "best_is_better"] == compared["better"][0][1]
+    assert table.loc[compared["runs"][0], "behind_best"] == 0
+
+
 def test_everything_the_page_names_is_there_and_nothing_is_outside(project):
     text = _report()
     page = Page(text)

@@ -78,8 +78,15 @@ class Resampling:
         Args:
             values: (n,).
         """
-        one = np.zeros(self.n, np.int64)
-        return (self.counts(one, 1, values) / self.counts(one, 1))[:, 0]
+        return self.sums(values) / self.sums(np.ones(self.n))
+
+    def sums(self, values: npt.ArrayLike) -> Array:
+        """Return the sum of the rows' values in every replicate, (N_REPLICATES,).
+
+        Args:
+            values: (n,).
+        """
+        return np.asarray(self.counts(np.zeros(self.n, np.int64), 1, values)[:, 0])
 
     def n_groups_with(self, is_so: npt.NDArray[np.bool_]) -> int:
         """Return in how many groups something is so of a row at least."""

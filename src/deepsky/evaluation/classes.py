@@ -12,6 +12,7 @@ import pandas as pd
 
 from deepsky.evaluation import figures
 from deepsky.evaluation.certainty import Certainty, certainty, reliability_figure
+from deepsky.evaluation.paired import by_group
 from deepsky.evaluation.result import (
     Evaluation,
     about,
@@ -181,6 +182,7 @@ def _tables(one: Trained, test: Scores) -> dict[str, pd.DataFrame]:
     confusion.insert(0, "true", classes)
     rows = one.rows("test")
     return plot_tables(one, rows["label"].tolist(), _answers(one, rows)) | {
+        "groups.csv": by_group(rows["group"], _right(one, rows), "accuracy"),
         "per_class.csv": pd.DataFrame([{"class": name} | asdict(scores) for name, scores in test.per_class.items()]),
         "confusion.csv": confusion,
         "confused.csv": confused_pairs(test.confusion, classes),

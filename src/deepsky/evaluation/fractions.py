@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from deepsky.catalogue.decision_tree import COLUMNS, QUESTIONS, places
 from deepsky.evaluation import figures, fraction_figures
+from deepsky.evaluation.paired import by_group
 from deepsky.evaluation.result import (
     Evaluation,
     about,
@@ -58,7 +59,7 @@ def evaluate_fractions(one: Trained, reference: Trained | None) -> Evaluation:
         summary,
         _tracked(scores, gains),
         details,
-        {"rmse.csv": _rmse_table(scores["test"])} | _plots(one),
+        {"rmse.csv": _rmse_table(scores["test"]), "groups.csv": _by_group(one.rows("test"))} | _plots(one),
         _figures(one, scores, details["history"]),
     )
 
@@ -103,6 +104,10 @@ def _row_errors(rows: pd.DataFrame) -> npt.NDArray[np.float64]:
     """Return the mean squared error of each row, (row,)."""
     errors: npt.NDArray[np.float64] = _fractions(rows, "p") - _fractions(rows, "t")
     return (errors**2).mean(axis=1)
+
+
+def _by_group(rows: pd.DataFrame) -> pd.DataFrame:
+    return by_group(rows["group"], _row_errors(rows), "rmse")
 
 
 def _plots(one: Trained) -> dict[str, pd.DataFrame]:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,6 +12,7 @@ from deepsky.errors import DataError
 from deepsky.evaluation.album import Album, read_album
 from deepsky.evaluation.examples import examples_of
 from deepsky.evaluation.figures import NAMED_WEIGHTS
+from deepsky.evaluation.paired import Comparison
 from deepsky.evaluation.params import Baseline
 from deepsky.evaluation.trained import MEASURES, TESTED
 from deepsky.intervals import FEW_GROUPS
@@ -193,10 +195,12 @@ class Results:
     Attributes:
         runs: the evaluated ones, sorted by dataset, cells of the matrix first, and name.
         left_out: reason -> names of the planned runs that could not be evaluated.
+        compared: by dataset, how its runs compare; one with a single run is missing.
     """
 
     runs: list[Result]
     left_out: dict[str, list[str]]
+    compared: dict[str, Comparison]
 
     @property
     def n_planned(self) -> int:
@@ -230,7 +234,15 @@ def read_results(evaluation: Path) -> Results:
     for one in summary["left_out"]:
         _check_keys(one, ("name", "reason"), path)
         left_out.setdefault(one["reason"], []).append(one["name"])
-    return Results(sorted(runs, key=lambda one: (one.dataset, not one.is_cell, one.name)), left_out)
+    compared = _read_compared(evaluation / "paired.json")
+    return Results(sorted(runs, key=lambda one: (one.dataset, not one.is_cell, one.name)), left_out, compared)
+
+
+def _read_compared(path: Path) -> dict[str, Comparison]:
+    try:
+        return {dataset: Comparison(**one) for dataset, one in _read_json(path).items()}
+    except TypeError as error:
+        raise DataError(path, f"is not what evaluate writes ({error})", _REMEDY) from error
 
 
 def tuned_results(results: Results) -> list[Tuned]:
@@ -259,11 +271,20 @@ def results_table(results: Results) -> pd.DataFrame:
             {"run": one.name, "dataset": one.dataset, "network": one.network}
             | one.summary
             | {"interval_is_reliable": one.is_reliable}
+            | _beside_best(one, results.compared.get(one.dataset))
             | {key: one.details[key] for key in ("n_parameters", "n_bytes", "n_images")}
             for one in results.runs
         ]
     )
     return table.astype({"trial": "Int64"}) if "trial" in table else table
+
+
+def _beside_best(one: Result, compared: Comparison | None) -> dict[str, float]:
+    """Return by how much a run is worse than the best of its dataset, and how sure that is; nothing of a lone run."""
+    if compared is None:
+        return {}
+    place = compared.runs.index(one.name)
+    return {"behind_best": compared.behind[place], "best_is_better": compared.better[0][place] if place else nan}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from deepsky.evaluation.folders import (
 from deepsky.evaluation.fractions import evaluate_fractions
 from deepsky.evaluation.head_baselines import KEPT as BASELINES
 from deepsky.evaluation.head_baselines import Figures, head_baselines, read_baselines
+from deepsky.evaluation.paired import compare
 from deepsky.evaluation.params import EvaluateParams
 from deepsky.evaluation.pictured import Pictured, open_pictured
 from deepsky.evaluation.planned import Places, PlannedRun, in_words, trained_runs
@@ -38,7 +39,7 @@ from deepsky.parallel import mapped
 from deepsky.tracking import runs as store
 from deepsky.tracking.origin import origin_tags
 
-SUMMARY, ALBUM = "summary.json", "examples.json"
+SUMMARY, PAIRED, ALBUM = "summary.json", "paired.json", "examples.json"
 _EVALUATED = f"{store.HIDDEN}evaluated"
 FEW = 8  # so many runs are drawn in the time in which processes start
 
@@ -61,8 +62,8 @@ def run(
         runs: every run of the plan.
         params: section ``evaluate``.
         experiment: MLflow's; a run that is not there (its outputs came from the DVC cache) is made from the files.
-        places: what is read; and ``out``, which gets DATASET/LABEL/ of every run, baselines.json, and summary.json,
-            which also names the runs left out.
+        places: what is read; and ``out``, which gets DATASET/LABEL/ of every run, baselines.json, paired.json, and
+            summary.json, which also names the runs left out.
         metrics: folder to write: DATASET.json with one figure for each of its runs.
         plots: folder to write: curves/RUN.csv, loss/RUN.csv and confusion/RUN.csv.
         code: fingerprint of the code that evaluates.
@@ -89,6 +90,7 @@ def run(
     summary = {one.name: work.tracked(one) | _about(one, trained) for one in there}
     _write_metrics(metrics, summary)
     _write_plots(plots, there, out)
+    _write_paired(there, summary, out)
     write_json(out / SUMMARY, {"runs": summary, "left_out": list(map(asdict, left_out))}, sort_keys=True)
     for name, entry in summary.items():
         if entry.get("remark"):
@@ -237,6 +239,17 @@ def _write_metrics(folder: Path, summary: Mapping[str, Mapping[str, Any]]) -> No
     with whole_folder(folder) as fresh:
         for dataset, figures in of_datasets.items():
             write_json(fresh / f"{dataset}.json", figures, sort_keys=True)
+
+
+def _write_paired(runs: Sequence[PlannedRun], summary: Mapping[str, Mapping[str, Any]], out: Path) -> None:
+    """Compare the runs of each dataset with each other."""
+    tables: dict[str, dict[str, pd.DataFrame]] = {}
+    for one in runs:
+        table = pd.read_csv(one.folder(out) / "groups.csv", dtype={"group": str}, keep_default_na=False)
+        tables.setdefault(one.dataset, {})[one.name] = table
+    measures = {one["dataset"]: MEASURES[one["target"]] for one in summary.values()}
+    compared = {dataset: compare(of, measures[dataset]) for dataset, of in tables.items()}
+    write_json(out / PAIRED, {dataset: asdict(found) for dataset, found in compared.items() if found}, sort_keys=True)
 
 
 def _write_plots(folder: Path, runs: Sequence[PlannedRun], out: Path) -> None:
