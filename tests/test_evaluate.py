@@ -695,8 +695,8 @@ def test_vote_fractions_are_scored_per_question(votes):
     assert {"train_rmse", "val_rmse", "test_tree_sum_error", "test_views_gain", "epoch/val_rmse"} <= set(logged)
     out = OUT / "zoo" / "votes"
     assert {path.name for path in out.iterdir()} == {
-        "metrics.json", "scores.json", "examples.json", "rmse.csv", "groups.csv", "rmse.png", "fractions.png", "curves.png",
-        "splits.png", "fraction_distribution.png", "plots", "pictures",
+        "metrics.json", "scores.json", "examples.json", "rmse.csv", "groups.csv", "rmse.png", "fractions.png",
+        "curves.png", "splits.png", "fraction_distribution.png", "plots", "pictures",
     }  # fmt: skip
     table = pd.read_csv(out / "rmse.csv")
     assert len(table) == 11 + 37
