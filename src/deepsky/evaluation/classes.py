@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from deepsky.evaluation import figures
+from deepsky.evaluation.by_property import by_property, property_figure
 from deepsky.evaluation.certainty import Certainty, certainty, reliability_figure
 from deepsky.evaluation.paired import by_group
 from deepsky.evaluation.result import (
@@ -67,16 +68,26 @@ def evaluate_classes(one: Trained, reference: Trained | None) -> Evaluation:
     details["confused"] = confused_pairs(scores["test"].confusion, one.facts["classes"]).to_dict("records")
     curves = _curves(one)
     details["curves"] = {name: asdict(curve) for name, curve in curves.items()}
-    sure = certainty(one)
-    details |= sure.details
+    sure, rows = certainty(one), one.rows("test")
+    of_properties = by_property(rows, _right(one, rows))
+    details |= sure.details | {"by_property": of_properties.to_dict("records")}
     more = {f"test_{name}": value for name, value in _areas(curves).items()} | sure.figures
     return Evaluation(
         _summary(one, scores) | more | gains,
         _tracked(scores, gains) | more,
         details,
-        _tables(one, scores["test"]) | sure.tables,
-        _figures(one, scores, details, sure),
+        _tables(one, scores["test"]) | sure.tables | _property_table(of_properties),
+        _figures(one, scores, details, sure) | _property_figure(one, of_properties),
     )
+
+
+def _property_table(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    return {"by_property.csv": table} if len(table) else {}
+
+
+def _property_figure(one: Trained, table: pd.DataFrame) -> dict[str, figures.Figure]:
+    heading = f"{title(one)}: accuracy by what is known of the objects"
+    return {"by_property.png": property_figure(table, heading)} if len(table) else {}
 
 
 def _curves(one: Trained) -> dict[str, ThresholdCurves]:

@@ -34,7 +34,7 @@ _TUNED_KEYS = ("study", "trial")
 _GAIN_KEYS = ("gain", "gain_low", "gain_high")
 _DETAIL_KEYS = ("classes", "params", "splits", "history", "class_counts", "n_parameters", "n_images", "n_bytes")
 _TARGET_DETAIL_KEYS = {
-    "class": ("majority_class", "confused", "curves", "calibration", "sets"),
+    "class": ("majority_class", "confused", "curves", "calibration", "sets", "by_property"),
     "fractions": ("mean_fractions",),
 }
 

@@ -23,6 +23,7 @@ def make_environment() -> Environment:
         training_charts=charts.training_charts,
         compared_charts=charts.compared_charts,
         class_charts=charts.class_charts,
+        property_charts=charts.property_charts,
         reliability_chart=charts.reliability_chart,
         colour=charts.colour,
         chart_size=(charts.WIDTH, charts.HEIGHT),

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from deepsky.catalogue.decision_tree import COLUMNS
+from deepsky.datasets.packed import PROPERTIES
 from deepsky.datasets.splits import tested_part
 from deepsky.networks.portable import portable
 from deepsky.training.examples import SPLITS
@@ -116,7 +117,8 @@ def _predictions(
 ) -> pd.DataFrame:
     """Table id, split, group, label and the answers of some rows; of vote fractions also the truth.
 
-    Of classes also what is answered, whether that is right, and how probable it is said to be.
+    Also what is known of each object (PROPERTIES) and, of classes, what is answered, whether that is right, and how
+    probable it is said to be.
     """
     card, table = job.packed.card, job.packed.rows.iloc[rows]
     left = pd.DataFrame({"id": table["id"], "split": job.split[rows], "group": groups[rows], "label": table["label"]})
@@ -125,6 +127,8 @@ def _predictions(
         left["predicted"] = np.array(card.classes, dtype=object)[written.argmax(axis=1)]
         left["correct"] = left["predicted"] == left["label"]
         left["confidence"] = written.max(axis=1)
+    known = [name for name in PROPERTIES if job.packed.rows[name].notna().any()]
+    left[known] = table[known]
     names = COLUMNS if card.target == "fractions" else card.classes
     parts = [left, pd.DataFrame(answers, columns=[f"p_{name}" for name in names], index=left.index)]
     if job.packed.fractions is not None:
