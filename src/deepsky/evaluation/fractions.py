@@ -92,22 +92,22 @@ def _views_gain(one: Trained) -> dict[str, float]:
     if plain is None:
         return {}
     gain = _gain("views_gain", one.rows("test"), plain)
-    return {"plain_rmse": float(np.sqrt(_row_errors(plain).mean()))} | gain
+    return {"plain_rmse": float(np.sqrt(row_errors(plain).mean()))} | gain
 
 
 def _gain(name: str, rows: pd.DataFrame, before: pd.DataFrame) -> dict[str, float]:
     """Return by how much the RMSE is below that of other answers to the same objects, with its 95 % interval."""
-    return gain_figures(name, *rmse_gain_interval(_row_errors(rows), _row_errors(before), Resampling(rows["group"])))
+    return gain_figures(name, *rmse_gain_interval(row_errors(rows), row_errors(before), Resampling(rows["group"])))
 
 
-def _row_errors(rows: pd.DataFrame) -> npt.NDArray[np.float64]:
+def row_errors(rows: pd.DataFrame) -> npt.NDArray[np.float64]:
     """Return the mean squared error of each row, (row,)."""
     errors: npt.NDArray[np.float64] = _fractions(rows, "p") - _fractions(rows, "t")
     return (errors**2).mean(axis=1)
 
 
 def _by_group(rows: pd.DataFrame) -> pd.DataFrame:
-    return by_group(rows["group"], _row_errors(rows), "rmse")
+    return by_group(rows["group"], row_errors(rows), "rmse")
 
 
 def _plots(one: Trained) -> dict[str, pd.DataFrame]:
