@@ -37,13 +37,13 @@ def test_the_temperature_that_spoiled_the_probabilities_is_found() -> None:
 
 
 def test_bins_hold_equally_many_rows_and_count_what_is_right() -> None:
-    probabilities = np.array([[0.6, 0.4]] * 4 + [[0.1, 0.9]] * 4)
-    truth = np.array([0, 0, 1, 1, 1, 1, 1, 0])
-    bins = reliability(probabilities, truth)
-    assert [one.n for one in bins] == [1] * 8
-    assert calibration_error(bins) == pytest.approx((2 * 0.4 + 2 * 0.6 + 3 * 0.1 + 0.9) / 8)
-    many = reliability(np.repeat(probabilities, 30, axis=0), np.repeat(truth, 30))
-    assert {one.n for one in many} == {16}
+    probabilities = np.array([[0.6, 0.4]] * 10 + [[0.1, 0.9]] * 10)
+    truth = np.array([0] * 6 + [1] * 4 + [1] * 5 + [0] * 5)
+    assert [(one.n, one.accuracy) for one in reliability(probabilities, truth)] == [(10, 0.6), (10, 0.5)]
+    assert calibration_error(reliability(probabilities, truth)) == pytest.approx(0.4 / 2)
+    many = reliability(np.repeat(probabilities, 12, axis=0), np.repeat(truth, 12))
+    assert [one.n for one in many] == [16] * 15
+    assert len(reliability(probabilities[:7], truth[:7])) == 1
     assert brier_score(probabilities, truth) == pytest.approx(2 * brier_score_loss(truth, probabilities[:, 1]))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-N_BINS = 15
+_MOST_BINS, _LEAST_ROWS = 15, 10  # the rows of a bin
 _SMALLEST_PROBABILITY = 1e-7  # predictions are written with six digits
 _LEAST, _MOST = 0.05, 20.0  # temperatures
 Array = npt.NDArray[np.float64]
@@ -63,12 +63,13 @@ def reliability(probabilities: npt.ArrayLike, truth: npt.NDArray[np.int64]) -> l
         truth: class index of each row, (n,).
 
     Returns:
-        At most N_BINS bins of about equally many rows.
+        15 bins of about equally many rows, fewer where one would hold fewer than ten.
     """
     table = np.asarray(probabilities, np.float64)
     confidence, is_right = table.max(axis=1), table.argmax(axis=1) == truth
-    parts = np.array_split(np.argsort(confidence, kind="stable"), N_BINS)
-    return [Bin(float(confidence[p].mean()), float(is_right[p].mean()), len(p)) for p in parts if len(p)]
+    n_bins = min(_MOST_BINS, max(len(table) // _LEAST_ROWS, 1))
+    parts = np.array_split(np.argsort(confidence, kind="stable"), n_bins)
+    return [Bin(float(confidence[p].mean()), float(is_right[p].mean()), len(p)) for p in parts]
 
 
 def calibration_error(bins: list[Bin]) -> float:
