@@ -234,15 +234,19 @@ def read_results(evaluation: Path) -> Results:
     for one in summary["left_out"]:
         _check_keys(one, ("name", "reason"), path)
         left_out.setdefault(one["reason"], []).append(one["name"])
-    compared = _read_compared(evaluation / "paired.json")
+    compared = _read_compared(evaluation / "paired.json", runs)
     return Results(sorted(runs, key=lambda one: (one.dataset, not one.is_cell, one.name)), left_out, compared)
 
 
-def _read_compared(path: Path) -> dict[str, Comparison]:
+def _read_compared(path: Path, runs: list[Result]) -> dict[str, Comparison]:
     try:
-        return {dataset: Comparison(**one) for dataset, one in _read_json(path).items()}
+        compared = {dataset: Comparison(**one) for dataset, one in _read_json(path).items()}
     except TypeError as error:
         raise DataError(path, f"is not what evaluate writes ({error})", _REMEDY) from error
+    for dataset, found in compared.items():
+        if set(found.runs) != {one.name for one in runs if one.dataset == dataset}:
+            raise DataError(path, f"compares other runs of {dataset} than were evaluated", _REMEDY)
+    return compared
 
 
 def tuned_results(results: Results) -> list[Tuned]:
