@@ -25,10 +25,8 @@ def test_light_in_the_middle_is_measured_above_the_sky() -> None:
 
 def test_r_is_a_magnitude_only_beside_its_four_neighbours() -> None:
     table = pd.DataFrame({name: ["18.5", "-9999", "bright"] for name in "ugriz"})
-    found = r_magnitudes(table)
-    assert found is not None
-    assert found.fillna(0).tolist() == [18.5, 0, 0]
-    assert r_magnitudes(table.drop(columns="u")) is None
+    assert r_magnitudes(table).fillna(0).tolist() == [18.5, 0, 0]
+    assert r_magnitudes(table.drop(columns="u")).isna().all()
 
 
 def test_accuracy_falls_over_the_magnitude_and_objects_without_one_are_left_out() -> None:

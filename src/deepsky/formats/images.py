@@ -79,9 +79,7 @@ def _carry_over(rows: pd.DataFrame, params: PicturesParams, table: Path) -> pd.D
     """Keep id, label, the magnitude and whatever the splits can use."""
     known = [column for column in _CARRIED if column in rows.columns]
     carried = rows[["id", "label", *known]].rename(columns=_CARRIED)
-    magnitudes = r_magnitudes(rows)
-    if magnitudes is not None:
-        carried["r_mag"] = magnitudes
+    carried["r_mag"] = r_magnitudes(rows)
     if params.group_column is not None:
         if params.group_column not in rows.columns:
             problem = f"is not a column of {table}"

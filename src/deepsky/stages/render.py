@@ -126,6 +126,7 @@ def placed_objects(params: FramesParams, bad: BadFiles, name: str) -> Placed:
         catalogue, id_column=params.id_column, label_column=params.label_column, classes=params.classes
     )
     objects = with_positions(objects, catalogue, params.position, params.position_columns)
+    objects["r_mag"] = r_magnitudes(objects)
     if set(FIELD_COLUMNS) <= set(objects.columns):
         check_numbers(objects, catalogue, FIELD_COLUMNS)
     search = FieldSearch(params.reading, bad)
@@ -162,7 +163,7 @@ def _no_field(lost: Mapping[Hashable, Any], n_lost: int, catalogue: Path, folder
 
 def _tasks(placed: Placed, params: FramesParams, png: Path) -> list[_Task]:
     """Give every field that holds objects a task, numbered in the order of the fields' names."""
-    columns = ["id", "label", *COLUMNS[params.position]]
+    columns = ["id", "label", "r_mag", *COLUMNS[params.position]]
     columns += [column for column in FIELD_COLUMNS if column in placed.objects.columns]
     groups = placed.objects.groupby("image", sort=True)[columns]
     return [
@@ -294,7 +295,6 @@ def _measured(
     rows: pd.DataFrame, cutouts: npt.NDArray[np.float32], params: FramesParams, scale_arcsec: float
 ) -> pd.DataFrame:
     """Add how bright and how large the objects are in the band of the positions; at an edge nothing is measured."""
-    rows = rows.assign(r_mag=r_magnitudes(rows))
     if params.position_band not in params.bands:
         return rows
     ratio, half_px = measure_middles(cutouts[..., params.bands.index(params.position_band)])
