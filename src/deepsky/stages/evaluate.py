@@ -14,6 +14,7 @@ import pandas as pd
 
 from deepsky import progress
 from deepsky.errors import DataError
+from deepsky.evaluation import audit
 from deepsky.evaluation.album import album_json, make_album
 from deepsky.evaluation.classes import evaluate_classes
 from deepsky.evaluation.examples import example_groups
@@ -77,9 +78,11 @@ def run(
         raise DataError(trained, problem, "run dvc repro to train them")
     store.close_dead_runs(experiment)
     (out / SUMMARY).unlink(missing_ok=True)  # it stands only beside the runs that it was made of
-    remove_others(out, [out / BASELINES, *(one.folder(out) for one in there)])
+    remove_others(out, [out / BASELINES, *audit.audit_paths(there, out), *(one.folder(out) for one in there)])
     baselines, without = head_baselines(there, params, places, code)
-    work = _Work({one.name: one for one in there}, baselines, experiment, places, code)
+    unaudited = audit.audit_datasets(there, params, places, code)
+    beside = audit.beside_photometry(baselines, there, out)
+    work = _Work({one.name: one for one in there}, beside, experiment, places, code)
     stale = [one for one in there if not work.is_kept(one)]
     locally: Literal["processes", "here"] = "processes" if len(stale) > FEW else "here"
     with closing(mapped(work.write, stale, n_ahead=len(stale), locally=locally)) as written:
@@ -94,6 +97,8 @@ def run(
             print(f"WARNING: {name} {entry['remark']}", file=sys.stderr)
     for name, problem in without.items():
         print(f"WARNING: {name} has no classical baselines: {problem}", file=sys.stderr)
+    for name, problem in unaudited.items():
+        print(f"WARNING: {name} has no audit: {problem}", file=sys.stderr)
     print(in_words(len(there), left_out))
 
 
@@ -112,7 +117,8 @@ def log_evaluated(runs: Sequence[PlannedRun], experiment: str, *, trained: Path,
     """
     there, _ = trained_runs(runs, trained)
     places = Places(packed=Path(), features=Path(), trained=trained, out=out)  # nothing is scored
-    work = _Work({one.name: one for one in there}, read_baselines(out), experiment, places, code)
+    beside = audit.beside_photometry(read_baselines(out), there, out)
+    work = _Work({one.name: one for one in there}, beside, experiment, places, code)
     for one in there:
         if work.is_kept(one):
             work.tracked(one)
@@ -139,6 +145,7 @@ class _Work:
         evaluate = evaluate_fractions if trained.target == "fractions" else evaluate_classes
         found = evaluate(trained, self._read(reference) if reference else None)
         found = found.with_figures(self.baselines.get(one.name, {}))
+        found = found.with_remark(audit.photometric_remark(found.summary))
         with whole_folder(one.folder(self.places.out)) as fresh:
             write_evaluation(fresh, found)
             run = open_pictured(trained, self.places.packed / one.dataset)
