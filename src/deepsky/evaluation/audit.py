@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
@@ -15,7 +17,7 @@ from deepsky.catalogue.tables import read_table
 from deepsky.datasets.packed import open_packed
 from deepsky.errors import DataError
 from deepsky.evaluation.folders import write_json
-from deepsky.evaluation.params import EvaluateParams
+from deepsky.evaluation.params import Baseline, EvaluateParams
 from deepsky.evaluation.planned import Places, PlannedRun
 from deepsky.evaluation.trained import read_facts
 from deepsky.parallel import mapped
@@ -151,16 +153,12 @@ def _audited(work: _Work) -> dict[str, Any]:
     place = rows["id"].map(pd.Series(packed.rows.index, index=packed.rows["id"]))
     if place.isna().any():
         return _entry(f"{work.packed} lacks object {rows['id'][place.isna()].iloc[0]}; run dvc repro")
-    labels, split = (rows[name].to_numpy(str) for name in ("label", "split"))
+    known, own = [rows[name].to_numpy(str) for name in ("label", "split")], place.to_numpy(np.int64)
 
-    def scored(tables: Mapping[str, Any]) -> dict[str, Figures]:
-        found = {}
-        for name, table in tables.items():
-            (one,) = score_baselines(
-                ("gradient_boosting",), table[place.astype(int)], labels, split, seed=work.seed
-            ).values()
-            found[name] = asdict(one)
-        return found
+    def scored(tables: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, Figures]:
+        method: tuple[Baseline, ...] = ("gradient_boosting",)
+        found = {name: score_baselines(method, table[own], *known, seed=work.seed) for name, table in tables.items()}
+        return {name: asdict(one) for name, of_methods in found.items() for one in of_methods.values()}
 
     try:
         with threadpool_limits(1):  # sums of another order would be other numbers
