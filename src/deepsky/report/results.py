@@ -1,7 +1,7 @@
 """What stage evaluate found, read back for the report."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -9,6 +9,7 @@ import pandas as pd
 
 from deepsky.errors import DataError
 from deepsky.evaluation.album import Album, read_album
+from deepsky.evaluation.audit import Audit, read_audit
 from deepsky.evaluation.examples import examples_of
 from deepsky.evaluation.figures import NAMED_WEIGHTS
 from deepsky.evaluation.params import Baseline
@@ -146,9 +147,8 @@ class Result:
 
     @property
     def short_remark(self) -> str:
-        """Return it in a word or three: ``collapsed``, ``never says STAR``, ``never says 3 classes``."""
-        what, _, names = self.remark.partition(", ")
-        return f"never says {names.count(', ') + 2} classes" if names else what.partition(":")[0]
+        """Return it in a few words: ``collapsed``, ``never says STAR``, ``never says 3 classes``; several by ``;``."""
+        return "; ".join(map(_shortened, self.remark.split("; ")))
 
     @property
     def has_random_weights(self) -> bool:
@@ -183,10 +183,12 @@ class Results:
     Attributes:
         runs: the evaluated ones, sorted by dataset, cells of the matrix first, and name.
         left_out: reason -> names of the planned runs that could not be evaluated.
+        audits: of the datasets that have one, by name.
     """
 
     runs: list[Result]
     left_out: dict[str, list[str]]
+    audits: dict[str, Audit] = field(default_factory=dict)
 
     @property
     def n_planned(self) -> int:
@@ -198,7 +200,7 @@ def read_results(evaluation: Path) -> Results:
     """Read every run.
 
     Args:
-        evaluation: folder of summary.json and of DATASET/LABEL/metrics.json and examples.json.
+        evaluation: folder of summary.json, of DATASET/LABEL/metrics.json and examples.json, and of audits.
 
     Raises:
         DataError: a file is missing, malformed or lacks a key, or there is no run at all.
@@ -220,7 +222,12 @@ def read_results(evaluation: Path) -> Results:
     for one in summary["left_out"]:
         _check_keys(one, ("name", "reason"), path)
         left_out.setdefault(one["reason"], []).append(one["name"])
-    return Results(sorted(runs, key=lambda one: (one.dataset, not one.is_cell, one.name)), left_out)
+    audits = {dataset: read_audit(evaluation / dataset) for dataset in {one.dataset for one in runs}}
+    return Results(
+        sorted(runs, key=lambda one: (one.dataset, not one.is_cell, one.name)),
+        left_out,
+        {dataset: audit for dataset, audit in audits.items() if audit},
+    )
 
 
 def tuned_results(results: Results) -> list[Tuned]:
@@ -253,6 +260,11 @@ def results_table(results: Results) -> pd.DataFrame:
         ]
     )
     return table.astype({"trial": "Int64"}) if "trial" in table else table
+
+
+def _shortened(remark: str) -> str:
+    what, _, names = remark.partition(", ")
+    return f"never says {names.count(', ') + 2} classes" if names else what.partition(":")[0]
 
 
 def _read_json(path: Path) -> dict[str, Any]:
