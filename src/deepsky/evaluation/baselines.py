@@ -24,12 +24,14 @@ from deepsky.metrics import wilson_interval
 
 # What val chooses from, the most held back first: of equally good ones the first is taken. Features are highly
 # redundant, so logistic regression needs far less freedom than scikit-learn's 1.
-_PENALTIES, _SVM_PENALTIES, _ROUNDS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0), (0.1, 1.0, 10.0), (10, 30, 100)
+_PENALTIES, _SVM_PENALTIES, _ROUNDS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0), (0.1, 1.0, 10.0), (10, 100)
 CANDIDATES: Mapping[Baseline, Callable[[int], list[Any]]] = {
     "logistic_regression": lambda seed: [_scaled(LogisticRegression(C=c, max_iter=1000)) for c in _PENALTIES],
     "svm": lambda seed: [_scaled(SVC(C=c)) for c in _SVM_PENALTIES],
     "random_forest": lambda seed: [RandomForestClassifier(random_state=seed)],
-    "gradient_boosting": lambda seed: [HistGradientBoostingClassifier(max_iter=n, random_state=seed) for n in _ROUNDS],
+    "gradient_boosting": lambda seed: [
+        HistGradientBoostingClassifier(max_iter=n, max_leaf_nodes=8, random_state=seed) for n in _ROUNDS
+    ],
 }
 
 

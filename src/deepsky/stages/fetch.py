@@ -24,7 +24,7 @@ from deepsky.files import whole_file
 from deepsky.simulation.files import draw_all, drop_simulated
 from deepsky.simulation.params import CatalogueParams
 
-_LABEL_COLUMNS = ("id", "class", "ra", "dec", "run", "camcol", "field")
+_LABEL_COLUMNS = ("id", "class", "ra", "dec", "run", "camcol", "field", "u", "g", "r", "i", "z")
 
 
 def run(
