@@ -114,7 +114,7 @@ def photometric_remark(summary: Mapping[str, Any]) -> str:
     photometric = summary.get("photometric_accuracy")
     if photometric is None or summary["test_accuracy_low"] > photometric:
         return ""
-    return f"not above photometry: {summary['test_accuracy']:.3f} against {photometric:.3f} by the light in circles"
+    return f"not above photometry: {summary['test_accuracy']:.3f} against {photometric:.3f}"
 
 
 @dataclass(frozen=True)
