@@ -35,7 +35,8 @@ class Ladder:
 
     Attributes:
         rungs: the best network, photometry, shortcuts and the largest class, the most accurate first.
-        near: the shortcuts that alone reach the interval of the best network, in the same order.
+        near: the shortcuts that are better than the largest class by their whole interval, and alone reach that of the
+            best network; in the same order.
     """
 
     rungs: list[Rung]
@@ -55,8 +56,8 @@ def ladder(audit: Audit, runs: Sequence[Result]) -> Ladder:
     rungs += [_rung(name, "shortcut", one) for name, one in audit.shortcuts.items()]
     rungs += [_rung(f"light in circles, {name}", "photometry", one) for name, one in audit.photometry.items()]
     rungs.sort(key=lambda rung: -rung.accuracy)
-    near = [rung.name for rung in rungs if rung.kind == "shortcut" and rung.accuracy >= best.score[1]]
-    return Ladder(rungs, near)
+    found = {name for name, one in audit.shortcuts.items() if one["accuracy_low"] > always.accuracy}
+    return Ladder(rungs, [rung.name for rung in rungs if rung.name in found and rung.accuracy >= best.score[1]])
 
 
 def _rung(name: str, kind: Kind, figures: Mapping[str, float]) -> Rung:

@@ -50,7 +50,9 @@ def _overview(results: list[Result]) -> Figure:
     baselines: dict[str, float] = {}
     for one in (one for one in results if one.is_cell):
         tuned = tuple(other.score[0] for other in results if other.reference == one.name)
-        cells[one.dataset, one.network] = Cell(*one.score, one.summary["weights"], one.short_remark, tuned)
+        cells[one.dataset, one.network] = Cell(
+            *one.score, one.summary["weights"], one.short_remark.partition(";")[0], tuned
+        )
         baselines.setdefault(one.dataset, one.summary["test_baseline"])
     title = "Test accuracy with its 95 % interval, beside the majority-class baseline"
     return results_figure(cells, baselines, sorted({network for _, network in cells}), title)
