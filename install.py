@@ -9,6 +9,7 @@ import ast
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 PIP = (sys.executable, "-m", "pip")
 INSTALL = (*PIP, "install", "--quiet", "--disable-pip-version-check")
@@ -41,6 +42,7 @@ def main() -> None:
         for what in (LOCKED, ("--no-deps", "--editable", ".")):
             if _fails([*INSTALL, *what]):
                 sys.exit(1)
+    tell_dvc_of_git()
 
 
 def uv_variables(listing: str) -> dict[str, str]:
@@ -68,6 +70,20 @@ def uv_variables(listing: str) -> dict[str, str]:
     return variables
 
 
+def tell_dvc_of_git() -> None:
+    """Tell DVC whether the current folder is in a git repository: a downloaded ZIP is not, and DVC would refuse it."""
+    try:
+        has_git = not _fails(["git", "rev-parse"], stderr=subprocess.DEVNULL)
+    except OSError:  # no git on this machine
+        has_git = False
+    is_told_none = "no_scm" in (Path(".dvc/config.local").read_text() if Path(".dvc/config.local").exists() else "")
+    if has_git == is_told_none:
+        change = ["--unset", "core.no_scm"] if has_git else ["core.no_scm", "true"]
+        subprocess.run([sys.executable, "-m", "dvc", "config", "--local", *change], check=True)
+    if not has_git:
+        print("no git repository: all works, but no run can say which commit made it (git init, then make clean setup)")
+
+
 def _install_by_uv() -> str:
     """Return why it cannot be; nothing where it is done."""
     listing = subprocess.run([*PIP, "config", "list"], check=True, capture_output=True, text=True).stdout
@@ -82,8 +98,8 @@ def _install_by_uv() -> str:
     return ""
 
 
-def _fails(command: list[str], **variables: str) -> bool:
-    return subprocess.run(command, env=os.environ | variables).returncode != 0
+def _fails(command: list[str], stderr: int | None = None, **variables: str) -> bool:
+    return subprocess.run(command, env=os.environ | variables, stderr=stderr).returncode != 0
 
 
 if __name__ == "__main__":

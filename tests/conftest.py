@@ -39,6 +39,15 @@ def real_weights() -> Callable[[], Path]:
     return lambda: _existing(REAL_WEIGHTS / "mobilenet_1_0_224_tf_no_top.h5").parent
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """URL of a PostgreSQL server of the tests' own; skips where none is installed."""
+    from tests.postgresql import postgresql
+
+    with postgresql() as url:
+        yield url
+
+
 # Files of minutes come first, else one of the processes side by side would end with one of them alone.
 _LONG = ("test_pipeline", "test_real_sky", "test_train", "test_backends", "test_population")
 

@@ -135,7 +135,7 @@ def test_scores_go_into_the_run_that_trained_once(project):
     with training_run(**RUN) as run:
         write_trained(folder)
         run.log_epochs([(1, {"accuracy": 0.1})])
-        run.finish_key(run_key(folder))
+        run.finish_outputs(folder)
     _evaluate()
     summary = _evaluate()["sdss_jpg-mobilenet"]
     stored, client = _stored(), MlflowClient(tracking_uri())

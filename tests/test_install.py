@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from install import uv_variables
+from install import tell_dvc_of_git, uv_variables
 
 from tests.files_of_wheels import shared_files
 from tests.workspace import ROOT
@@ -98,3 +98,19 @@ def test_make_installs_the_lock_that_was_asked_for(tmp_path, words, installs):
     command = ["make", "--dry-run", "--always-make", "setup", *words]
     said = subprocess.run(command, cwd=tmp_path, env=env, check=True, capture_output=True, text=True).stdout
     assert installs in said
+
+
+def test_a_downloaded_zip_without_git_works(tmp_path, monkeypatch, capfd):
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    status = [sys.executable, "-m", "dvc", "status"]
+    assert subprocess.run(status).returncode != 0
+    tell_dvc_of_git()
+    assert "no git repository: all works" in capfd.readouterr().out
+    assert subprocess.run(status).returncode == 0
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    tell_dvc_of_git()
+    assert "no_scm" not in (tmp_path / ".dvc/config.local").read_text()
+    assert subprocess.run(status).returncode == 0

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -19,6 +20,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from deepsky.cli import cli, main
+from deepsky.commands import lineage, reproduce
+from deepsky.commands import runs as runs_command
+from deepsky.commands.stored import find_stored
 from deepsky.config import read_yaml
 from deepsky.experiment.experiment import read_experiment
 from deepsky.experiment.fingerprint import Code, changes_no_result
@@ -126,6 +130,30 @@ def test_every_stage_left_its_output(project):
 def test_nothing_left_the_machine(project):
     log = Path(project.env["DEEPSKY_SOCKET_LOG"])
     assert not log.exists(), log.read_text()
+
+
+def test_a_run_is_followed_back_and_made_again(project, monkeypatch, capsys):
+    """Its params.yaml was never committed, so the code is HEAD and the run's patch."""
+    monkeypatch.chdir(project.root)
+    for name, value in project.env.items():
+        monkeypatch.setenv(name, value)
+    one = pd.read_csv(project.root / "models/trained/sdss_cutouts/cnn_small/predictions.csv", dtype=str).iloc[0]
+    lineage.run("sdss_cutouts-cnn_small", one["id"], as_json=False)
+    said = capsys.readouterr().out
+    assert f"{one['id']}: {one['label']}, {one['split']} of sdss_cutouts" in said
+    assert re.search(r"data/raw/frames/.*frame-r-.*\.fits\.bz2 [0-9a-f]{64} simulated:https://data.sdss.org/", said)
+    assert f"sdss_cutouts/cnn_small: {one['split']}, {one['predicted']} {one['confidence']}" in said
+    assert cv2.imread(f"evaluation/objects/{one['id']}.png").shape[1] > 500
+    runs_command.check()
+    assert capsys.readouterr().out == "every network has its run, every run its network\n"
+
+    reproduce.run("sdss_cutouts-cnn_small", 1, keep=False)
+    said = capsys.readouterr().out
+    assert "\nsame: model.h5, predictions.csv and run.json are the same bytes\n" in said
+    assert re.search(r"\nseed 2: accuracy [\d.]+\n1 other seeds: accuracy", said)
+    assert find_stored("sdss_cutouts-cnn_small").tags["deepsky.reproduced"].startswith("same, 20")
+    assert project.run("git", "worktree", "list").stdout.count("\n") == 1
+    assert not list(Path(tempfile.gettempdir()).glob("deepsky-reproduce-*"))
 
 
 def test_second_repro_does_nothing(project):

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +17,7 @@ import pytest
 
 from deepsky.commands import export
 from deepsky.errors import DeepSkyError
+from deepsky.imaging.pictures import write_png
 from deepsky.networks.backbone import caffe_scaling
 from deepsky.networks.finetune import base_of, build_tail_of
 from deepsky.networks.heads import join, softmax_answer, tree_answer
@@ -25,6 +28,7 @@ from deepsky.training.saved import ModelCard, load_network, save_network
 from tests.test_finetune import TINY
 from tests.test_networks import some_images
 from tests.tiny_networks import SIDE_PX, tiny_tail
+from tests.workspace import ROOT
 
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
 RGB = ImageSpec((24, 24, 3), "uint8", ("red", "green", "blue"))
@@ -118,6 +122,23 @@ def test_deepsky_loads_what_was_evaluated_to_the_last_bit(name: str, folder: Pat
     network, _ = load_network(folder / f"{name}.h5")
     answers = network.predict(np.load(folder / f"{name}.npy"), verbose=0)
     np.testing.assert_array_equal(answers, np.load(folder / f"{name}.own.npy"))
+
+
+def test_the_python_of_the_readme_answers(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (file,) = re.findall(r'Path\("(.*?)"\)', code)
+    (tmp_path / file).parent.mkdir(parents=True)
+    shutil.copy(folder / "pictures.h5", tmp_path / file)
+    image = np.load(folder / "pictures.npy")[0]
+    write_png(tmp_path / "galaxy.jpg", image)  # OpenCV goes by the content: no loss
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    said = re.findall(r"'(\w)': np.float32\((.*?)\)", capsys.readouterr().out)
+    assert [name for name, _ in said] == ["A", "B", "C"]
+    own = np.load(folder / "pictures.own.npy")[0]
+    np.testing.assert_allclose([float(value) for _, value in said], own, atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("pictures", "onnx"), ("pictures", "litert"), ("votes", "onnx")])

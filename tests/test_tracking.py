@@ -22,7 +22,17 @@ from deepsky.errors import TrackingError
 from deepsky.files import whole_folder
 from deepsky.tracking import store
 from deepsky.tracking.params import TrackingParams
-from deepsky.tracking.runs import HIDDEN, close_dead_runs, find_run, restored_run, run_key, run_params, training_run
+from deepsky.tracking.runs import (
+    HIDDEN,
+    close_dead_runs,
+    find_run,
+    is_alive,
+    process_tags,
+    restored_run,
+    run_key,
+    run_params,
+    training_run,
+)
 from deepsky.tracking.store import page_of_runs, prepare, project_root, shown_uri, tracking_uri, ui_command
 from tests.trained_folders import make_project, write_trained
 
@@ -201,7 +211,7 @@ def test_a_run_holds_all_it_was_given(project):
         for epoch in (1, 2):
             run.log_epochs([(epoch, {"accuracy": 0.4 * epoch, "val_loss": 1 / epoch})])
         run.log_metrics({"training_s": 3})
-        run.finish_key("abc")
+        run.set_tag("mlflow.deepsky.key", "abc")
     client = MlflowClient(tracking_uri())
     stored = client.get_run(run.run_id)
     assert (stored.info.status, stored.info.run_name) == ("FINISHED", "sdss_jpg-mobilenet")
@@ -268,7 +278,7 @@ def test_the_page_of_runs_has_a_view_with_the_figures(project):
 def test_a_run_that_breaks_says_so(project, error, status):
     def train():
         with training_run(**RUN) as run:
-            run.finish_key("abc")
+            run.set_tag("mlflow.deepsky.key", "abc")
             raise error("no more")
 
     with pytest.raises(error):
@@ -308,7 +318,19 @@ def test_runs_of_another_machine_are_left_alone(project):
     with training_run(**RUN) as run:
         run.set_tag("mlflow.deepsky.process_start", "1.0")
         run.set_tag("mlflow.deepsky.host", f"not-{socket.gethostname()}")
+        run.set_tag("mlflow.deepsky.boot", "another")
         assert close_dead_runs("sky") == 0
+
+
+def test_a_machine_that_was_started_anew_runs_nothing_of_before_and_a_container_is_not_seen_into(project):
+    own = {**process_tags(), "mlflow.deepsky.pid": "1"}
+    assert is_alive(process_tags()) is True
+    assert is_alive(own | {"mlflow.deepsky.boot": "before"}) is False
+    assert is_alive(own | {"mlflow.deepsky.container": "pid:[1]"}) is None
+    old = {
+        name: value for name, value in own.items() if name not in ("mlflow.deepsky.boot", "mlflow.deepsky.container")
+    }
+    assert is_alive(old) is False, "process 1 was not started then"
 
 
 def test_a_restored_run_is_logged_as_its_training_was(project):

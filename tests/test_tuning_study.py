@@ -1,13 +1,7 @@
-import os
-import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
-import tempfile
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 
 import optuna
 import pytest
@@ -18,6 +12,7 @@ from deepsky.tuning.database import open_database, quiet
 from deepsky.tuning.params import FloatRange
 from deepsky.tuning.space import suggest
 from deepsky.tuning.study import best_trial, is_done, load_study, meaning_of, open_study, summaries
+from tests.postgresql import ENCODED
 from tests.tuning_project import HEAD, RUN, TUNE_PARAMS
 
 DATA = {"data/splits/blobs.csv": "1" * 32}
@@ -175,33 +170,6 @@ def test_processes_may_all_begin_on_a_database_that_is_not_there(params, tmp_pat
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}
 
 
-@pytest.fixture
-def postgres():
-    """URL of a PostgreSQL server of this test's own, that asks for a password; skips where none is installed."""
-    if not shutil.which("initdb"):
-        pytest.skip("needs the program initdb of PostgreSQL")
-    folder = Path(tempfile.mkdtemp())  # short, for its socket, and not below a folder of ours alone
-    user = "nobody" if os.geteuid() == 0 else None  # it refuses to run as root
-    if user:
-        shutil.chown(folder, user)
-    (folder / "password").write_text("se{cret")
-    (folder / "password").chmod(0o644)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    run = partial(subprocess.run, check=True, user=user, cwd=folder, capture_output=True)
-    run(["initdb", "-D", f"{folder}/db", "-U", "me", "-A", "scram-sha-256", f"--pwfile={folder}/password"])
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-    # The server inherits what it is given: a pipe would stay open.
-    quiet_pipes = {"capture_output": False, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    run(["pg_ctl", "-D", f"{folder}/db", "-w", "-o", options, "start"], **quiet_pipes)
-    try:
-        yield f"postgresql://me:se%7Bcret@127.0.0.1:{port}/postgres"
-    finally:
-        run(["pg_ctl", "-D", f"{folder}/db", "-m", "immediate", "stop"])
-        shutil.rmtree(folder)
-
-
 def test_postgresql_keeps_a_study(params, postgres):
     shared = replace(params, storage=postgres)
     first, second = opened(shared), opened(shared)
@@ -216,8 +184,8 @@ def test_postgresql_keeps_a_study(params, postgres):
     for study in (first, second, third):
         study._storage.close()
     with pytest.raises(StudyError, match="password authentication failed") as caught:
-        load_study("s", postgres.replace("cret", "crets"))
-    assert "crets" not in str(caught.value)
+        load_study("s", postgres.replace(ENCODED, "another"))
+    assert "another" not in str(caught.value)
 
 
 def test_a_worker_sees_its_own_trials_at_once_and_others_when_it_looks(params):

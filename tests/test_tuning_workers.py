@@ -1,14 +1,10 @@
 """Searches as processes: killed, stopped, together on one study, in PostgreSQL; and bad input as one line each."""
 
 import os
-import pwd
 import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import chdir
@@ -17,7 +13,6 @@ from typing import Any
 from unittest import mock
 
 import keras
-import psycopg
 import pytest
 from mlflow.tracking import MlflowClient
 from optuna import Study
@@ -26,11 +21,11 @@ from optuna.trial import FrozenTrial, TrialState
 from deepsky.cli import main
 from deepsky.commands import tune
 from deepsky.tuning.study import is_done, load_study
+from tests.postgresql import ENCODED, PASSWORD, closed_port
 from tests.tuning_project import DATASET, ROOT, RUN, make_project, write_params
 
 STUDY = RUN
 TRIALS = 12
-PASSWORD, ENCODED = "p@ss:w/rd", "p%40ss%3Aw%2Frd"  # as it is, and as a URL has it
 STOPPED = "stopped; nothing half-written was left behind"
 ENV = {
     name: value
@@ -191,55 +186,6 @@ def test_a_worker_killed_between_two_loses_nothing(new_project, start, study_of)
 
 
 # ---- PostgreSQL ----
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    """URL of a server of its own; it refuses to be root."""
-    places = [Path(found).resolve().parent for found in (shutil.which("initdb"),) if found]
-    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    binaries = next((place for place in places if (place / "initdb").exists() and (place / "postgres").exists()), None)
-    if binaries is None:
-        pytest.skip("needs PostgreSQL's initdb and postgres")
-    with tempfile.TemporaryDirectory() as name:  # pytest's folder is closed to other users
-        folder, other = Path(name), dict[str, Any]()
-        if os.geteuid() == 0:
-            nobody = pwd.getpwnam("nobody")
-            other = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-            os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-        (folder / "password").write_text(PASSWORD)
-        (folder / "password").chmod(0o644)
-        port = closed_port()
-        url = f"postgresql://deepsky:{ENCODED}@127.0.0.1:{port}/postgres"
-        subprocess.run(
-            [binaries / "initdb", "--pgdata", "data", "--username", "deepsky", "--pwfile", "password", "--no-sync",
-             "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C"],
-            cwd=folder, check=True, capture_output=True, **other,
-        )  # fmt: skip
-        server = subprocess.Popen(
-            [binaries / "postgres", "-D", "data", "-p", str(port), "-k", folder, "-h", "127.0.0.1", "-F"],
-            cwd=folder, stderr=subprocess.DEVNULL, **other,
-        )  # fmt: skip
-        try:
-            wait_until(server, lambda: answers(url))
-            yield url
-        finally:
-            server.send_signal(signal.SIGINT)
-            server.wait()
-
-
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def answers(url: str) -> bool:
-    try:
-        psycopg.connect(url).close()
-    except psycopg.OperationalError:
-        return False
-    return True
 
 
 def test_two_workers_on_postgresql_end_together(new_project, start, study_of, postgres, compiled) -> None:

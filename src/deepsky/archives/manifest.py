@@ -57,11 +57,21 @@ def read_manifest(path: Path) -> dict[str, Receipt]:
     Raises:
         DataError: it is no manifest.
     """
+    found = read_receipts(path)
+    return {name: receipt for name, receipt in found.items() if not receipt.url.startswith("simulated:")}
+
+
+def read_receipts(path: Path) -> dict[str, Receipt]:
+    """Read all rows of a manifest by path; no file, no rows.
+
+    Raises:
+        DataError: it is no manifest.
+    """
     rows = _read(path, COLUMNS)
     for number, row in enumerate(rows, start=2):
         if not re.fullmatch(r"[0-9]{1,18}", row[2]):
             raise DataError(f"{path}: line {number}", f"{row[2]!r} is no size in bytes", _REMEDY)
-    return {row[0]: receipt_of(row) for row in rows if not row[1].startswith("simulated:")}
+    return {row[0]: receipt_of(row) for row in rows}
 
 
 def read_absent(path: Path) -> list[Absent]:

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from deepsky.cli import adding, stages, tools  # noqa: F401 - they add their verbs
+from deepsky.cli import adding, runs, stages, tools  # noqa: F401 - they add their verbs
 from deepsky.cli.group import cli
 from deepsky.errors import DeepSkyError
 

@@ -7,10 +7,8 @@ import numpy as np
 from deepsky.evaluation.examples import N_SHOWN, Example, Group, class_examples, example_groups
 from deepsky.evaluation.insight import Insight
 from deepsky.evaluation.pictured import Pictured, Rows
-from deepsky.evaluation.tiles import N_ACROSS, Gallery, Picture, Row, Tile, in_rows, overlaid
+from deepsky.evaluation.tiles import N_ACROSS, RIGHT, WRONG, Gallery, Picture, Row, Tile, in_rows, overlaid
 from deepsky.training.explain import grad_cam
-
-_RIGHT, _WRONG = "#2e7d4f", "#b3261e"
 
 
 def class_galleries(insight: Insight) -> dict[str, Gallery]:
@@ -44,7 +42,7 @@ def _class_samples(run: Pictured) -> list[Row]:
 
 def _tiles(run: Pictured, examples: Sequence[Example]) -> list[Tile]:
     """Show images with their answers, and above those their class where it is another."""
-    return [Tile(run.picture(one.row), one.caption, _RIGHT if one.is_right else _WRONG) for one in examples]
+    return [Tile(run.picture(one.row), one.caption, RIGHT if one.is_right else WRONG) for one in examples]
 
 
 def _pair_row(run: Pictured, pair: Group) -> Row:
@@ -77,7 +75,7 @@ def _class_heat(insight: Insight, right: Rows, wrong: Rows) -> list[Row]:
         Row([Tile(run.picture(row)) for row in wrong], "wrong ones"),
         Row(explained(wrong), "what speaks for the wrong answer"),
         Row(
-            [Tile(laid_over(row, 1), (run.classes[labels[row]],), _RIGHT) for row in wrong],
+            [Tile(laid_over(row, 1), (run.classes[labels[row]],), RIGHT) for row in wrong],
             "what speaks for the true class",
         ),
     ]

@@ -86,15 +86,15 @@ def _views_gain(one: Trained) -> dict[str, float]:
     if plain is None:
         return {}
     gain = _gain("views_gain", one.rows("test"), plain)
-    return {"plain_rmse": float(np.sqrt(_row_errors(plain).mean()))} | gain
+    return {"plain_rmse": float(np.sqrt(row_errors(plain).mean()))} | gain
 
 
 def _gain(name: str, rows: pd.DataFrame, before: pd.DataFrame) -> dict[str, float]:
     """Return by how much the RMSE is below that of other answers to the same objects, with its 95 % interval."""
-    return gain_figures(name, *rmse_gain_interval(_row_errors(rows), _row_errors(before)))
+    return gain_figures(name, *rmse_gain_interval(row_errors(rows), row_errors(before)))
 
 
-def _row_errors(rows: pd.DataFrame) -> npt.NDArray[np.float64]:
+def row_errors(rows: pd.DataFrame) -> npt.NDArray[np.float64]:
     """Return the mean squared error of each row, (row,)."""
     errors: npt.NDArray[np.float64] = _fractions(rows, "p") - _fractions(rows, "t")
     return (errors**2).mean(axis=1)

@@ -14,6 +14,7 @@ from deepsky.evaluation.figures import DPI, INK, MUTED
 
 Picture = npt.NDArray[np.uint8]
 N_ACROSS = 8
+RIGHT, WRONG = "#2e7d4f", "#b3261e"  # ink of captions
 _TILE_PX, _GAP_PX, _MARGIN_PX = 104, 8, 12
 _TITLE_PX, _HEADING_PX, _LINE_PX = 34, 24, 12
 _MAX_LETTERS = 21  # of a line below a tile

@@ -3,14 +3,11 @@
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
-
-import pandas as pd
 
 from deepsky import progress
 from deepsky.errors import DataError
@@ -32,11 +29,11 @@ from deepsky.evaluation.head_baselines import Figures, head_baselines, read_base
 from deepsky.evaluation.params import EvaluateParams
 from deepsky.evaluation.pictured import Pictured, open_pictured
 from deepsky.evaluation.planned import Places, PlannedRun, in_words, trained_runs
-from deepsky.evaluation.trained import MEASURES, Trained, read_facts, read_trained
+from deepsky.evaluation.restored import restore_run
+from deepsky.evaluation.trained import MEASURES, Trained, read_trained
 from deepsky.files import whole_folder
 from deepsky.parallel import mapped
 from deepsky.tracking import runs as store
-from deepsky.tracking.origin import origin_tags
 
 SUMMARY, ALBUM = "summary.json", "examples.json"
 _EVALUATED = f"{store.HIDDEN}evaluated"
@@ -186,23 +183,13 @@ class _Work:
         evaluated += self._baselines_text(one)
         found = store.find_run(self.experiment, key)
         if found is None:
-            found = self._restored(one, trained)
+            found = restore_run(self.experiment, self._read(one))
         elif found.tags().get(_EVALUATED) == evaluated:
             return
         found.log_metrics({name: value for name, value in scores["tracked"].items() if value is not None})
         found.set_tag("deepsky.remark", scores["summary"].get("remark", ""))  # of fractions there is none
         found.log_artifact(folder, "evaluation")
         found.set_tag(_EVALUATED, evaluated)
-
-    def _restored(self, one: PlannedRun, trained: Path) -> store.Run:
-        """Make the MLflow run of files that came from the DVC cache."""
-        facts, epochs = read_facts(trained, one.name), list(_epochs(self._read(one).history))
-        found = store.restored_run(experiment=self.experiment, trained=trained, facts=facts, history=epochs)
-        origin = facts["params"].get("origin")
-        if origin:
-            for name, value in origin_tags(self.experiment, origin["study"], origin["trial"]).items():
-                found.set_tag(name, value)
-        return found
 
     def _read(self, one: PlannedRun) -> Trained:
         return read_trained(one.folder(self.places.trained), one.name)
@@ -222,11 +209,6 @@ def _draw(one: Trained, run: Pictured, out: Path) -> None:
     from deepsky.evaluation.galleries import draw_pictures  # Keras takes seconds to import
 
     draw_pictures(one, run, out)
-
-
-def _epochs(history: pd.DataFrame) -> Iterator[tuple[int, dict[str, float]]]:
-    for row in history.to_dict("records"):
-        yield int(row.pop("epoch")), {str(k): float(v) for k, v in row.items() if isfinite(v)}
 
 
 def _write_metrics(folder: Path, summary: Mapping[str, Mapping[str, Any]]) -> None:

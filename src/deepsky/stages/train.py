@@ -5,9 +5,10 @@ from pathlib import Path
 
 from deepsky.datasets.packed import open_packed
 from deepsky.files import whole_folder
+from deepsky.networks.weights_card import read_weights_card
 from deepsky.tracking.origin import origin_tags
 from deepsky.tracking.params import TrackingParams
-from deepsky.tracking.runs import run_key, run_params, training_run
+from deepsky.tracking.runs import HIDDEN, run_params, training_run
 from deepsky.tracking.training import LogEpochs
 from deepsky.training.build import make_job
 from deepsky.training.examples import read_split
@@ -53,13 +54,17 @@ def run(
     facts, origin = describe(job), recipe.origin
     of_search = origin_tags(tracking.experiment, origin.study, origin.trial) if origin else {}
     own = [folder for folder, read in ((features, recipe.of_head), (weights, recipe.start == "pretrained")) if read]
+    began_from = read_weights_card(weights) if recipe.start == "pretrained" else None
+    of_weights = (
+        {f"{HIDDEN}weights_{key}": getattr(began_from, key) for key in ("source", "sha256")} if began_from else {}
+    )
     with training_run(
         tracking=tracking,
         name=name,
         dataset=recipe.dataset,
         network=recipe.network,
         params=run_params(facts) | {"split": split_params},
-        tags={"weights": job.weights, **of_search},
+        tags={"weights": job.weights, **of_weights, **of_search},
         inputs=[packed, split, *own],
         parts=facts["class_counts"],
     ) as tracked:
@@ -67,5 +72,5 @@ def run(
             figures = train(job, folder, [LogEpochs(tracked)])
         tracked.log_metrics({key: figures[key] for key in ("training_s", "images_per_s", "kept_epoch")})
         tracked.log_artifact(out)
-        tracked.finish_key(run_key(out))
+        tracked.finish_outputs(out)
     print(job.summary(figures))

@@ -1,10 +1,10 @@
-"""Where a run comes from: the git commit, the DVC stage and the hashes of the data it reads."""
+"""Where a run comes from: the code, the DVC stage, what it reads, and the stages that made that."""
 
 import os
-import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -14,11 +14,13 @@ from typing import Any
 from ruamel.yaml import YAML, YAMLError
 
 from deepsky.errors import TrackingError
+from deepsky.tracking.environment import environment
+from deepsky.tracking.revision import Revision, current_revision
+from deepsky.tracking.secrets import masked
 
 # DVC rewrites these while the pipeline runs; what they say is in the data hashes.
 _LOCK_LOOKS = 25
 _PACKAGES = ("deepsky", "keras", "tensorflow", "numpy")
-_WRITTEN_BY_DVC = (":(exclude)dvc.lock", ":(exclude)evaluation")
 
 
 @dataclass(frozen=True)
@@ -27,34 +29,60 @@ class Lineage:
 
     Attributes:
         stage: name of the DVC stage, empty outside DVC.
+        settings: what the plan says of the run, and by which code (``code``); empty outside DVC.
         data: hash of each data input by its path, as dvc.lock has it (``.dir`` at the end for folders).
-        git_commit: HEAD, empty outside git.
-        git_dirty: whether tracked or new files differ from HEAD; None outside git.
+        revision: of the code; None where the run was made of restored files.
+        made_by: the stages that the data came from, by name: ``deps`` and ``outs`` (hash by path) and ``settings``,
+            what the stage ran with and by which code.
+        command: what was called, with passwords masked.
+        environment: what it was computed by, see ``environment``; empty where the run was made of restored files.
     """
 
     stage: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, str] = field(default_factory=dict)
-    git_commit: str = ""
-    git_dirty: bool | None = None
+    revision: Revision | None = None
+    made_by: Mapping[str, Any] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all but the patch as plain values."""
+        code = self.revision or Revision(why="the files came from the DVC cache")
+        return {
+            "code": {"commit": code.commit, "why": code.why, "is_dirty": code.is_dirty},
+            "command": list(self.command),
+            "stage": self.stage,
+            "settings": dict(self.settings),
+            "data": dict(self.data),
+            "made_by": dict(self.made_by),
+            "environment": dict(self.environment),
+        }
 
 
-def current_lineage(inputs: Sequence[Path]) -> Lineage:
+def current_lineage(inputs: Sequence[Path], run: str = "") -> Lineage:
     """Return the lineage of the stage that DVC is running now in this process.
 
     dvc.lock holds the hash of every upstream output while a stage runs.
 
     Args:
         inputs: outputs of other stages that it reads, or what lies in them.
+        run: its name in the plan.
 
     Raises:
         TrackingError: dvc.lock is there but is not valid YAML, or lacks an input of the stage.
     """
     stage, root = os.environ.get("DVC_STAGE", ""), workspace_root(Path.cwd())
-    commit, dirty = _git_state()
+    here = Lineage(
+        revision=current_revision(root or Path.cwd()),
+        command=tuple(masked(word) for word in (Path(sys.argv[0]).name, *sys.argv[1:])),
+        environment=environment(),
+    )
     if not stage or root is None:
-        return Lineage(git_commit=commit, git_dirty=dirty)
+        return here
     read = [Path(os.path.relpath(path, root)).as_posix() for path in inputs]
-    return Lineage(stage.rpartition(":")[2], _wait_for_hashes(root, read), commit, dirty)
+    data, planned = _wait_for_hashes(root, read), _settings(_plan(root), f"train.{run}")
+    return replace(here, stage=stage.rpartition(":")[2], settings=planned, data=data, made_by=_made_by(root, data))
 
 
 def recorded_lineage(output: Path) -> Lineage:
@@ -74,7 +102,8 @@ def recorded_lineage(output: Path) -> Lineage:
     for stage, entry in entries.items():
         if any(out["path"] == wanted for out in entry.get("outs", ())):
             read = (dep["path"] for dep in entry.get("deps", ()))
-            return Lineage(stage, dict(filter(None, (_hash_of(path, hashes) for path in read))))
+            data = dict(filter(None, (_hash_of(path, hashes) for path in read)))
+            return Lineage(stage, _as_recorded(entry, _plan(root))["settings"], data, made_by=_made_by(root, data))
     return Lineage()
 
 
@@ -126,10 +155,46 @@ def _wait_for_hashes(root: Path, paths: Sequence[str]) -> dict[str, str]:
             time.sleep(0.2)
 
 
+def _made_by(root: Path, data: Mapping[str, str]) -> dict[str, Any]:
+    """Return the stages that some data came from, and those before them, as dvc.lock and the plan have them now."""
+    entries, plan = _read(root / "dvc.lock").get("stages", {}), _plan(root)
+    makers = {out["path"]: name for name, entry in entries.items() for out in entry.get("outs", ())}
+    found: dict[str, Any] = {}
+    waiting = list(data)
+    while waiting:
+        stage = next((makers[place] for place in _places(waiting.pop()) if place in makers), None)
+        if stage is not None and stage not in found:
+            found[stage] = _as_recorded(entries[stage], plan)
+            waiting += found[stage]["deps"]
+    return dict(sorted(found.items()))
+
+
+def _as_recorded(entry: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an entry of dvc.lock: hashes of what it reads and writes, and the plan's settings that it depends on."""
+    hashes = {kind: {one["path"]: one.get("md5", "") for one in entry.get(kind, ())} for kind in ("deps", "outs")}
+    names = [name for values in entry.get("params", {}).values() for name in values]
+    return {**hashes, "settings": {key: value for name in names for key, value in _settings(plan, name).items()}}
+
+
+def _plan(root: Path) -> Mapping[str, Any]:
+    return _read(root / "plan.yaml").get("stages", {})
+
+
+def _settings(plan: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Return what the plan has at STAGE or STAGE.ITEM; nothing where it has nothing there."""
+    stage, _, item = place.partition(".")
+    found = plan.get(stage) or {}
+    return dict((found.get(item) if item else found) or {})
+
+
+def _places(path: str) -> list[str]:
+    """Return a path and the folders that it lies in."""
+    return [str(place) for place in (Path(path), *Path(path).parents)]
+
+
 def _hash_of(path: str, recorded: Mapping[str, str]) -> tuple[str, str] | None:
     """Return the output that is, or holds, a path, with its hash."""
-    places = (str(place) for place in (Path(path), *Path(path).parents))
-    return next(((place, recorded[place]) for place in places if place in recorded), None)
+    return next(((place, recorded[place]) for place in _places(path) if place in recorded), None)
 
 
 def _unknown(path: str) -> tuple[str, str]:
@@ -160,18 +225,3 @@ def _parse(path: Path, _version: tuple[int, int]) -> dict[str, Any]:
         return YAML(typ="safe").load(path) or {}
     except (OSError, YAMLError) as error:
         raise TrackingError(path, f"cannot be read ({error})", "mend it, or restore it with git") from error
-
-
-def _git_state() -> tuple[str, bool | None]:
-    commit = _git("rev-parse", "HEAD")
-    if not commit:
-        return "", None
-    return commit, bool(_git("--no-optional-locks", "status", "--porcelain", "--", ".", *_WRITTEN_BY_DVC))
-
-
-def _git(*arguments: str) -> str:
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    except OSError:  # no git on this machine
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

@@ -2,6 +2,7 @@
 
 import getpass
 import hashlib
+import json
 import os
 import socket
 import sys
@@ -13,7 +14,6 @@ from typing import Any
 
 import psutil
 from mlflow.entities import Metric, Param
-from mlflow.entities import Run as StoredRun
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 
@@ -25,6 +25,7 @@ from deepsky.tracking.lineage import Lineage, current_lineage, package_versions,
 from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.store import prepare, store_errors, tracking_uri
 
+LINEAGE, PATCH = "lineage/lineage.json", "lineage/patch.diff"  # among the artifacts
 KEY_FILES = ("run.json", "predictions.csv")
 # Facts that are tables, or about the dataset: its inputs show them. They are no parameters to compare runs by.
 _NOT_PARAMETERS = (
@@ -106,13 +107,17 @@ class Run:
         with store_errors():
             log_files(self._client, self.run_id, path, folder)
 
-    def finish_key(self, key: str) -> None:
-        """Name the outputs this run made (see `run_key`), so that `find_run` finds it by them.
+    def finish_outputs(self, trained: Path) -> None:
+        """Name the files that this run made by their hashes, so that `find_run` finds it by them.
+
+        Args:
+            trained: the folder of the trained network.
 
         Raises:
-            TrackingError: the store refuses.
+            TrackingError: the store refuses, or a file cannot be read.
         """
-        self.set_tag(f"{HIDDEN}key", key)
+        self.set_tag(f"{HIDDEN}model", model_hash(trained))
+        self.set_tag(f"{HIDDEN}key", run_key(trained))
 
     def set_tag(self, name: str, value: str) -> None:
         """Set or replace a tag.
@@ -169,7 +174,7 @@ def training_run(
                 close_dead_runs(tracking.experiment)
                 facts = {"dataset": dataset, "network": network, **params}
                 own = {**tags, f"{HIDDEN}versions": package_versions()}
-                run = _create(tracking.experiment, name, facts, own, current_lineage(inputs), parts or {})
+                run = _create(tracking.experiment, name, facts, own, current_lineage(inputs, name), parts or {})
             with _machine_watched(run, is_wanted=tracking.system_metrics):
                 yield run
             with uninterrupted():
@@ -217,7 +222,7 @@ def restored_run(
     try:
         run.log_epochs(history)
         run.log_artifact(trained)
-        run.finish_key(run_key(trained))
+        run.finish_outputs(trained)
     except BaseException:
         _close_quietly(run, "FAILED")
         raise
@@ -247,6 +252,19 @@ def run_key(trained: Path) -> str:
     return digest.hexdigest()
 
 
+def model_hash(trained: Path) -> str:
+    """Return the SHA-256 of a trained network's file.
+
+    Raises:
+        TrackingError: it cannot be read.
+    """
+    try:
+        with (trained / "model.h5").open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise TrackingError(error.filename, f"cannot be read ({error.strerror})", "run the train stage") from error
+
+
 def find_run(experiment: str, key: str) -> Run | None:
     """Return the newest finished run with this key, None where there is none.
 
@@ -265,7 +283,7 @@ def find_run(experiment: str, key: str) -> Run | None:
 
 
 def close_dead_runs(experiment: str) -> int:
-    """Mark as killed the runs that claim to be running but whose process on this machine is gone.
+    """Mark as killed the runs that claim to be running but whose process on this machine is gone, see ``is_alive``.
 
     Returns:
         How many there were.
@@ -274,9 +292,9 @@ def close_dead_runs(experiment: str) -> int:
         TrackingError: the store cannot be used.
     """
     client, experiment_id = prepare(experiment)
-    query = f"attributes.status = 'RUNNING' and tags.`{HIDDEN}host` = '{socket.gethostname()}'"
     with store_errors():
-        dead = [run for run in client.search_runs([experiment_id], query, max_results=1000) if not _is_alive(run)]
+        running = client.search_runs([experiment_id], "attributes.status = 'RUNNING'", max_results=1000)
+        dead = [run for run in running if is_alive(run.data.tags) is False]
         for run in dead:
             client.set_terminated(run.info.run_id, "KILLED")
     return len(dead)
@@ -303,6 +321,9 @@ def _create(
         run = Run(client, stored.info.run_id)
         inputs = [*parts_of(str(params["dataset"]), lineage.data, parts), *files_of(lineage.data)]
         log_inputs(client, run.run_id, inputs)
+        client.log_text(run.run_id, json.dumps(lineage.as_json(), indent=1), LINEAGE)
+        if lineage.revision and lineage.revision.patch:
+            client.log_text(run.run_id, lineage.revision.patch, PATCH)
     run.log_params(params)
     return run
 
@@ -319,9 +340,11 @@ def lineage_tags(lineage: Lineage) -> dict[str, str]:
     tags |= {"mlflow.source.type": "LOCAL", "mlflow.source.name": lineage.stage or Path(sys.argv[0]).name}
     if lineage.stage:
         tags[f"{HIDDEN}stage"] = lineage.stage
-    if lineage.git_commit:
-        tags["mlflow.source.git.commit"] = lineage.git_commit
-        tags[f"{HIDDEN}git_dirty"] = str(lineage.git_dirty).lower()
+    if (code := lineage.revision) is not None:
+        tags["deepsky.code"] = f"{code.commit[:10]}{' + patch' if code.is_dirty else ''}" if code.commit else code.why
+        if code.commit:
+            tags["mlflow.source.git.commit"] = code.commit
+            tags[f"{HIDDEN}git_dirty"] = str(code.is_dirty).lower()
     return tags
 
 
@@ -330,9 +353,26 @@ def process_tags() -> dict[str, str]:
     return {
         "mlflow.user": _user(),
         f"{HIDDEN}host": socket.gethostname(),
+        f"{HIDDEN}boot": _read_word(Path("/proc/sys/kernel/random/boot_id")),
+        f"{HIDDEN}container": _pid_namespace(),
         f"{HIDDEN}pid": str(os.getpid()),
         f"{HIDDEN}process_start": f"{psutil.Process().create_time():.2f}",
     }
+
+
+def _read_word(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:  # not Linux
+        return ""
+
+
+def _pid_namespace() -> str:
+    """Return what tells the processes of one container from those of another, whose numbers may be the same."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
 
 
 def _user() -> str:
@@ -342,8 +382,22 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def _is_alive(run: StoredRun) -> bool:
-    tags = run.data.tags
+def is_alive(tags: Mapping[str, str]) -> bool | None:
+    """Tell whether the process lives that opened a run; None where that cannot be told from here.
+
+    A machine that was started anew has none of its old processes. Those of another machine, or of another container of
+    this one, cannot be seen.
+
+    Args:
+        tags: of the run.
+    """
+    own = process_tags()
+    same = {name: tags.get(f"{HIDDEN}{name}") == own[f"{HIDDEN}{name}"] for name in ("host", "boot", "container")}
+    knows_boot = bool(tags.get(f"{HIDDEN}boot"))
+    if same["host"] and knows_boot and not same["boot"]:
+        return False
+    if not (same["boot"] and same["container"] if knows_boot else same["host"]):
+        return None
     try:
         process = psutil.Process(int(tags[f"{HIDDEN}pid"]))
         if process.status() == psutil.STATUS_ZOMBIE:
@@ -351,8 +405,8 @@ def _is_alive(run: StoredRun) -> bool:
         return abs(process.create_time() - float(tags[f"{HIDDEN}process_start"])) < _START_TOLERANCE_S
     except psutil.NoSuchProcess:
         return False
-    except (psutil.AccessDenied, KeyError, ValueError):  # cannot tell: never close a run that may be running
-        return True
+    except (psutil.AccessDenied, KeyError, ValueError):
+        return None
 
 
 def _close(run: Run, status: str) -> None:

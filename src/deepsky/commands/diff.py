@@ -1,0 +1,98 @@
+"""What runs differ in, and what that did to their figures."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+import pandas as pd
+
+from deepsky.commands.stored import find_stored
+from deepsky.errors import ConfigError, TrackingError
+from deepsky.tracking.recorded import RecordedRun, differing
+from deepsky.tracking.runs import flatten
+
+_NARROW = 4  # runs that have room side by side
+_NO_FIGURES = ("system/", "epoch/")  # metrics that are curves or the machine's load
+
+
+def run(names: Sequence[str], *, as_json: bool) -> None:
+    """Print what runs differ in, section by section, and their metrics.
+
+    Args:
+        names: of two runs or more, see ``find_stored``.
+        as_json: print it for programs.
+
+    Raises:
+        ConfigError: fewer than two runs are named.
+        DataError: there is no such run.
+        TrackingError: the store cannot be used.
+    """
+    if len(names) < 2:
+        raise ConfigError("diff", f"{len(names)} run has nothing to differ from", "name two or more")
+    found = [find_stored(name) for name in names]
+    sections = differences(found)
+    labels = _labels(found)
+    if as_json:
+        click.echo(json.dumps({"runs": [one.run_id for one in found], **sections}, indent=1))
+        return
+    for title, rows in sections.items():
+        click.secho(title, bold=True)
+        click.echo(_table(rows, labels) if rows else "  the same")
+
+
+def differences(runs: Sequence[RecordedRun]) -> dict[str, dict[str, list[Any]]]:
+    """Return the names that differ, each with its value in every run, by ``settings``, ``data``, ``code``, ``stages``,
+    ``machine`` and ``metrics``.
+
+    Of metrics all are returned. A run that recorded nothing of its origin has None there.
+    """
+    origins = [_origin(one) for one in runs]
+    code = [{"commit": one.tags.get("deepsky.code"), "fingerprint": of["settings"].get("code")}
+            for one, of in zip(runs, origins, strict=True)]  # fmt: skip
+    metrics = [{k: v for k, v in one.metrics.items() if not k.startswith(_NO_FIGURES)} for one in runs]
+    names = sorted({name for one in metrics for name in one})
+    return {
+        "settings": differing([one.params for one in runs]),
+        "data": differing([one.data for one in runs]),
+        "code": differing(code),
+        "stages": differing([_of_stages(of["made_by"]) for of in origins]),
+        "machine": differing([_machine(of["environment"]) for of in origins]),
+        "metrics": {name: [one.get(name) for one in metrics] for name in names},
+    }
+
+
+def _origin(one: RecordedRun) -> Mapping[str, Any]:
+    try:
+        return one.lineage()
+    except TrackingError:
+        return {"settings": {}, "made_by": {}, "environment": {}}
+
+
+def _of_stages(made_by: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the stages before ran with, by STAGE.KEY."""
+    return flatten({stage: one["settings"] for stage, one in made_by.items()})
+
+
+def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return processor, versions and packages in one mapping."""
+    facts = dict(environment)
+    return facts.pop("packages", {}) | facts
+
+
+def _labels(runs: Sequence[RecordedRun]) -> list[str]:
+    """Return names that tell the runs apart."""
+    names = [one.name for one in runs]
+    return [f"{one.name} {one.run_id[:6]}" if names.count(one.name) > 1 else one.name for one in runs]
+
+
+def _table(rows: Mapping[str, Sequence[Any]], labels: Sequence[str]) -> str:
+    """Write names down the side and runs across; the other way round where there are many runs."""
+    table = pd.DataFrame([[_text(value) for value in row] for row in rows.values()], index=list(rows), columns=labels)
+    if len(labels) == 2 and all(isinstance(value, float | None) for row in rows.values() for value in row):
+        table["change"] = [_text(new - old) if None not in (old, new) else "" for old, new in rows.values()]
+    return (table if len(labels) <= _NARROW else table.T).to_string()
+
+
+def _text(value: Any) -> str:
+    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

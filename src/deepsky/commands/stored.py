@@ -1,0 +1,47 @@
+"""Find runs of the MLflow store by what a person calls them."""
+
+import re
+from contextlib import suppress
+
+from deepsky.commands.models import find_model
+from deepsky.errors import DataError
+from deepsky.experiment.experiment import read_experiment
+from deepsky.tracking.recorded import RecordedRun, newest_run, run_by_id
+from deepsky.tracking.runs import run_key
+
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def find_stored(name: str) -> RecordedRun:
+    """Return the run of the store that a name means.
+
+    Args:
+        name: MLflow's id; the path of a trained network or its folder; or the name of a run: the one whose network
+            stands in models/trained, else the newest that finished.
+
+    Raises:
+        DataError: there is none.
+        TrackingError: the store cannot be used.
+    """
+    if _ID.fullmatch(name):
+        found = run_by_id(name)
+        if found is None:
+            raise DataError(name, "is no run of this MLflow store", "make ui shows the ids of all runs")
+        return found
+    experiment = read_experiment().tracking.experiment
+    problem: DataError | None = None
+    try:
+        folder = find_model(name).parent
+    except DataError as error:
+        problem = error
+    else:
+        with suppress(FileNotFoundError):
+            found = newest_run(experiment, "key", run_key(folder))
+            if found is not None:
+                return found
+    found = newest_run(experiment, "run", name)
+    if found is not None:
+        return found
+    if problem is not None:
+        raise DataError(name, "is neither a trained network nor a finished run of the store", problem.remedy)
+    raise DataError(name, "has no run in this MLflow store", "deepsky runs --check makes one of its files")

@@ -1,0 +1,174 @@
+"""Runs read back from the store: what each was, what it came from, what it reached."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mlflow.artifacts import download_artifacts, load_text
+from mlflow.entities import Run as StoredRun
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from deepsky.errors import TrackingError
+from deepsky.tracking.runs import HIDDEN, LINEAGE, PATCH
+from deepsky.tracking.store import prepare, store_errors, tracking_uri
+
+_PAGE = 1000
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """One run of the store.
+
+    Attributes:
+        run_id: MLflow's.
+        name: of the run in params.yaml.
+        status: FINISHED, FAILED, KILLED or RUNNING.
+        started: when, in UTC.
+        params: settings, as MLflow has them.
+        metrics: the last value of each.
+        tags: all of them.
+        artifact_uri: where its files are.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    started: datetime
+    params: Mapping[str, str] = field(repr=False)
+    metrics: Mapping[str, float] = field(repr=False)
+    tags: Mapping[str, str] = field(repr=False)
+    artifact_uri: str
+
+    def hidden(self, name: str) -> str:
+        """Return one of the tags that MLflow's pages do not show; empty where it is missing."""
+        return self.tags.get(f"{HIDDEN}{name}", "")
+
+    @property
+    def data(self) -> dict[str, str]:
+        """Return the hash of each input by its path."""
+        prefix = f"{HIDDEN}data."
+        return {name.removeprefix(prefix): value for name, value in self.tags.items() if name.startswith(prefix)}
+
+    def lineage(self) -> dict[str, Any]:
+        """Return what the run recorded of its origin, see ``Lineage.as_json``.
+
+        Raises:
+            TrackingError: it recorded nothing, or the store cannot be used.
+        """
+        text = self._text(LINEAGE)
+        if text is None:
+            remedy = "train it again: runs record this since deepsky 0.2"
+            raise TrackingError(f"run {self.run_id}", f"has no {LINEAGE} among its artifacts", remedy)
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+    def patch(self) -> str:
+        """Return what turns its commit into the code that ran; empty where nothing differed.
+
+        Raises:
+            TrackingError: the store cannot be used.
+        """
+        return self._text(PATCH) or ""
+
+    def file(self, name: str, folder: Path) -> Path:
+        """Bring one of the run's artifacts into a folder, unless the store is one; return where it is.
+
+        Raises:
+            TrackingError: the run has none of this name, or the store cannot be used.
+        """
+        with store_errors():
+            return Path(download_artifacts(f"{self.artifact_uri}/{name}", dst_path=str(folder)))
+
+    def _text(self, name: str) -> str | None:
+        with store_errors():
+            try:
+                text: str = load_text(f"{self.artifact_uri}/{name}")
+            except (MlflowException, OSError):  # of every kind of store another one
+                client = MlflowClient(tracking_uri())
+                folder = name.rpartition("/")[0]
+                if name in (file.path for file in client.list_artifacts(self.run_id, folder)):
+                    raise
+                return None
+            return text
+
+
+def run_by_id(run_id: str) -> RecordedRun | None:
+    """Return a run by MLflow's id; None where there is none.
+
+    Raises:
+        TrackingError: the store cannot be used.
+    """
+    with store_errors():
+        try:
+            return _recorded(MlflowClient(tracking_uri()).get_run(run_id))
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+
+
+def newest_run(experiment: str, tag: str, value: str) -> RecordedRun | None:
+    """Return the newest finished run that has a tag of deepsky's own, without its prefix; None where there is none.
+
+    Raises:
+        TrackingError: the store cannot be used.
+    """
+    escaped = value.replace("'", "")
+    query = f"attributes.status = 'FINISHED' and tags.`{HIDDEN}{tag}` = '{escaped}'"
+    return next(_search(experiment, query, 1), None)
+
+
+def tag_run(run_id: str, name: str, value: str) -> None:
+    """Set or replace a tag of a run.
+
+    Raises:
+        TrackingError: the store cannot be used.
+    """
+    with store_errors():
+        MlflowClient(tracking_uri()).set_tag(run_id, name, value)
+
+
+def recorded_runs(experiment: str) -> Iterator[RecordedRun]:
+    """Yield every run of an experiment, the newest first.
+
+    Raises:
+        TrackingError: the store cannot be used.
+    """
+    yield from _search(experiment, "", _PAGE)
+
+
+def _search(experiment: str, query: str, at_once: int) -> Iterator[RecordedRun]:
+    client, experiment_id = prepare(experiment)
+    token, order = None, ["attributes.start_time DESC"]
+    while True:
+        with store_errors():
+            page = client.search_runs([experiment_id], query, max_results=at_once, order_by=order, page_token=token)
+        yield from map(_recorded, page)
+        token = page.token
+        if not token:
+            return
+
+
+def _recorded(stored: StoredRun) -> RecordedRun:
+    tags = dict(stored.data.tags)
+    return RecordedRun(
+        run_id=stored.info.run_id,
+        name=tags.get(f"{HIDDEN}run") or stored.info.run_name,
+        status=stored.info.status,
+        started=datetime.fromtimestamp(stored.info.start_time / 1000, UTC),
+        params=dict(stored.data.params),
+        metrics=dict(stored.data.metrics),
+        tags=tags,
+        artifact_uri=stored.info.artifact_uri,
+    )
+
+
+def differing(values: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the names that have not the same value in all mappings, each with its values; None where it is missing."""
+    names = sorted({name for one in values for name in one})
+    table = {name: [one.get(name) for one in values] for name in names}
+    return {name: row for name, row in table.items() if any(value != row[0] for value in row[1:])}

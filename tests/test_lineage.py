@@ -1,0 +1,262 @@
+"""From a run back to the bytes it came from, without training anything: a small project with DVC's cache and lock."""
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from deepsky.commands import diff, lineage
+from deepsky.commands.stored import find_stored
+from deepsky.errors import ConfigError, DataError
+from deepsky.tracking.params import TrackingParams
+from deepsky.tracking.revision import current_revision
+from deepsky.tracking.runs import training_run
+from deepsky.tracking.secrets import masked
+from tests.trained_folders import make_project, write_trained
+
+FRAMES = {f"2874/1/frame-{band}-002874-1-0330.fits.bz2": f"{band} frame".encode() for band in "gr"}
+URL = "https://data.sdss.org/frames/"
+ROWS = "id,label,image,run,camcol,field,ra_deg,dec_deg,edge,group\n" + "".join(
+    f"{one},STAR,{one},2874,1,{field},10.0,1.0,False,002874-1-0{field}\n"
+    for one, field in ((1, 330), (2, 330), (3, 331))
+)
+SPLIT = "id,split,group\n1,train,a\n2,test,a\n3,val,b\n"
+STAGE = "train@sky_cutouts-net"
+
+
+def digest_of(content: bytes) -> str:
+    return hashlib.md5(content).hexdigest()
+
+
+class Project:
+    """A project whose stages were run by hand."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / ".dvc").mkdir()
+        (root / ".gitignore").write_text("mlflow.db*\nmlruns\ndata\nmodels\n.dvc\nplan.yaml\n")
+        (root / "params.yaml").write_text("tracking: {experiment: sky}\n")
+        self.git("init", "--quiet")
+        self.commit("first")
+
+    def git(self, *words: str) -> str:
+        return subprocess.run(
+            ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *words],
+            cwd=self.root, check=True, capture_output=True, text=True,
+        ).stdout  # fmt: skip
+
+    def commit(self, message: str) -> None:
+        self.git("add", ".")
+        self.git("commit", "--quiet", "--message", message)
+
+    def keep(self, content: bytes) -> str:
+        """Put content into DVC's cache."""
+        digest = digest_of(content)
+        place = self.root / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+        return digest
+
+    def keep_folder(self, files: dict[str, bytes]) -> str:
+        entries = [{"md5": self.keep(content), "relpath": name} for name, content in files.items()]
+        text = json.dumps(entries).encode()
+        digest = f"{digest_of(text)}.dir"
+        place = self.root / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(text)
+        return digest
+
+    def run_stages(self, *, frames: dict[str, bytes] = FRAMES, split: str = SPLIT, size_px: int = 64) -> None:
+        """Write what dvc repro leaves in lock, plan and cache before stage train."""
+        manifest = "path,url,bytes,sha256,time,etag,last_modified,mirror\n" + "".join(
+            f"frames/{name},{URL}{name},{len(content)},{hashlib.sha256(content).hexdigest()},,,,\n"
+            for name, content in frames.items()
+        )
+        raw, packed = self.keep_folder(frames), self.keep_folder({"rows.csv": ROWS.encode()})
+        outs = {
+            "fetch": {"data/raw/frames": raw, "data/raw/manifest.csv": self.keep(manifest.encode())},
+            "render@sky": {"data/packed/sky_cutouts": packed},
+            "split_frames@sky-cutouts": {"data/splits/sky_cutouts.csv": self.keep(split.encode())},
+            "weights": {"models/pretrained": self.keep_folder({"net/weights.json": b"{}"})},
+        }
+        deps = {
+            "render@sky": {"data/raw/frames": raw},
+            "split_frames@sky-cutouts": {"data/packed/sky_cutouts": packed},
+        }
+        places = {"fetch": "fetch", "render@sky": "render.sky", "split_frames@sky-cutouts": "split.sky_cutouts"}
+        lock = {
+            stage: {
+                "deps": [{"path": path, "md5": md5} for path, md5 in deps.get(stage, {}).items()],
+                "params": {"versions.json": {places[stage]: "abc"}} if stage in places else {},
+                "outs": [{"path": path, "md5": md5} for path, md5 in made.items()],
+            }
+            for stage, made in outs.items()
+        }
+        render = {"cutout_size_px": size_px, "bands": ["g", "r"], "position_band": "r", "code": "c0de"}
+        plan = {
+            "fetch": {"code": "fe7c", "release": "dr17"},
+            "render": {"sky": render},
+            "split": {"sky_cutouts": {"seed": 7, "code": "5b17"}},
+            "train": {"sky_cutouts-net": {"seed": 1, "code": "7a1"}},
+        }
+        for name, content in (("dvc.lock", {"stages": lock}), ("plan.yaml", {"stages": plan})):
+            with (self.root / name).open("w") as file:
+                YAML(typ="safe").dump(content, file)
+
+    def train(self, monkeypatch: pytest.MonkeyPatch, **params: Any) -> str:
+        """Log a run as stage train does; returns its id."""
+        monkeypatch.setenv("DVC_STAGE", STAGE)
+        inputs = [Path("data/packed/sky_cutouts"), Path("data/splits/sky_cutouts.csv"), Path("models/pretrained/net")]
+        with training_run(
+            tracking=TrackingParams(experiment="sky"), name="sky_cutouts-net", dataset="sky_cutouts", network="net",
+            params={"seed": 1, **params}, tags={}, inputs=inputs,
+        ) as run:  # fmt: skip
+            run.log_metrics({"test_accuracy": 0.5 + 0.1 * params.get("epochs", 0)})
+        monkeypatch.delenv("DVC_STAGE")
+        return run.run_id
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    made = Project(make_project(tmp_path, monkeypatch))
+    made.run_stages()
+    return made
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: Any, **options: Any) -> Any:
+    capsys.readouterr()
+    lineage.run(*arguments, None, as_json=True, **options)
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_run_leads_back_to_its_raw_files_and_their_objects(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_id = project.train(monkeypatch)
+    found = told(capsys, run_id)
+    assert found["code"] == {"commit": project.git("rev-parse", "HEAD").strip(), "why": "", "is_dirty": False}
+    assert found["run"]["name"] == "sky_cutouts-net"
+    assert found["stage"] == STAGE
+    assert found["settings"]["seed"] == "1"
+    assert set(found["made_by"]) == {"fetch", "render@sky", "split_frames@sky-cutouts", "weights"}
+    assert found["made_by"]["split_frames@sky-cutouts"]["settings"] == {"seed": 7, "code": "5b17"}
+    assert found["environment"]["packages"]["mlflow"]
+    (raw,) = found["raw"]
+    assert (raw["path"], raw["problem"]) == ("data/raw/frames", "")
+    for one, (name, content) in zip(raw["files"], FRAMES.items(), strict=True):
+        assert one == {
+            "path": f"data/raw/frames/{name}", "digest": hashlib.sha256(content).hexdigest(), "bytes": len(content),
+            "url": URL + name, "objects": [["1", "train"], ["2", "test"]],
+        }  # fmt: skip
+    lineage.run(run_id, None, as_json=False)
+    text = capsys.readouterr().out
+    assert "render@sky (code c0de): data/packed/sky_cutouts" in text
+    assert f"{URL}2874/1/frame-g-002874-1-0330.fits.bz2: objects 1 train, 1 test" in text
+
+
+def test_a_run_keeps_its_own_hashes_when_everything_has_changed_since(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = project.train(monkeypatch)
+    first = told(capsys, before)
+    (project.root / "params.yaml").write_text("tracking: {experiment: sky}\ntrain: {epochs: 3}\n")
+    project.run_stages(
+        frames={name: content + b"!" for name, content in FRAMES.items()}, split=SPLIT.replace("2,test", "2,val")
+    )
+    after = project.train(monkeypatch, epochs=3)
+    assert told(capsys, before) == first
+    second = told(capsys, after)
+    assert second["code"]["is_dirty"]
+    assert "+train: {epochs: 3}" in find_stored(after).patch()
+    assert second["raw"][0]["files"][0]["objects"] == [["1", "train"], ["2", "val"]]
+
+    diff.run([before, after], as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    commit = first["code"]["commit"][:10]
+    assert found["settings"] == {"epochs": [None, "3"]}
+    assert set(found["data"]) == {"data/splits/sky_cutouts.csv"}  # the packed rows are the same
+    assert found["code"] == {"commit": [commit, f"{commit} + patch"]}
+    assert found["machine"] == found["stages"] == {}
+    assert found["metrics"]["test_accuracy"] == pytest.approx([0.5, 0.8])
+    diff.run([before, after], as_json=False)
+    assert "change" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="1 run has nothing to differ from"):
+        diff.run([before], as_json=False)
+
+
+def test_what_is_gone_is_said(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_id = project.train(monkeypatch)
+    subprocess.run(["rm", "-rf", ".dvc/cache"], check=True)
+    (raw,) = told(capsys, run_id)["raw"]
+    assert raw["files"] == []
+    assert "neither here nor in DVC's cache; run dvc fetch --all-commits" in raw["problem"]
+    with pytest.raises(DataError, match="no run of this MLflow store"):
+        find_stored("0" * 32)
+    with pytest.raises(DataError, match="nothing: is neither a trained network nor a finished run"):
+        find_stored("nothing")
+    with training_run(
+        tracking=TrackingParams(experiment="sky"), name="x", dataset="d", network="n", params={}, tags={}
+    ) as run:
+        pass
+    found = find_stored("x")
+    assert found.run_id == run.run_id
+    assert found.lineage()["made_by"] == {}
+
+
+def test_runs_are_found_by_the_network_that_stands_there(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = project.root / "models/trained/sky_cutouts/net"
+    write_trained(folder, run="sky_cutouts-net")
+    with pytest.raises(DataError, match="has no run in this MLflow store; deepsky runs --check"):
+        find_stored("sky_cutouts-net")
+    with training_run(
+        tracking=TrackingParams(experiment="sky"), name="sky_cutouts-net", dataset="sky_cutouts", network="net",
+        params={}, tags={},
+    ) as run:  # fmt: skip
+        run.finish_outputs(folder)
+    project.train(monkeypatch)  # a newer one, of other files
+    for name in (str(folder), "sky_cutouts-net", "net", "sky_cutouts/net", run.run_id):
+        assert find_stored(name).run_id == run.run_id
+
+
+def test_code_without_a_commit_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert "not a git repository" in current_revision(tmp_path).why
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    assert current_revision(tmp_path).why == "nothing was committed yet"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert current_revision(tmp_path).why == "there is no git on this machine"
+
+
+def test_a_patch_makes_the_code_that_ran_but_shows_no_password(project: Project, tmp_path: Path) -> None:
+    (project.root / "params.yaml").write_text("# postgresql://me:hunter2@db/x?sslkey=abc\ntracking: {experiment: a}\n")
+    (project.root / "new ü.py").write_text("x = 1\n")
+    (project.root / "large.bin").write_bytes(b"\0" * 1_000_001)
+    found = current_revision(project.root)
+    assert "hunter2" not in found.patch
+    assert "new, not shown: large.bin, 1000001 bytes" in found.patch
+    project.git("stash", "--include-untracked", "--quiet")
+    assert not current_revision(project.root).is_dirty
+    subprocess.run(["git", "apply", "-"], cwd=project.root, input=found.patch, text=True, check=True)
+    assert (project.root / "new ü.py").read_text() == "x = 1\n"
+    assert "experiment: a" in (project.root / "params.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://me:s3cret@host:5000/x", "http://me:***@host:5000/x"),
+        ("postgresql+psycopg2://u:p%40w@h/db", "postgresql+psycopg2://u:***@h/db"),
+        ("https://h/x?a=1&access_token=abc&b=2", "https://h/x?a=1&access_token=***&b=2"),
+        ("s3://b/k?X-Amz-Signature=ff00", "s3://b/k?X-Amz-Signature=***"),
+        ("https://host/path?monkey=banana", "https://host/path?monkey=banana"),
+        ("me@example.org and 12:30", "me@example.org and 12:30"),
+    ],
+)
+def test_passwords_and_tokens_are_masked(text: str, shown: str) -> None:
+    assert masked(f"see {text} there") == f"see {shown} there"
