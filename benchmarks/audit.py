@@ -29,7 +29,7 @@ def write_dataset(folder: Path, n: int) -> pd.DataFrame:
         part[:] = rng.normal(0, 0.02, part.shape)
         part[:, 30:34, 30:34] += rng.lognormal(0, 1, (len(part), 1, 1, len(BANDS)))
         part[:, 30:34, 30:34] *= 1 + 0.3 * code[start : start + AT_ONCE, None, None, None] * np.arange(len(BANDS))
-    names = [f"{kind}_{band}" for kind in ("mag", "sky", "noise", "psf") for band in BANDS]
+    names = [f"{kind}_{band}" for kind in ("sky", "noise", "psf") for band in BANDS] + [f"{band}_mag" for band in BANDS]
     beside = {name: rng.normal(size=n) for name in (*names, "x_px", "y_px", "file_bytes")}
     rows = pd.DataFrame({"id": [f"{i:06d}" for i in range(n)], "label": np.array(CLASSES)[code], "image": range(n)})
     rows = rows.assign(edge=rng.random(n) < 0.1, **beside)

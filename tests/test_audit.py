@@ -32,7 +32,7 @@ def write_flux(predictions: pd.DataFrame) -> None:
     images = rng.normal(0, 0.01, (N, SIDE, SIDE, 5)).astype(np.float32)
     images[..., 2] += circles(SIDE, SIDE)[2] * (code == 2)[:, np.newaxis, np.newaxis]
     rows = predictions[["id", "label"]].assign(
-        image=np.arange(N), sky_r=code + rng.normal(0, 0.1, N), mag_r=rng.normal(20, 1, N), ra=1.0, psf_g=np.nan
+        image=np.arange(N), sky_r=code + rng.normal(0, 0.1, N), r_mag=rng.normal(20, 1, N), ra=1.0, psf_g=np.nan
     )
     folder = PACKED / "sky"
     np.save(folder / "images.npy", images)

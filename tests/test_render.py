@@ -97,7 +97,7 @@ def test_rows_carry_what_is_known_beside_the_pictures(sky):
     _, _, packed = sky
     for dataset in packed.values():
         rows = dataset.rows
-        assert np.allclose(rows[[f"mag_{band}" for band in "ugriz"]], MAGNITUDES)
+        assert np.allclose(rows[[f"{band}_mag" for band in "ugriz"]], MAGNITUDES)
         places = np.array([PLACES_PX[int(identity[-1])] for identity in rows["id"]])
         assert np.allclose(rows[["x_px", "y_px"]], places, atol=1e-6)
         assert rows["noise_r"].between(0.008, 0.012).all()

@@ -1,15 +1,21 @@
-"""The magnitudes that a catalogue gives beside its objects."""
+"""Magnitudes that a catalogue gives of its objects."""
 
 import pandas as pd
 
-_BANDS = "ugriz"
+_SDSS = ("u", "g", "r", "i", "z")
+_FAINTEST = 40.0
+MAGNITUDES = tuple(f"{band}_mag" for band in _SDSS)
 
 
 def with_magnitudes(objects: pd.DataFrame) -> pd.DataFrame:
-    """Add mag_u to mag_z where a table has the columns u, g, r, i and z of SDSS, all of them numbers.
+    """Add MAGNITUDES, NaN where there is none (SDSS writes -9999); a table's own columns of these names go.
 
-    A table with some of them is left as it is: its z may well be a redshift.
+    Args:
+        objects: a catalogue. Its columns are magnitudes only where SDSS' five stand side by side: a z alone may be a
+            redshift. Else there are no MAGNITUDES.
     """
-    if not all(pd.api.types.is_numeric_dtype(objects.get(band)) for band in _BANDS):
-        return objects
-    return objects.assign(**{f"mag_{band}": objects[band].astype(float) for band in _BANDS})
+    others = objects.drop(columns=list(MAGNITUDES), errors="ignore")
+    if not set(_SDSS) <= set(objects.columns):
+        return others
+    numbers = {f"{band}_mag": pd.to_numeric(objects[band], errors="coerce") for band in _SDSS}
+    return others.assign(**{name: one.where((one > 0) & (one < _FAINTEST)) for name, one in numbers.items()})

@@ -65,6 +65,7 @@ def _plan(name: str, n_folds: int, seed: int) -> Trainings:
     return Trainings(
         run=run,
         packed=packed,
+        groups=rows["group"].to_numpy(str),
         column="fold",
         words=f"fold {{}} of {n_folds}",
         wanted=folds,

@@ -79,6 +79,7 @@ def _plan(name: str, numbers: Sequence[int], seed: int) -> tuple[Trainings, str]
     plan = Trainings(
         run=run,
         packed=packed,
+        groups=rows["group"].to_numpy(str),
         column="n",
         words="{:,} train objects",
         wanted=wanted,

@@ -50,6 +50,7 @@ class Trainings:
     Attributes:
         run: what is trained.
         packed: its dataset.
+        groups: what of the split's groups each row belongs to.
         column: what the numbers of the trainings are called in the table and in MLflow: ``fold``, ``n_objects``.
         words: what one is called in print, with its number for {}.
         wanted: the numbers of those that are to be there.
@@ -63,6 +64,7 @@ class Trainings:
 
     run: Run
     packed: Packed
+    groups: npt.NDArray[np.str_]
     column: str
     words: str
     wanted: Sequence[int]
@@ -206,6 +208,7 @@ def _run_one(plan: Trainings, number: int, make_job: MakeJob, parent_id: str) ->
         tags={"run": run.name, "weights": job.weights, plan.column: str(number), PARENT_TAG: parent_id},
     ) as tracked:
         job.fit([LogEpochs(tracked)])
+        job.calibrate()
         figures, more = _test(job, plan, plan.splits[number])
         figures["seconds"] = time.perf_counter() - started
         more |= _views_gain(job, plan, plan.splits[number], figures)
@@ -242,14 +245,16 @@ def _held_images(plan: Trainings, split: npt.NDArray[np.str_]) -> tuple[npt.NDAr
 def _score(plan: Trainings, split: npt.NDArray[np.str_], answers: npt.NDArray[np.float32]) -> tuple[_Figures, _Figures]:
     """Score answers about the held rows: what the table holds, and the measures of each part."""
     packed, held, trained = plan.packed, split == "test", split == "train"
+    groups = plan.groups[held]
     if packed.fractions is not None:
         mean = packed.fractions[trained].mean(axis=0)
-        errors = score_fractions(packed.fractions[held], answers, mean, where=plan.path)
+        errors = score_fractions(packed.fractions[held], answers, mean, groups=groups, where=plan.path)
         figures = {"rmse": errors.rmse, "rmse_low": errors.rmse_low, "rmse_high": errors.rmse_high}
         return figures, {f"rmse_q{number}": error for number, error in errors.per_question.items()}
     labels = packed.rows["label"]
     majority = str(labels[trained].mode()[0])
-    scores = score(labels.to_numpy()[held], answers, packed.card.classes, majority_class=majority, where=plan.path)
+    told = {"groups": groups, "majority_class": majority, "where": plan.path}
+    scores = score(labels.to_numpy()[held], answers, packed.card.classes, **told)
     names = ("accuracy", "accuracy_low", "accuracy_high", "f1_macro")
     return {name: getattr(scores, name) for name in names}, figures_of(scores)
 

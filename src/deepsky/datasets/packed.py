@@ -17,11 +17,13 @@ from deepsky.errors import DataError
 from deepsky.imaging.params import Denoise
 
 GALAXY = "galaxy"  # the one label of every row whose target is fractions
-ROW_COLUMNS = ("id", "label", "image", "run", "camcol", "field", "ra_deg", "dec_deg", "edge", "group")
-# What may be known of an object beside its picture; rows.csv has a column for what is. Nothing learns from it but the
-# audit: mag_BAND of the catalogue; x_px, y_px in the frame of the position band; sky_BAND and noise_BAND, the level of
-# that frame's sky and its spread, nanomaggies per pixel; psf_BAND, the width of a star there, arcsec; file_bytes.
-_BESIDE = re.compile(r"(mag|sky|noise|psf)_\w+|x_px|y_px|file_bytes")
+PROPERTIES = ("r_mag", "snr", "half_light_arcsec")  # of objects: what is known of how hard they are
+ROW_COLUMNS = ("id", "label", "image", "run", "camcol", "field", "ra_deg", "dec_deg", "edge", "group", *PROPERTIES)
+# What else may be known of an object beside its picture; rows.csv has a column for what is. Nothing learns from it but
+# the audit: the catalogue's magnitudes (u_mag ...); x_px, y_px in the frame of the position band; sky_BAND and
+# noise_BAND, the level of the sky of that frame and its spread, nanomaggies per pixel; psf_BAND, the width of a star
+# there, arcsec; file_bytes.
+_BESIDE = re.compile(r"\w_mag|(sky|noise|psf)_\w+|x_px|y_px|file_bytes")
 
 
 @dataclass(frozen=True)
@@ -109,15 +111,10 @@ def write_rows(
     """
     if fractions is not None:
         np.save(folder / "targets.npy", fractions.astype(np.float32, copy=False), allow_pickle=False)
-    columns = [*ROW_COLUMNS, *beside_columns(rows)]
-    rows.reindex(columns=columns).to_csv(folder / "rows.csv", index=False, lineterminator="\n")
+    beside = [name for name in rows.columns if _BESIDE.fullmatch(name) and name not in ROW_COLUMNS]
+    rows.reindex(columns=[*ROW_COLUMNS, *beside]).to_csv(folder / "rows.csv", index=False, lineterminator="\n")
     (folder / "dataset.json").write_text(json.dumps(asdict(card), indent=2) + "\n")
     pd.DataFrame(skipped, columns=["file", "reason"]).to_csv(folder / "skipped.csv", index=False, lineterminator="\n")
-
-
-def beside_columns(rows: pd.DataFrame) -> list[str]:
-    """Return the columns that tell what is known of an object beside its picture; none of older datasets."""
-    return [name for name in rows.columns if _BESIDE.fullmatch(name)]
 
 
 def open_packed(folder: Path) -> Packed:

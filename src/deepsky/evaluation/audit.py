@@ -139,8 +139,8 @@ class _Work:
         return digest.hexdigest()
 
     def rows(self) -> pd.DataFrame:
-        """Return id, split and label of every object, as the run was trained."""
-        columns = ["id", "split", "label"]
+        """Return id, split, group and label of every object, as the run was trained."""
+        columns = ["id", "split", "group", "label"]
         return read_table(self.trained / "predictions.csv", required=tuple(columns))[columns]
 
 
@@ -153,7 +153,7 @@ def _audited(work: _Work) -> dict[str, Any]:
     place = rows["id"].map(pd.Series(packed.rows.index, index=packed.rows["id"]))
     if place.isna().any():
         return _entry(f"{work.packed} lacks object {rows['id'][place.isna()].iloc[0]}; run dvc repro")
-    known, own = [rows[name].to_numpy(str) for name in ("label", "split")], place.to_numpy(np.int64)
+    known, own = [rows[name].to_numpy(str) for name in ("label", "split", "group")], place.to_numpy(np.int64)
 
     def scored(tables: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, Figures]:
         method: tuple[Baseline, ...] = ("gradient_boosting",)

@@ -13,7 +13,7 @@ import pandas as pd
 from deepsky.datasets.packed import Packed
 
 Table = npt.NDArray[np.float64]  # (n_rows, n_features); NaN where unknown
-_MAGNITUDE = "mag_r"
+_MAGNITUDE = "r_mag"
 _COLOURS = ("ug", "gr", "ri", "iz")
 _RADII = (1 / 32, 1 / 16, 1 / 8, 1 / 4)  # of the circles, in sides of the picture
 _SOFTENING_NMGY = 0.1  # AB magnitude 25: below it a magnitude becomes linear in flux (Lupton et al. 1999)
@@ -113,7 +113,7 @@ def _columns(rows: pd.DataFrame, names: Sequence[str]) -> Table:
 
 
 def _colours_of_catalogue(rows: pd.DataFrame) -> Table:
-    pairs = [[f"mag_{band}" for band in pair] for pair in _COLOURS]
+    pairs = [[f"{band}_mag" for band in pair] for pair in _COLOURS]
     return np.hstack([-np.diff(_columns(rows, pair), axis=1) for pair in pairs])
 
 

@@ -4,9 +4,8 @@ from pathlib import Path, PurePath
 
 import pandas as pd
 
-from deepsky.catalogue.magnitudes import with_magnitudes
+from deepsky.catalogue.magnitudes import MAGNITUDES, with_magnitudes
 from deepsky.catalogue.tables import read_objects
-from deepsky.datasets.packed import beside_columns
 from deepsky.errors import ConfigError, DataError
 from deepsky.formats.format import OTHER_CLASSES, UNLABELLED, UNNAMED, Format, Objects, preparation_of
 from deepsky.formats.packing import objects_of
@@ -77,9 +76,9 @@ def _without_suffix(ids: pd.Series, table: Path) -> pd.Series:
 
 
 def _carry_over(rows: pd.DataFrame, params: PicturesParams, table: Path) -> pd.DataFrame:
-    """Keep id, label, whatever the splits can use, and what is known beside the picture."""
+    """Keep id, label, the magnitudes and whatever the splits can use."""
     rows = with_magnitudes(rows)
-    known = [column for column in _CARRIED if column in rows.columns] + beside_columns(rows)
+    known = [column for column in (*_CARRIED, *MAGNITUDES) if column in rows.columns]
     carried = rows[["id", "label", *known]].rename(columns=_CARRIED)
     if params.group_column is not None:
         if params.group_column not in rows.columns:
