@@ -194,6 +194,7 @@ def test_random_weights_are_announced_only_where_there_are_some(project):
     assert "4 runs: 2 datasets × 2 networks." in text
     assert "on this page" not in text
     _change_summary(lambda summary: [summary["runs"].pop(f"{dataset}-mobilenet") for dataset in DATASETS])
+    (RUNS / "paired.json").write_text("{}")
     text = _report()
     assert "weights=random" not in text
     assert "random weights" not in text
@@ -277,6 +278,11 @@ def _change_cell(change):
         (lambda: _change_cell(lambda cell: cell.update(target="mood")), "cnn_small: has an unknown target 'mood'"),
         (lambda: (RUNS / "sdss_jpg/cnn_small/metrics.json").unlink(), "cnn_small/metrics.json: cannot be read"),
         (lambda: (RUNS / "sdss_jpg/cnn_small/metrics.json").write_text("{}"), "has no 'classes'"),
+        (lambda: (RUNS / "paired.json").write_text('{"sdss_jpg": {}}'), "paired.json: is not what evaluate writes"),
+        (
+            lambda: _change_summary(lambda s: s["runs"].pop("sdss_jpg-cnn_small")),
+            "compares other runs of sdss_jpg than",
+        ),
     ],
 )
 def test_refuses_what_evaluate_did_not_write(project, spoil, words):
@@ -349,6 +355,7 @@ def test_the_picture_shows_tuned_runs(tuned):
     _report()
     with_tuned = cv2.imread(str(OUT / "results.png"))
     _change_summary(lambda summary: summary["runs"].pop("better"))
+    (RUNS / "paired.json").write_text("{}")
     text = _report()
     without = cv2.imread(str(OUT / "results.png"))
     assert with_tuned.shape[1] == without.shape[1]  # no column of its own

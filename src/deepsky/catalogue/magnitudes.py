@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-_SDSS = ("u", "g", "r", "i", "z")
+SDSS_BANDS = ("u", "g", "r", "i", "z")
+MAGNITUDES = tuple(f"{band}_mag" for band in SDSS_BANDS)
 _FAINTEST = 40.0
-MAGNITUDES = tuple(f"{band}_mag" for band in _SDSS)
 
 
 def with_magnitudes(objects: pd.DataFrame) -> pd.DataFrame:
@@ -15,7 +15,7 @@ def with_magnitudes(objects: pd.DataFrame) -> pd.DataFrame:
             redshift. Else there are no MAGNITUDES.
     """
     others = objects.drop(columns=list(MAGNITUDES), errors="ignore")
-    if not set(_SDSS) <= set(objects.columns):
+    if not set(SDSS_BANDS) <= set(objects.columns):
         return others
-    numbers = {f"{band}_mag": pd.to_numeric(objects[band], errors="coerce") for band in _SDSS}
+    numbers = {f"{band}_mag": pd.to_numeric(objects[band], errors="coerce") for band in SDSS_BANDS}
     return others.assign(**{name: one.where((one > 0) & (one < _FAINTEST)) for name, one in numbers.items()})

@@ -240,16 +240,20 @@ def read_results(evaluation: Path) -> Results:
     return Results(
         sorted(runs, key=lambda one: (one.dataset, not one.is_cell, one.name)),
         left_out,
-        _read_compared(evaluation / "paired.json"),
+        _read_compared(evaluation / "paired.json", runs),
         {dataset: audit for dataset in datasets if (audit := read_audit(evaluation / dataset))},
     )
 
 
-def _read_compared(path: Path) -> dict[str, Comparison]:
+def _read_compared(path: Path, runs: list[Result]) -> dict[str, Comparison]:
     try:
-        return {dataset: Comparison(**one) for dataset, one in _read_json(path).items()}
+        compared = {dataset: Comparison(**one) for dataset, one in _read_json(path).items()}
     except TypeError as error:
         raise DataError(path, f"is not what evaluate writes ({error})", _REMEDY) from error
+    for dataset, found in compared.items():
+        if set(found.runs) != {one.name for one in runs if one.dataset == dataset}:
+            raise DataError(path, f"compares other runs of {dataset} than were evaluated", _REMEDY)
+    return compared
 
 
 def tuned_results(results: Results) -> list[Tuned]:
