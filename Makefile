@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CUDA := $(filter-out 0,$(or $(GPU),$(wildcard .venv/.gpu)))
 READY := .venv/.ready$(if $(CUDA),-gpu)
 
-.PHONY: help setup doctor repro test check tune tune-workers dashboard ui report bench paper real real-galaxies weights lock clean
+.PHONY: help setup doctor repro test check tune tune-workers dashboard ui serve report bench paper real real-galaxies weights lock clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1	/' | expand -t 20
@@ -43,6 +43,9 @@ dashboard: $(READY) ## optuna-dashboard on 127.0.0.1 with every study (PORT=8080
 
 ui: $(READY)     ## MLflow UI on 127.0.0.1 with every run to compare (PORT=5000)
 	deepsky ui --port $(or $(PORT),5000)
+
+serve: $(READY)  ## answer over HTTP with a registered network: make serve MODEL=my_galaxies (PORT=5002)
+	deepsky serve $(or $(MODEL),$(error give MODEL= a dataset of deepsky promote)) --port $(or $(PORT),5002)
 
 report: $(READY) ## bring the report up to date and say where it is
 	dvc repro report

@@ -166,6 +166,19 @@ def test_intervals_of_few_groups_are_wider_and_called_unreliable(project, capsys
     )
 
 
+def test_a_store_that_is_away_gets_the_figures_later(project, monkeypatch, capsys):
+    write_trained(TRAINED / CELL)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    figures = _evaluate()
+    assert "deepsky runs --sync" in capsys.readouterr().err
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    before = _files(OUT)
+    assert _evaluate() == figures
+    assert _files(OUT) == before
+    assert _stored().data.metrics["test_accuracy"] == figures["sdss_jpg-mobilenet"]["test_accuracy"]
+
+
 def test_a_run_that_gives_one_answer_is_marked_everywhere(project, capsys):
     write_trained(TRAINED / CELL)
     write_trained(TRAINED / "sdss_jpg/resnet50", skill=0.0, bias=50.0)
@@ -215,7 +228,7 @@ def test_outputs_restored_from_the_cache_get_a_run_of_their_own(project):
     history = client.get_metric_history(stored.info.run_id, "epoch/val_accuracy")
     assert [(m.step, round(m.value, 6)) for m in history] == [(1, 0.2), (2, 0.4), (3, 0.6)]
     assert "test_accuracy" in stored.data.metrics
-    assert {"model.h5", "history.csv", "evaluation"} <= {f.path for f in client.list_artifacts(stored.info.run_id)}
+    assert {"run.json", "history.csv", "evaluation"} <= {f.path for f in client.list_artifacts(stored.info.run_id)}
     assert find_run("sky", run_key(folder)).run_id == stored.info.run_id
 
 

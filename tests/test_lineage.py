@@ -250,7 +250,11 @@ def test_a_patch_makes_the_code_that_ran_but_shows_no_password(project: Project,
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("http://me:s3cret@host:5000/x", "http://me:***@host:5000/x"),
+        ("http://me:s3cret@host:5000/x", "http://***@host:5000/x"),
+        ("https://token@host/a", "https://***@host/a"),
+        ("postgresql://me:sec/r@t@host/db?sslmode=require", "postgresql://me:***@host/db?sslmode=require"),
+        ("sqlite:////home/me/a:b@c/mlflow.db", "sqlite:////home/me/a:b@c/mlflow.db"),
+        ("url='http://host:5000/x' by='me@example.org'", "url='http://host:5000/x' by='me@example.org'"),
         ("postgresql+psycopg2://u:p%40w@h/db", "postgresql+psycopg2://u:***@h/db"),
         ("https://h/x?a=1&access_token=abc&b=2", "https://h/x?a=1&access_token=***&b=2"),
         ("s3://b/k?X-Amz-Signature=ff00", "s3://b/k?X-Amz-Signature=***"),

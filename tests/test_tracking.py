@@ -21,19 +21,20 @@ from mlflow.tracking import MlflowClient
 from deepsky.errors import TrackingError
 from deepsky.files import whole_folder
 from deepsky.tracking import store
+from deepsky.tracking.delivery import Delivery
 from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.runs import (
-    HIDDEN,
+    Run,
     close_dead_runs,
     find_run,
     is_alive,
-    process_tags,
     restored_run,
     run_key,
     run_params,
     training_run,
 )
-from deepsky.tracking.store import page_of_runs, prepare, project_root, shown_uri, tracking_uri, ui_command
+from deepsky.tracking.store import page_of_runs, prepare, project_root, tracking_uri, ui_command
+from deepsky.tracking.tags import HIDDEN, process_tags
 from tests.trained_folders import make_project, write_trained
 
 RUN = {
@@ -96,12 +97,15 @@ def test_uri_comes_from_the_environment_and_relative_paths_count_from_the_root(p
     (project / "below").mkdir()
     monkeypatch.chdir(project / "below")
     assert tracking_uri() == f"sqlite:///{project}/mlflow.db"
-    assert {f"sqlite:///{project}/mlflow.db", f"{project}/mlruns", "127.0.0.1"} <= set(ui_command("127.0.0.1", 5000))
+    command, environment = ui_command("127.0.0.1", 5000)
+    assert "127.0.0.1" in command
+    assert environment["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{project}/mlflow.db"
+    assert environment["MLFLOW_DEFAULT_ARTIFACT_ROOT"] == f"{project}/mlruns"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
     assert tracking_uri() == f"sqlite:///{project}/other.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
     assert tracking_uri() == "http://localhost:5000"
-    assert "--default-artifact-root" not in ui_command("127.0.0.1", 5000)
+    assert "MLFLOW_DEFAULT_ARTIFACT_ROOT" not in ui_command("127.0.0.1", 5000)[1]
 
 
 def test_telemetry_is_off_unless_the_user_says_otherwise():
@@ -142,7 +146,7 @@ def test_runs_of_one_dataset_that_start_together_all_name_it(project, monkeypatc
     def start(number: int) -> int:
         together.wait()
         with training_run(**{**RUN, "name": f"run{number}"}, inputs=reads) as run:
-            return len(run._client.get_run(run.run_id).inputs.dataset_inputs)
+            return len(MlflowClient(tracking_uri()).get_run(run.run_id).inputs.dataset_inputs)
 
     with ThreadPoolExecutor(6) as pool:
         assert list(pool.map(start, range(6))) == [20] * 6
@@ -197,8 +201,12 @@ def test_a_deleted_experiment_is_refused(project):
         prepare("sky")
 
 
-def test_messages_hide_the_password():
-    assert shown_uri("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
+def test_no_message_or_command_line_holds_the_password(project, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9/?token=secret")
+    with pytest.raises(TrackingError) as caught:
+        prepare("sky")
+    assert "secret" not in str(caught.value)
+    assert not any("secret" in word for word in ui_command("127.0.0.1", 5000)[0])
 
 
 # ---- one run ----
@@ -226,7 +234,8 @@ def test_a_run_holds_all_it_was_given(project):
     own = {key: tags[f"{HIDDEN}{key}"] for key in ("key", "run", "dataset", "network")}
     assert own == {"key": "abc", "run": "sdss_jpg-mobilenet", "dataset": "sdss_jpg", "network": "mobilenet"}
     assert "Random weights" in tags["mlflow.note.content"]
-    assert {name for name in tags if not name.startswith("mlflow.")} == {"deepsky.weights"}, "what the pages show"
+    shown = {name for name in tags if not name.startswith("mlflow.")}
+    assert shown == {"deepsky.code", "deepsky.weights"}, "what the pages show"
     assert tags["mlflow.user"]
     assert find_run("sky", "abc").run_id == run.run_id
     assert find_run("sky", "other") is None
@@ -309,16 +318,17 @@ def test_killed_processes_leave_no_run_running(project):
 
 def test_a_new_process_with_a_dead_ones_id_does_not_keep_its_run_alive(project):
     with training_run(**RUN) as run:
-        run.set_tag("mlflow.deepsky.process_start", "1.0")
+        MlflowClient(tracking_uri()).set_tag(run.run_id, "mlflow.deepsky.process_start", "1.0")
         with training_run(**RUN | {"network": "vgg16"}):
             assert _statuses() == {"mobilenet": "KILLED", "vgg16": "RUNNING"}
 
 
 def test_runs_of_another_machine_are_left_alone(project):
     with training_run(**RUN) as run:
-        run.set_tag("mlflow.deepsky.process_start", "1.0")
-        run.set_tag("mlflow.deepsky.host", f"not-{socket.gethostname()}")
-        run.set_tag("mlflow.deepsky.boot", "another")
+        client = MlflowClient(tracking_uri())
+        client.set_tag(run.run_id, "mlflow.deepsky.process_start", "1.0")
+        client.set_tag(run.run_id, "mlflow.deepsky.host", f"not-{socket.gethostname()}")
+        client.set_tag(run.run_id, "mlflow.deepsky.boot", "another")
         assert close_dead_runs("sky") == 0
 
 
@@ -398,7 +408,8 @@ def test_logging_again_writes_into_no_file_that_is_there(project):
     kept = artifacts_of(run)
     for number, name in enumerate(("model.h5", "more/table.csv")):
         (project / f"other name {number}").hardlink_to(kept / name)
-    run.log_artifact(write_network(trained, b"new", "new"))
+    again = Run(Delivery(MlflowClient(tracking_uri()), run.run_id))
+    again.log_artifact(write_network(trained, b"new", "new"))
     assert [(kept / name).read_text() for name in ("model.h5", "more/table.csv")] == ["new", "new"]
     assert [path.read_text() for path in sorted(project.glob("other name *"))] == ["old", "old"]
 
@@ -449,7 +460,8 @@ def test_a_store_that_is_no_folder_gets_an_upload(project):
             server.shutdown()
     top = f"/store/{run.run_id}/artifacts"
     expected = {"trained/model.h5": b"weights", "trained/more/table.csv": b"a\n", "model.h5": b"weights"}
-    assert got == {f"{top}/{name}": content for name, content in expected.items()}
+    assert {name: got[f"{top}/{name}"] for name in expected} == expected
+    assert len(got) == len(expected) + 1, "and the lineage"
     assert (trained / "model.h5").stat().st_nlink == 1
 
 

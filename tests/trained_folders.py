@@ -121,6 +121,8 @@ def _write_rest(
         "start": "scratch" if weights == "scratch" else "pretrained",
         "learn": "all" if weights == "scratch" else "head",
         "target": "class",
+        "kind": "uint8",
+        "image_shape": [12, 12, 3],
         "params": PARAMS,
         "n_parameters": 3228864,
         "n_images": len(predictions),

@@ -67,5 +67,9 @@ class TrackingError(DeepSkyError):
     """The MLflow store cannot be used."""
 
 
+class UnreachableError(TrackingError):
+    """The MLflow store does not answer now; later it may."""
+
+
 class StudyError(DeepSkyError):
     """A study of a search cannot be used, or not with these parameters."""

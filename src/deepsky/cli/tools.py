@@ -153,9 +153,10 @@ def predict(
     scheduler: str | None,
     **reading: Any,
 ) -> None:
-    """Label images, or the catalogued objects of FITS frames, with the trained network MODEL: a run, or its model.h5.
+    """Label images, or the catalogued objects of FITS frames, with the trained network MODEL.
 
-    INPUTS are files, folders, patterns in quotes, or @FILE. After a kill the same command with --csv goes on.
+    MODEL is a run, its model.h5, or models:/DATASET@champion; INPUTS are files, folders, patterns in quotes, or @FILE.
+    After a kill the same command with --csv goes on.
     """
     from deepsky.commands import predict as command
 
@@ -189,6 +190,27 @@ def ui(port: int) -> None:
     from deepsky.experiment.experiment import read_experiment
 
     command.run(read_experiment().tracking.experiment, port)
+
+
+@cli.command(epilog="Example: deepsky promote my_galaxies-efficientnet_lite0 --alias champion")
+@click.argument("run")
+@click.option("--alias", default="champion", show_default=True, help="what the version is called from now on")
+def promote(run: str, alias: str) -> None:
+    """Register the network of RUN (a name, a path or MLflow's id) as its dataset's champion, with a model card."""
+    from deepsky.commands import promote as command
+
+    command.run(run, alias)
+
+
+@cli.command(epilog="Example: deepsky serve my_galaxies@champion --port 5002")
+@click.argument("model", metavar="NAME[@ALIAS]")
+@click.option("--host", default="127.0.0.1", show_default=True, help="address to listen on")
+@click.option("--port", default=5002, show_default=True)
+def serve(model: str, host: str, port: int) -> None:
+    """Answer over HTTP with a registered network: pictures to /predict, MLflow's JSON to /invocations."""
+    from deepsky.commands import serve as command
+
+    command.run(model, host, port)
 
 
 @cli.group()

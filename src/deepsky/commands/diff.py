@@ -10,7 +10,7 @@ import pandas as pd
 from deepsky.commands.stored import find_stored
 from deepsky.errors import ConfigError, TrackingError
 from deepsky.tracking.recorded import RecordedRun, differing
-from deepsky.tracking.runs import flatten
+from deepsky.tracking.tags import flatten
 
 _NARROW = 4  # runs that have room side by side
 _NO_FIGURES = ("system/", "epoch/")  # metrics that are curves or the machine's load
@@ -38,7 +38,10 @@ def run(names: Sequence[str], *, as_json: bool) -> None:
         return
     for title, rows in sections.items():
         click.secho(title, bold=True)
-        click.echo(_table(rows, labels) if rows else "  the same")
+        shown = (
+            _with_intervals(rows) if title == "metrics" else {name: list(map(_text, row)) for name, row in rows.items()}
+        )
+        click.echo(_table(shown, labels) if rows else "  the same")
 
 
 def differences(runs: Sequence[RecordedRun]) -> dict[str, dict[str, list[Any]]]:
@@ -86,11 +89,28 @@ def _labels(runs: Sequence[RecordedRun]) -> list[str]:
     return [f"{one.name} {one.run_id[:6]}" if names.count(one.name) > 1 else one.name for one in runs]
 
 
-def _table(rows: Mapping[str, Sequence[Any]], labels: Sequence[str]) -> str:
+def _with_intervals(metrics: Mapping[str, Sequence[float | None]]) -> dict[str, list[str]]:
+    """Write each metric with its interval, where that was logged as NAME_low and NAME_high; of two runs the change."""
+    shown = {}
+    for name, row in metrics.items():
+        if name.removesuffix("_low").removesuffix("_high") != name:
+            continue
+        ends = zip(
+            metrics.get(f"{name}_low", [None] * len(row)), metrics.get(f"{name}_high", [None] * len(row)), strict=True
+        )
+        shown[name] = [
+            _text(value) if None in (value, low, high) else f"{_text(value)} ({_text(low)} to {_text(high)})"
+            for value, (low, high) in zip(row, ends, strict=True)
+        ]
+        if len(row) == 2:
+            shown[name].append("" if row[0] is None or row[1] is None else f"{row[1] - row[0]:+.4g}")
+    return shown
+
+
+def _table(rows: Mapping[str, Sequence[str]], labels: Sequence[str]) -> str:
     """Write names down the side and runs across; the other way round where there are many runs."""
-    table = pd.DataFrame([[_text(value) for value in row] for row in rows.values()], index=list(rows), columns=labels)
-    if len(labels) == 2 and all(isinstance(value, float | None) for row in rows.values() for value in row):
-        table["change"] = [_text(new - old) if None not in (old, new) else "" for old, new in rows.values()]
+    columns = [*labels, *(["change"] if any(len(row) > len(labels) for row in rows.values()) else [])]
+    table = pd.DataFrame(list(rows.values()), index=list(rows), columns=columns)
     return (table if len(labels) <= _NARROW else table.T).to_string()
 
 

@@ -156,21 +156,22 @@ def _weights() -> Iterator[Line]:
 
 
 def _stores() -> Iterator[Line]:
-    from deepsky.tracking.store import prepare, shown_uri, tracking_uri
+    from deepsky.tracking.secrets import masked
+    from deepsky.tracking.store import prepare, tracking_uri
     from deepsky.tuning.database import open_database, quiet
 
     with _told("MLflow") as lines:
         uri = tracking_uri()
         if not uri.startswith(_SQLITE) or Path(uri.removeprefix(_SQLITE)).exists():  # to look makes none
             prepare(read_experiment().tracking.experiment)
-        lines.append(("MLflow", shown_uri(uri), ""))
+        lines.append(("MLflow", masked(uri), ""))
     yield from lines
     with _told("Optuna") as lines:
         storage = read_experiment().tune.storage
         if not storage.startswith(_SQLITE) or Path(storage.removeprefix(_SQLITE)).exists():
             with quiet():
                 open_database(storage)
-        lines.append(("Optuna", shown_uri(storage), ""))
+        lines.append(("Optuna", masked(storage), ""))
     yield from lines
 
 

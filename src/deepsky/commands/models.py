@@ -6,17 +6,24 @@ from deepsky.commands.planned import TRAINED
 from deepsky.errors import DataError
 
 FILE = "model.h5"
+_DOWNLOADED = Path("models/registered")
 
 
 def find_model(name: str) -> Path:
     """Return the ``.h5`` of a trained network.
 
     Args:
-        name: a path of it or of its folder; a run; DATASET-NETWORK; or, where only one dataset has it, a network.
+        name: a path of it or of its folder; a run; DATASET-NETWORK; or, where only one dataset has it, a network; or
+            ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION`` of MLflow's registry.
 
     Raises:
         DataError: there is none of this name, or more than one.
+        TrackingError: MLflow's registry has none of this name, or cannot be used.
     """
+    if name.startswith("models:/"):
+        from deepsky.tracking.registry import network_file  # mlflow takes seconds to import
+
+        return network_file(name, _DOWNLOADED)
     path = Path(name)
     if path.exists():
         return path / FILE if path.is_dir() else path

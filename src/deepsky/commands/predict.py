@@ -128,7 +128,7 @@ def run(
     What ``out`` answers already is left out, so that the same command goes on where it was killed.
 
     Args:
-        model: a run, or the ``.h5`` of one.
+        model: a run, or the ``.h5`` of one, or ``models:/NAME@champion`` of MLflow's registry.
         inputs: image files, folders, patterns or lists of them; with ``catalogue``, FITS frames likewise.
         out: CSV to append to; None prints the table.
         catalogue: of the objects to cut out of the frames; None: the inputs are pictures.
@@ -299,10 +299,7 @@ def _seen(card: ModelCard, task: Task) -> _Seen:
 
 def _prepared(paths: Sequence[Path], card: ModelCard) -> _Seen:
     """Decode pictures and prepare them as those that the network learned from."""
-    height_px, width_px, n_channels = card.image_shape
-    preparation = Preparation(
-        (height_px, width_px), card.crop_px, card.denoise, card.denoise_strength, gray=n_channels == 1
-    )
+    preparation = preparation_of(card)
     images, good, bad, odd = np.empty((len(paths), *card.image_shape), np.uint8), list[str](), list[DataError](), []
     for path in paths:
         try:
@@ -316,6 +313,12 @@ def _prepared(paths: Sequence[Path], card: ModelCard) -> _Seen:
             height, width = card.picture_px
             odd.append(f"pictures are not {width} x {height} px, as those that the network learned from")
     return _Seen(good, images[: len(good)], bad, odd)
+
+
+def preparation_of(card: ModelCard) -> Preparation:
+    """Return how pictures are prepared for a network."""
+    height_px, width_px, n_channels = card.image_shape
+    return Preparation((height_px, width_px), card.crop_px, card.denoise, card.denoise_strength, gray=n_channels == 1)
 
 
 def _read(path: Path) -> Picture:

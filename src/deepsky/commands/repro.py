@@ -51,14 +51,11 @@ def run(jobs: int, targets: Sequence[str] = (), only: Sequence[str] = (), schedu
             else:
                 n_stale = bring_up_to_date(jobs, targets=targets, scheduler=scheduler)
         except StagesFailed:
-            _close_dead_runs(experiment)
+            _complete_runs(experiment, pulled=False)
             raise
         if not n_stale:
             click.echo(_UP_TO_DATE)
-    _close_dead_runs(experiment)
-    from deepsky.commands.planned import log_pulled_runs  # slow to import
-
-    log_pulled_runs()
+    _complete_runs(experiment, pulled=True)
 
 
 def _bring_these(experiment: Experiment, names: Sequence[str], jobs: int, scheduler: str | None) -> int:
@@ -72,11 +69,21 @@ def _bring_these(experiment: Experiment, names: Sequence[str], jobs: int, schedu
     return n_stale + bring_up_to_date(1, stages=LAST, scheduler=scheduler)
 
 
-def _close_dead_runs(experiment: Experiment) -> None:
-    """Close the runs of killed trainings that have no successor: it failed as well, or came from DVC's cache."""
-    from deepsky.tracking.runs import close_dead_runs  # slow to import
+def _complete_runs(experiment: Experiment, *, pulled: bool) -> None:
+    """Close the runs of killed trainings that have no successor (it failed as well, or came from DVC's cache).
 
-    close_dead_runs(experiment.tracking.experiment)
+    Args:
+        experiment: whose runs.
+        pulled: also enter the runs that came by ``dvc pull``.
+    """
+    from deepsky.commands.planned import log_pulled_runs  # slow to import
+    from deepsky.tracking.runs import close_dead_runs
+    from deepsky.tracking.store import without_if_away
+
+    with without_if_away("deepsky runs --sync completes it when it answers"):
+        close_dead_runs(experiment.tracking.experiment)
+        if pulled:
+            log_pulled_runs()
 
 
 def list_stale(targets: Sequence[str] = (), only: Sequence[str] = ()) -> None:

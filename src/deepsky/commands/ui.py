@@ -34,7 +34,8 @@ def run(experiment: str, port: int) -> None:
     log_pulled_runs()
     address = f"http://127.0.0.1:{port}"
     click.echo("MLflow starts ...")
-    with subprocess.Popen(ui_command("127.0.0.1", port)) as server:
+    command, environment = ui_command("127.0.0.1", port)
+    with subprocess.Popen(command, env=environment) as server:
         if _answers(address, server):
             click.echo(f"open {address}/{page}   (Ctrl-C stops)")
 

@@ -37,6 +37,8 @@ from deepsky.files import whole_folder
 from deepsky.intervals import FEW_GROUPS
 from deepsky.parallel import mapped
 from deepsky.tracking import runs as store
+from deepsky.tracking.journal import deliver_waiting
+from deepsky.tracking.store import without_if_away
 
 SUMMARY, PAIRED, ALBUM = "summary.json", "paired.json", "examples.json"
 _EVALUATED = f"{store.HIDDEN}evaluated"
@@ -69,14 +71,13 @@ def run(
 
     Raises:
         DataError: no run was trained as planned, or a folder does not hold what stage train writes.
-        TrackingError: the MLflow store cannot be used.
+        TrackingError: the MLflow store refuses.
     """
     trained, out = places.trained, places.out
     there, left_out = trained_runs(runs, trained)
     if left_out and not there:
         problem = f"holds none of the {len(left_out)} runs of params.yaml as they are planned"
         raise DataError(trained, problem, "run dvc repro to train them")
-    store.close_dead_runs(experiment)
     (out / SUMMARY).unlink(missing_ok=True)  # it stands only beside the runs that it was made of
     remove_others(out, [out / BASELINES, *(one.folder(out) for one in there)])
     baselines, without = head_baselines(there, params, places, code)
@@ -86,7 +87,13 @@ def run(
     with closing(mapped(work.write, stale, n_ahead=len(stale), locally=locally)) as written:
         for n_done, _ in enumerate(written, start=1):
             progress.tell(n_done, len(stale))
-    summary = {one.name: work.tracked(one) | _about(one, trained) for one in there}
+    scores = {one.name: work.scores(one) for one in there}
+    summary = {one.name: work.summary(one, scores[one.name]) | _about(one, trained) for one in there}
+    with without_if_away("say deepsky runs --sync when it answers, and MLflow gets the figures"):
+        deliver_waiting()
+        store.close_dead_runs(experiment)
+        for one in there:
+            work.track(one, scores[one.name])
     _write_metrics(metrics, summary)
     _write_plots(plots, there, out)
     _write_paired(there, summary, out)
@@ -116,12 +123,13 @@ def log_evaluated(runs: Sequence[PlannedRun], experiment: str, *, trained: Path,
     Raises:
         TrackingError: the MLflow store cannot be used.
     """
+    deliver_waiting()
     there, _ = trained_runs(runs, trained)
     places = Places(packed=Path(), features=Path(), trained=trained, out=out)  # nothing is scored
     work = _Work({one.name: one for one in there}, read_baselines(out), experiment, places, code)
     for one in there:
         if work.is_kept(one):
-            work.tracked(one)
+            work.track(one, work.scores(one))
 
 
 @dataclass(frozen=True)
@@ -153,14 +161,16 @@ class _Work:
                 _draw(trained, run, fresh / "pictures")
             write_scores(fresh, found, key)
 
-    def tracked(self, one: PlannedRun) -> dict[str, Any]:
-        """Bring the MLflow run of one evaluated run up to date; returns its entry of the summary."""
-        _, against, key = self._compared(one)
+    def scores(self, one: PlannedRun) -> dict[str, Any]:
+        """Return the evaluation of one run, as ``write`` left it."""
         folder = one.folder(self.places.out)
-        scores = kept_scores(folder, key)
+        scores = kept_scores(folder, self._compared(one)[2])
         if scores is None:
             raise DataError(folder, "was changed while all runs were evaluated", "run dvc repro once more")
-        self._track(one, against, scores, folder)
+        return scores
+
+    def summary(self, one: PlannedRun, scores: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the entry of one evaluated run in the summary."""
         return dict(scores["summary"]) | ({"reference": one.reference} if one.reference else {})
 
     def _compared(self, one: PlannedRun) -> tuple[PlannedRun | None, Path | None, str]:
@@ -177,9 +187,9 @@ class _Work:
         own = self.baselines.get(one.name)
         return f" beside {json.dumps(own, sort_keys=True)}" if own else ""
 
-    def _track(self, one: PlannedRun, against: Path | None, scores: Mapping[str, Any], folder: Path) -> None:
+    def track(self, one: PlannedRun, scores: Mapping[str, Any]) -> None:
         """Log the scores into the run that made these files, once; a gain also depends on the reference's files."""
-        trained = one.folder(self.places.trained)
+        trained, against = one.folder(self.places.trained), self._compared(one)[1]
         key = store.run_key(trained)
         evaluated = key if against is None else f"{key} against {store.run_key(against)}"
         evaluated += self._baselines_text(one)
@@ -188,9 +198,9 @@ class _Work:
             found = restore_run(self.experiment, self._read(one))
         elif found.tags().get(_EVALUATED) == evaluated:
             return
-        found.log_metrics({name: value for name, value in scores["tracked"].items() if value is not None})
+        found.log_scores({name: value for name, value in scores["tracked"].items() if value is not None})
         found.set_tag("deepsky.remark", scores["summary"].get("remark", ""))  # of fractions there is none
-        found.log_artifact(folder, "evaluation")
+        found.log_artifact(one.folder(self.places.out), "evaluation")
         found.set_tag(_EVALUATED, evaluated)
 
     def _read(self, one: PlannedRun) -> Trained:

@@ -72,6 +72,6 @@ def run(
         with whole_folder(out) as folder:
             figures = train(job, folder, groups, [LogEpochs(tracked)])
         tracked.log_metrics({key: figures[key] for key in ("training_s", "images_per_s", "kept_epoch")})
-        tracked.log_artifact(out)
+        tracked.log_trained(out, facts, opened.images[0].tolist())
         tracked.finish_outputs(out)
     print(job.summary(figures))

@@ -3,8 +3,8 @@
 from mlflow.entities import Run as StoredRun
 from mlflow.tracking import MlflowClient
 
-from deepsky.errors import TrackingError
-from deepsky.tracking.store import prepare, store_errors
+from deepsky.errors import TrackingError, UnreachableError
+from deepsky.tracking.store import impatient, prepare, store_errors
 
 PARENT_TAG, TRIAL_TAG = "mlflow.parentRunId", "deepsky.trial"
 
@@ -18,12 +18,17 @@ def origin_tags(experiment: str, study: str, trial: int) -> dict[str, str]:
         trial: its number in the study.
 
     Returns:
-        ``deepsky.study``, ``deepsky.trial`` and, where this store holds the trial's run, ``deepsky.trial_run``.
+        ``deepsky.study``, ``deepsky.trial`` and, where this store answers and holds the trial's run,
+        ``deepsky.trial_run``.
 
     Raises:
-        TrackingError: the store cannot be used.
+        TrackingError: the store refuses.
     """
-    found = find_trial_run(f"{experiment}-tuning", study, trial)
+    try:
+        with impatient():
+            found = find_trial_run(f"{experiment}-tuning", study, trial)
+    except UnreachableError:  # what the store knows is not worth a training
+        found = None
     tags = {"deepsky.study": study, "deepsky.trial": str(trial)}
     return tags | ({"deepsky.trial_run": found} if found else {})
 

@@ -1,30 +1,28 @@
 """MLflow runs: one per dataset x network, closed truthfully however its process ends."""
 
-import getpass
 import hashlib
 import json
-import os
-import socket
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
-from mlflow.entities import Metric, Param
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-from mlflow.tracking import MlflowClient
 
-from deepsky.errors import TrackingError
+from deepsky.errors import TrackingError, UnreachableError
 from deepsky.interruption import interruptible, status_of, uninterrupted
-from deepsky.tracking.artifacts import log_files
-from deepsky.tracking.inputs import files_of, log_inputs, parts_of
+from deepsky.tracking.delivery import Delivery, Entry, now_ms, opening
+from deepsky.tracking.journal import Journal, deliver_waiting
 from deepsky.tracking.lineage import Lineage, current_lineage, package_versions, recorded_lineage
+from deepsky.tracking.logged_model import NETWORK_FILE
+from deepsky.tracking.outbox import Outbox, Pace
 from deepsky.tracking.params import TrackingParams
-from deepsky.tracking.store import prepare, store_errors, tracking_uri
+from deepsky.tracking.store import impatient, prepare, store_errors, tracking_uri
+from deepsky.tracking.tags import HIDDEN, flatten, lineage_tags, named_tags, process_tags
 
+PACE = Pace()
 LINEAGE, PATCH = "lineage/lineage.json", "lineage/patch.diff"  # among the artifacts
 KEY_FILES = ("run.json", "predictions.csv")
 # Facts that are tables, or about the dataset: its inputs show them. They are no parameters to compare runs by.
@@ -32,80 +30,78 @@ _NOT_PARAMETERS = (
     "run", "params", "class_counts", "classes", "kind", "bands", "image_shape", "n_images", "n_objects",
     "n_test_images", "n_skipped", "n_dropped", "crop_px", "denoise", "denoise_strength",
 )  # fmt: skip
-HIDDEN = "mlflow.deepsky."  # of tags that MLflow's pages do not show, as of all that begin with mlflow.
-_SHOWN_AS_PARAMETERS = ("run", "dataset", "network")
 _OF_EPOCHS = "epoch/"  # MLflow's pages show metrics of one prefix together; the names without it are the kept network's
-_MAX_VALUE_LENGTH = 6000  # MLflow's limit of a parameter's value
-_MAX_PARAMS_PER_CALL = 100  # MLflow's limit of log_batch
 _START_TOLERANCE_S = 5.0  # the kernel's clock and ours drift apart
 _RANDOM_NOTE = "**Random weights**: the backbone was not pretrained. Do not compare with pretrained runs."
 
 
 class Run:
-    """One run in the store.
+    """One run in the store, or on its way there."""
 
-    Attributes:
-        run_id: MLflow's id; never write it into an output of a stage.
-    """
+    def __init__(self, delivery: Delivery, put: Callable[[Entry], None] | None = None) -> None:
+        """Wrap a run.
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
-        """Wrap an existing run."""
-        self._client, self.run_id = client, run_id
+        Args:
+            delivery: its way into the store.
+            put: takes what is logged, to be delivered later; None: all is written at once.
+        """
+        self._delivery, self._put = delivery, put or delivery.write
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id, empty as long as the store has not answered; never write it into an output of a stage."""
+        return self._delivery.run_id
 
     def log_epochs(self, epochs: Sequence[tuple[int, Mapping[str, float]]]) -> None:
         """Log the metrics of epochs, counted from 1 or 0 as the caller's history does: curves, as ``epoch/NAME``.
 
         Raises:
-            TrackingError: the store refuses.
+            TrackingError: the store refuses, here as in all that follows: of a run that is written at once.
         """
         named = [(epoch, {f"{_OF_EPOCHS}{name}": v for name, v in metrics.items()}) for epoch, metrics in epochs]
         self.log_history(named)
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Log metrics of the whole run.
-
-        Raises:
-            TrackingError: the store refuses.
-        """
+        """Log metrics of the whole run."""
         self.log_history([(0, metrics)])
 
     def log_history(self, epochs: Sequence[tuple[int, Mapping[str, float]]]) -> None:
-        """Log the metrics of many epochs in one call.
-
-        Raises:
-            TrackingError: the store refuses.
-        """
-        now_ms = int(time.time() * 1000)
-        points = [Metric(name, float(v), now_ms, step) for step, metrics in epochs for name, v in metrics.items()]
-        with store_errors():
-            self._client.log_batch(self.run_id, metrics=points)
+        """Log the metrics of many epochs in one call."""
+        at_ms = now_ms()
+        points = [[name, float(value), at_ms, step] for step, metrics in epochs for name, value in metrics.items()]
+        self._put({"kind": "metrics", "points": points})
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Log parameters; nested mappings become ``outer.inner``, and too long a value goes whole into an artifact.
+        """Log parameters; nested mappings become ``outer.inner``, and too long a value goes whole into an artifact."""
+        self._put({"kind": "params", "params": flatten(params)})
 
-        Raises:
-            TrackingError: the store refuses.
-        """
-        flat = flatten(params)
-        with store_errors():
-            for name, value in flat.items():
-                if len(value) > _MAX_VALUE_LENGTH:
-                    file = f"params/{name}.txt"
-                    self._client.log_text(self.run_id, value, file)
-                    note = f"... (whole value in the artifact {file})"
-                    flat[name] = value[: _MAX_VALUE_LENGTH - len(note)] + note
-            items = [Param(name, value) for name, value in flat.items()]
-            for first in range(0, len(items), _MAX_PARAMS_PER_CALL):
-                self._client.log_batch(self.run_id, params=items[first : first + _MAX_PARAMS_PER_CALL])
+    def log_lineage(self, lineage: Lineage) -> None:
+        """Log what the run came from, and how its code differed from the commit."""
+        self._put({"kind": "text", "file": LINEAGE, "text": json.dumps(lineage.as_json(), indent=1)})
+        if lineage.revision and lineage.revision.patch:
+            self._put({"kind": "text", "file": PATCH, "text": lineage.revision.patch})
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
-        """Put a file, or all that a folder holds, into the run's artifacts below ``folder``; see `log_files`.
+        """Put a file, or all that a folder holds, into the run's artifacts below ``folder``; see `artifacts`."""
+        self._put({"kind": "files", "path": str(path), "folder": folder})
 
-        Raises:
-            TrackingError: the store refuses.
+    def log_trained(self, folder: Path, facts: Mapping[str, Any], example: list[Any] | None = None) -> None:
+        """Log what stage train wrote: the network as the run's model, all else among its artifacts.
+
+        Args:
+            folder: the stage's output.
+            facts: content of its run.json.
+            example: one image that the network takes, as nested lists; None: there is none at hand.
         """
-        with store_errors():
-            log_files(self._client, self.run_id, path, folder)
+        for path in sorted(folder.iterdir()):
+            if path.name != NETWORK_FILE:
+                self.log_artifact(path)
+        text = "" if example is None else json.dumps([example])
+        self._put({"kind": "model", "path": str(folder / NETWORK_FILE), "facts": dict(facts), "example": text})
+
+    def log_scores(self, metrics: Mapping[str, float]) -> None:
+        """Log metrics of the trained network; those named after a part (``test_accuracy``) belong to its data."""
+        self._put({"kind": "scores", "metrics": dict(metrics), "at_ms": now_ms()})
 
     def finish_outputs(self, trained: Path) -> None:
         """Name the files that this run made by their hashes, so that `find_run` finds it by them.
@@ -120,22 +116,16 @@ class Run:
         self.set_tag(f"{HIDDEN}key", run_key(trained))
 
     def set_tag(self, name: str, value: str) -> None:
-        """Set or replace a tag.
+        """Set or replace a tag."""
+        self._put({"kind": "tags", "tags": {name: value}})
 
-        Raises:
-            TrackingError: the store refuses.
-        """
-        with store_errors():
-            self._client.set_tag(self.run_id, name, value)
+    def end(self, status: str) -> None:
+        """Close the run as FINISHED, FAILED or KILLED."""
+        self._put({"kind": "end", "status": status, "end_ms": now_ms()})
 
     def tags(self) -> dict[str, str]:
-        """Return the run's tags.
-
-        Raises:
-            TrackingError: the store refuses.
-        """
-        with store_errors():
-            return dict(self._client.get_run(self.run_id).data.tags)
+        """Return the run's tags."""
+        return self._delivery.tags()
 
 
 @contextmanager
@@ -149,10 +139,13 @@ def training_run(
     tags: Mapping[str, str],
     inputs: Sequence[Path] = (),
     parts: Mapping[str, Mapping[str, int]] | None = None,
+    pace: Pace = PACE,
 ) -> Iterator[Run]:
     """Open a run and close it as what happened: finished, failed, or killed (Ctrl-C, SIGTERM).
 
-    After a kill -9 nothing can close it; `close_dead_runs` does at the next opportunity.
+    What is logged in the block is sent beside it: a store that is slow, or goes away, costs the training nothing. What
+    is not delivered at the end waits on disk for the next run; so does a run that the store did not answer for at its
+    start. After a kill -9 the next run delivers the rest, and closes it as killed.
 
     Args:
         tracking: section ``tracking``; its experiment is created where missing.
@@ -163,32 +156,69 @@ def training_run(
         tags: more tags, see ``named_tags``.
         inputs: outputs of other DVC stages that it reads.
         parts: objects by class in ``train``, ``val`` and ``test`` of the dataset, which is one of the inputs.
+        pace: when it is sent.
 
     Raises:
-        TrackingError: the store cannot be used.
+        TrackingError: the store refuses from the start.
     """
-    run: Run | None = None
-    with interruptible():
+    lineage, outbox = current_lineage(inputs, name), None
+    facts = {"dataset": dataset, "network": network, **params}
+    own = _own_tags(name, facts, {**tags, f"{HIDDEN}versions": package_versions()}, lineage)
+    with interruptible(), impatient():
         try:
             with uninterrupted():  # nobody could close a run that is made but not known yet
-                close_dead_runs(tracking.experiment)
-                facts = {"dataset": dataset, "network": network, **params}
-                own = {**tags, f"{HIDDEN}versions": package_versions()}
-                run = _create(tracking.experiment, name, facts, own, current_lineage(inputs, name), parts or {})
+                outbox = _opened(tracking.experiment, name, own, facts, lineage, parts, pace)
+            run = Run(outbox.delivery, outbox.put)
             with _machine_watched(run, is_wanted=tracking.system_metrics):
                 yield run
             with uninterrupted():
-                _close(run, "FINISHED")
+                _finish(outbox, "FINISHED")
         except BaseException as error:
-            if run is not None:
-                _close_quietly(run, status_of(error))
+            if outbox is not None:
+                with uninterrupted():
+                    _finish(outbox, status_of(error))
             raise
+
+
+def _opened(
+    experiment: str,
+    name: str,
+    tags: Mapping[str, str],
+    facts: Mapping[str, object],
+    lineage: Lineage,
+    parts: Mapping[str, Mapping[str, int]] | None,
+    pace: Pace,
+) -> Outbox:
+    """Begin a run, after those that wait; raises what a store says that refuses."""
+    journal = Journal()
+    outbox = Outbox(journal, pace)
+    dataset = str(facts["dataset"])
+    outbox.put(opening(experiment, name, journal.name, tags, dataset=dataset, data=lineage.data, parts=parts))
+    run = Run(outbox.delivery, outbox.put)
+    run.log_params(facts)
+    run.log_lineage(lineage)
+    try:
+        deliver_waiting()
+        close_dead_runs(experiment)
+        outbox.send()
+    except UnreachableError as error:
+        outbox.warn(error)
+    except BaseException:
+        outbox.abandon()
+        raise
+    outbox.start()
+    return outbox
+
+
+def _finish(outbox: Outbox, status: str) -> None:
+    Run(outbox.delivery, outbox.put).end(status)
+    outbox.close()
 
 
 @contextmanager
 def _machine_watched(run: Run, *, is_wanted: bool) -> Iterator[None]:
     """Log the machine's load into a run from a thread of MLflow's, as long as the block runs."""
-    if not is_wanted:
+    if not is_wanted or not run.run_id:  # that thread needs a run in the store
         yield
         return
     monitor = SystemMetricsMonitor(run.run_id, tracking_uri=tracking_uri())
@@ -210,23 +240,31 @@ def restored_run(
 
     Args:
         experiment: name of the MLflow experiment; created where missing.
-        trained: the stage's output folder; its files become artifacts.
+        trained: the stage's output folder; its files become artifacts, the network the run's model.
         facts: content of its run.json.
         history: metrics of each epoch.
 
     Raises:
         TrackingError: the store cannot be used.
     """
-    tags = {"weights": str(facts["weights"]), "restored": "true"}
-    run = _create(experiment, facts["run"], run_params(facts), tags, recorded_lineage(trained), facts["class_counts"])
+    lineage, params = recorded_lineage(trained), run_params(facts)
+    tags = _own_tags(facts["run"], params, {"weights": str(facts["weights"]), "restored": "true"}, lineage)
+    delivery = Delivery()
+    dataset, parts = facts["dataset"], facts["class_counts"]
+    name = uuid.uuid4().hex
+    delivery.write(opening(experiment, facts["run"], name, tags, dataset=dataset, data=lineage.data, parts=parts))
+    run = Run(delivery)
     try:
+        run.log_params(params)
+        run.log_lineage(lineage)
         run.log_epochs(history)
-        run.log_artifact(trained)
+        run.log_trained(trained, facts)
         run.finish_outputs(trained)
     except BaseException:
-        _close_quietly(run, "FAILED")
+        with uninterrupted(), suppress(TrackingError):  # the error itself must stay the one that is reported
+            run.end("FAILED")
         raise
-    _close(run, "FINISHED")
+    run.end("FINISHED")
     return run
 
 
@@ -279,7 +317,7 @@ def find_run(experiment: str, key: str) -> Run | None:
             order_by=["attributes.start_time DESC"],
             max_results=1,
         )
-    return Run(client, found[0].info.run_id) if found else None
+    return Run(Delivery(client, found[0].info.run_id)) if found else None
 
 
 def close_dead_runs(experiment: str) -> int:
@@ -300,86 +338,10 @@ def close_dead_runs(experiment: str) -> int:
     return len(dead)
 
 
-def _create(
-    experiment: str,
-    name: str,
-    params: Mapping[str, object],
-    tags: Mapping[str, str],
-    lineage: Lineage,
-    parts: Mapping[str, Mapping[str, int]],
-) -> Run:
-    client, experiment_id = prepare(experiment)
-    own = named_tags({"run": name} | {key: str(params[key]) for key in ("dataset", "network")} | dict(tags))
-    if tags.get("weights") == "random":
-        own["mlflow.note.content"] = _RANDOM_NOTE
-    with store_errors():
-        stored = client.create_run(
-            experiment_id,
-            tags={**lineage_tags(lineage), **process_tags(), **own},
-            run_name=name,
-        )
-        run = Run(client, stored.info.run_id)
-        inputs = [*parts_of(str(params["dataset"]), lineage.data, parts), *files_of(lineage.data)]
-        log_inputs(client, run.run_id, inputs)
-        client.log_text(run.run_id, json.dumps(lineage.as_json(), indent=1), LINEAGE)
-        if lineage.revision and lineage.revision.patch:
-            client.log_text(run.run_id, lineage.revision.patch, PATCH)
-    run.log_params(params)
-    return run
-
-
-def named_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return tags under their whole names: ``deepsky.NAME``, or a hidden one for what the parameters show too."""
-    prefixes = {name: "" if "." in name else HIDDEN if name in _SHOWN_AS_PARAMETERS else "deepsky." for name in tags}
-    return {prefixes[name] + name: value for name, value in tags.items()}
-
-
-def lineage_tags(lineage: Lineage) -> dict[str, str]:
-    """Return a run's origin as tags."""
-    tags = {f"{HIDDEN}data.{path}": digest for path, digest in lineage.data.items()}
-    tags |= {"mlflow.source.type": "LOCAL", "mlflow.source.name": lineage.stage or Path(sys.argv[0]).name}
-    if lineage.stage:
-        tags[f"{HIDDEN}stage"] = lineage.stage
-    if (code := lineage.revision) is not None:
-        tags["deepsky.code"] = f"{code.commit[:10]}{' + patch' if code.is_dirty else ''}" if code.commit else code.why
-        if code.commit:
-            tags["mlflow.source.git.commit"] = code.commit
-            tags[f"{HIDDEN}git_dirty"] = str(code.is_dirty).lower()
-    return tags
-
-
-def process_tags() -> dict[str, str]:
-    """Return what tells this process from every other of this machine, also from a later one with the same id."""
-    return {
-        "mlflow.user": _user(),
-        f"{HIDDEN}host": socket.gethostname(),
-        f"{HIDDEN}boot": _read_word(Path("/proc/sys/kernel/random/boot_id")),
-        f"{HIDDEN}container": _pid_namespace(),
-        f"{HIDDEN}pid": str(os.getpid()),
-        f"{HIDDEN}process_start": f"{psutil.Process().create_time():.2f}",
-    }
-
-
-def _read_word(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except OSError:  # not Linux
-        return ""
-
-
-def _pid_namespace() -> str:
-    """Return what tells the processes of one container from those of another, whose numbers may be the same."""
-    try:
-        return str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        return ""
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container whose user id has no name
-        return str(os.getuid())
+def _own_tags(name: str, facts: Mapping[str, object], tags: Mapping[str, str], lineage: Lineage) -> dict[str, str]:
+    own = named_tags({"run": name} | {key: str(facts[key]) for key in ("dataset", "network")} | dict(tags))
+    note = {"mlflow.note.content": _RANDOM_NOTE} if tags.get("weights") == "random" else {}
+    return {**lineage_tags(lineage), **process_tags(), **own, **note}
 
 
 def is_alive(tags: Mapping[str, str]) -> bool | None:
@@ -407,25 +369,3 @@ def is_alive(tags: Mapping[str, str]) -> bool | None:
         return False
     except (psutil.AccessDenied, KeyError, ValueError):
         return None
-
-
-def _close(run: Run, status: str) -> None:
-    with store_errors():
-        run._client.set_terminated(run.run_id, status)
-
-
-def _close_quietly(run: Run, status: str) -> None:
-    """Close a run on the way out of an error, which must stay the one that is reported."""
-    with uninterrupted(), suppress(TrackingError):
-        _close(run, status)
-
-
-def flatten(params: Mapping[str, object], prefix: str = "") -> dict[str, str]:
-    """Return ``outer.inner`` names with the values as text."""
-    flat: dict[str, str] = {}
-    for name, value in params.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = str(list(value) if isinstance(value, tuple) else value)
-    return flat

@@ -3,7 +3,10 @@
 import re
 
 HIDDEN = "***"
-_PASSWORD = re.compile(r"(?P<before>[a-z][a-z0-9+.-]*://[^\s/?#@:]*:)[^\s/?#@]+(?=@)", re.IGNORECASE)
+_LOGIN = re.compile(r"(?P<before>https?://)[^\s/?#\"'<>]+(?=@)", re.IGNORECASE)  # a server's: its name may be a token
+_PASSWORD = re.compile(
+    r"(?P<before>[a-z][a-z0-9+.-]*://[^\s/?#@:]*:)[^\s\"'<>]+(?=@)", re.IGNORECASE
+)  # may hold / and @
 _TOKEN = re.compile(
     r"(?P<before>[?&;](?:[\w-]*(?:token|secret|password|passwd|signature|credential|api-?key|access-?key)[\w-]*|sig|key|pwd)=)"
     r"[^&;#\s\"']+",
@@ -12,7 +15,10 @@ _TOKEN = re.compile(
 
 
 def masked(text: str) -> str:
-    """Return a text with the passwords and tokens of its URLs replaced by ``***``: ``//user:***@host?token=***``."""
-    for pattern in (_PASSWORD, _TOKEN):
+    """Return a text with the passwords and tokens of its URLs, and all logins to web servers, replaced by ``***``.
+
+    All that a store's URL may be in goes through it before it leaves: messages, tags, files.
+    """
+    for pattern in (_LOGIN, _PASSWORD, _TOKEN):
         text = pattern.sub(rf"\g<before>{HIDDEN}", text)
     return text

@@ -9,17 +9,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from requests.exceptions import RequestException
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from deepsky.errors import TrackingError
+from deepsky.errors import TrackingError, UnreachableError
 from deepsky.files import whole_file
 from deepsky.tracking.lineage import workspace_root
+from deepsky.tracking.secrets import masked
 
 _URI_VARIABLE = "MLFLOW_TRACKING_URI"
 _ARTIFACTS, _DATABASE = "mlruns", "mlflow.db"
@@ -28,8 +28,11 @@ _SQLITE_WAIT_S = 20.0  # as long as MLflow itself waits for another writer
 # Where MLflow keeps the place of artifacts as an absolute path.
 _PLACES = (
     ("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"),
-    ("experiment_tags", "value"),
+    ("experiment_tags", "value"), ("model_versions", "storage_location"),
 )  # fmt: skip
+_ERRORS = (MlflowException, SQLAlchemyError, sqlite3.Error, RequestException, ImportError, OSError)
+_PASSING = (429, 502, 503, 504)  # what servers answer that are too busy, or have none behind them
+_IMPATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 _MADE_FOR = "mlflow.deepsky.artifacts"
 _VIEW = "deepsky"
 # What the table of runs shows beside their names, the best accuracy on top.
@@ -91,7 +94,7 @@ def prepare(experiment: str) -> tuple[MlflowClient, str]:
     """
     uri = tracking_uri()
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints tracebacks; we raise one line
-    with store_errors(), one_at_a_time(), _few_retries():
+    with store_errors(), one_at_a_time(), impatient():
         if (database := _sqlite_path(uri)) is not None:
             _check_or_create_sqlite(database)
             if database == project_root() / _DATABASE:  # not one that several projects share
@@ -100,7 +103,7 @@ def prepare(experiment: str) -> tuple[MlflowClient, str]:
         found = client.get_experiment_by_name(experiment) or _create(client, experiment, _artifact_root(uri))
     if found.lifecycle_stage != "active":
         raise TrackingError(
-            shown_uri(uri),
+            masked(uri),
             f"experiment {experiment!r} is deleted",
             f"run mlflow experiments restore -x {found.experiment_id}, or name another under tracking in params.yaml",
         )
@@ -122,26 +125,17 @@ def page_of_runs(experiment: str) -> str:
     return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={_VIEW}"
 
 
-def ui_command(host: str, port: int) -> list[str]:
-    """Return the command that serves the store's web pages, to be called after `prepare`."""
+def ui_command(host: str, port: int) -> tuple[list[str], dict[str, str]]:
+    """Return the command that serves the store's web pages, and its environment; to be called after `prepare`.
+
+    The store's URI may hold a password, and everybody on this machine can read command lines.
+    """
     uri = tracking_uri()
     root = _artifact_root(uri)
-    artifacts = ["--default-artifact-root", root] if root else []
-    return [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "ui",
-        "--backend-store-uri",
-        uri,
-        *artifacts,
-        "--host",
-        host,
-        "--port",
-        str(port),
-        "--workers",  # each takes seconds of a processor to start, and dies where it gets too few of them
-        "1",
-    ]
+    stores = {"MLFLOW_BACKEND_STORE_URI": uri} | ({"MLFLOW_DEFAULT_ARTIFACT_ROOT": root} if root else {})
+    # Each worker takes seconds of a processor to start, and dies where it gets too few of them.
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port), "--workers", "1"]
+    return command, {**os.environ, **stores}
 
 
 @contextmanager
@@ -170,25 +164,50 @@ def store_errors() -> Iterator[None]:
     """Turn what MLflow, its database and its transport raise into one line.
 
     Raises:
-        TrackingError: names the store, the first line of the cause and the remedy.
+        UnreachableError: the store does not answer, or not now; names it, the first line of the cause and the remedy.
+        TrackingError: it refuses; names the same.
     """
     try:
         yield
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, RequestException, ImportError, OSError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise TrackingError(
-            shown_uri(tracking_uri()),
-            f"the MLflow store cannot be used ({lines[0][:300]})",
+    except _ERRORS as error:
+        transport = _of_transport(error)
+        said = (
+            type(transport).__name__ if transport else next(iter(str(error).strip().splitlines()), type(error).__name__)
+        )
+        may_pass = transport is not None or _may_pass(error)
+        problem = "does not answer" if may_pass else "cannot be used"
+        raise (UnreachableError if may_pass else TrackingError)(
+            masked(tracking_uri()),
+            f"the MLflow store {problem} ({masked(said)[:300]})",
             f"check that it is reachable, whole and writable, or set {_URI_VARIABLE} to another store",
         ) from error
 
 
-def shown_uri(uri: str) -> str:
-    """Return the URI without the password it may hold."""
-    parts = urlsplit(uri)
-    if parts.password is None:
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")))
+@contextmanager
+def without_if_away(remedy: str) -> Iterator[None]:
+    """Leave the rest of the block out where the store does not answer, and say so.
+
+    Args:
+        remedy: how what is left out is made up for.
+    """
+    try:
+        with impatient():
+            yield
+    except UnreachableError as error:
+        print(f"WARNING: {error.where}: {error.problem}; {remedy}", file=sys.stderr)
+
+
+def _of_transport(error: BaseException) -> BaseException | None:
+    """Return the error of the transport that this is, or that MLflow hides behind one of its own."""
+    hidden = (error, error.__cause__, error.__context__)
+    return next((one for one in hidden if isinstance(one, RequestException)), None)
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Tell a store that is busy or ill from one that refuses."""
+    if isinstance(error, MlflowException):
+        return error.get_http_status_code() in _PASSING
+    return isinstance(error, OperationalError | sqlite3.OperationalError)
 
 
 def _create(client: MlflowClient, experiment: str, artifact_root: str | None) -> Experiment:
@@ -237,14 +256,16 @@ def _follow_project(database: Path) -> None:
 
 
 @contextmanager
-def _few_retries() -> Iterator[None]:
-    """Say soon that a server is not there; later calls retry as patiently as MLflow likes."""
-    name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = "1"
+def impatient() -> Iterator[None]:
+    """Say soon that a server is not there or hangs; by itself MLflow tries for minutes. May be entered twice."""
+    own = {name: value for name, value in _IMPATIENCE.items() if name not in os.environ}
+    retries = logging.getLogger("urllib3.connectionpool")  # it warns of each try; we say once what came of them
+    level = retries.level
+    os.environ.update(own)
+    retries.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        del os.environ[name]
+        retries.setLevel(level)
+        for name in own:
+            del os.environ[name]

@@ -8,10 +8,12 @@ from mlflow.entities import RunTag
 from mlflow.tracking import MlflowClient
 
 from deepsky.tracking.children import TrialRecord, children_of
+from deepsky.tracking.delivery import Delivery
 from deepsky.tracking.lineage import current_lineage
 from deepsky.tracking.origin import find_parent
-from deepsky.tracking.runs import Run, close_dead_runs, lineage_tags, named_tags, process_tags
+from deepsky.tracking.runs import Run, close_dead_runs
 from deepsky.tracking.store import one_at_a_time, prepare, store_errors
+from deepsky.tracking.tags import lineage_tags, named_tags, process_tags
 
 __all__ = ["StudyRun", "TrialRecord", "open_study_run"]
 _TRIALS_PER_LOCK = 100  # so that other workers do not wait long
@@ -65,7 +67,7 @@ class StudyRun:
         Raises:
             TrackingError: the store refuses.
         """
-        run = Run(self._client, self.run_id)
+        run = Run(Delivery(self._client, self.run_id))
         run.log_metrics(summary)
         if figures is not None:
             run.log_artifact(figures, "figures")
@@ -92,7 +94,7 @@ def open_study_run(experiment: str, study: str, params: Mapping[str, object], ta
         parent = find_parent(client, experiment_id, study)
         if parent is None:
             parent = client.create_run(experiment_id, tags={"deepsky.study": study}, run_name=study)
-        run = Run(client, parent.info.run_id)
+        run = Run(Delivery(client, parent.info.run_id))
         run.log_params({"study": study, **params})
         latest = {**lineage_tags(lineage), **process_tags(), **named_tags(tags)}
         client.log_batch(run.run_id, tags=[RunTag(name, value) for name, value in latest.items()])

@@ -22,7 +22,8 @@ from sqlalchemy.pool import NullPool
 
 from deepsky.errors import StudyError
 from deepsky.files import whole_file
-from deepsky.tracking.store import project_root, shown_uri
+from deepsky.tracking.secrets import masked
+from deepsky.tracking.store import project_root
 
 _SQLITE = "sqlite:///"
 _LOCK = 0x64656570  # PostgreSQL's locks have numbers
@@ -161,7 +162,7 @@ def open_database(url: str, *, heartbeat_s: int | None = None, create: bool = Fa
         if scheme in ("postgres", "postgresql"):  # psycopg 3; SQLAlchemy would take its predecessor
             scheme = "postgresql+psycopg"
         if not separator or not scheme.startswith("postgresql+"):
-            raise StudyError(shown_uri(url), "is no storage for studies", "give sqlite:///FILE or postgresql://...")
+            raise StudyError(masked(url), "is no storage for studies", "give sqlite:///FILE or postgresql://...")
         options = {"pool_pre_ping": True, "connect_args": {"connect_timeout": _CONNECT_S}}
         with _one_creator(f"{scheme}://{rest}", options):
             return _connect(f"{scheme}://{rest}", heartbeat_s, options)
@@ -182,7 +183,7 @@ def study_errors(url: str) -> Iterator[None]:
             cause = inner
         lines = str(cause).strip().splitlines() or [type(cause).__name__]
         raise StudyError(
-            shown_uri(url),
+            masked(url),
             f"the studies cannot be read or written ({lines[0][:200]})",
             "check that it is reachable, whole and writable, or name another under tune.storage in params.yaml",
         ) from error
@@ -210,10 +211,10 @@ def _connect(url: str, heartbeat_s: int | None, options: Mapping[str, Any]) -> W
     try:
         return WorkerStorage(RDBStorage(braces, dict(options), **alive))
     except ImportError as error:
-        raise StudyError(shown_uri(url), "needs a driver", "run pip install 'deepsky[postgres]'") from error
+        raise StudyError(masked(url), "needs a driver", "run pip install 'deepsky[postgres]'") from error
     except RuntimeError as error:  # tables of another version
         problem = f"does not fit this Optuna ({str(error).splitlines()[0]})"
-        raise StudyError(shown_uri(url), problem, "run optuna storage upgrade, or name another storage") from error
+        raise StudyError(masked(url), problem, "run optuna storage upgrade, or name another storage") from error
 
 
 def _connect_sqlite(path: Path) -> sqlite3.Connection:
@@ -228,7 +229,7 @@ def _check_or_create(path: Path, url: str, create: bool) -> None:
     """Make the tables whole or not at all, and fail at once where Optuna would try again and again."""
     if not path.exists() or not path.stat().st_size:
         if not create:
-            raise StudyError(shown_uri(url), "does not exist", "run make tune first, or give another --storage")
+            raise StudyError(masked(url), "does not exist", "run make tune first, or give another --storage")
         with whole_file(path) as fresh:
             _connect(f"{_SQLITE}{fresh}", None, {"creator": lambda: sqlite3.connect(fresh)}).close()
     connection = sqlite3.connect(path, timeout=_SQLITE_WAIT_S, isolation_level=None)
@@ -236,7 +237,7 @@ def _check_or_create(path: Path, url: str, create: bool) -> None:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not {"studies", "trials"} <= tables:
             problem = "is a database of something else"
-            raise StudyError(shown_uri(url), problem, "name another under tune.storage in params.yaml")
+            raise StudyError(masked(url), problem, "name another under tune.storage in params.yaml")
         if create:
             # The switch syncs under an exclusive lock, which a busy disk may hold for longer than a worker waits: so
             # it happens in here, one worker at a time. It lasts; a file that has switched is only asked.

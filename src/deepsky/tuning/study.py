@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from deepsky.errors import StudyError
 from deepsky.networks.registry import SCRATCH
-from deepsky.tracking.store import shown_uri
+from deepsky.tracking.secrets import masked
 from deepsky.training.recipe import Recipe
 from deepsky.tuning.database import WorkerStorage, open_database, study_errors
 from deepsky.tuning.params import TuneParams
@@ -108,7 +108,7 @@ def load_study(name: str, storage: str, sampler: BaseSampler | None = None) -> S
         names = optuna.get_all_study_names(database)
         if name not in names:
             known = f"it has {', '.join(names)}" if names else "it has none yet: run make tune"
-            raise StudyError(f"{shown_uri(storage)}: study {name}", "does not exist", known)
+            raise StudyError(f"{masked(storage)}: study {name}", "does not exist", known)
         return optuna.load_study(study_name=name, storage=database, sampler=sampler)
 
 

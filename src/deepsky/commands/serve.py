@@ -1,0 +1,61 @@
+"""A scoring server of a registered network."""
+
+import socket
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+import uvicorn
+
+from deepsky.commands.predict import preparation_of
+from deepsky.errors import ConfigError, DataError
+from deepsky.imaging.pictures import decode_picture
+from deepsky.tracking.scoring import ScoredNetwork
+from deepsky.tracking.serving import scoring_app
+
+
+def run(name: str, host: str, port: int) -> None:
+    """Serve until Ctrl-C.
+
+    Args:
+        name: MODEL@ALIAS, MODEL/VERSION, or MODEL for its champion.
+        host: address to listen on.
+        port: of it.
+
+    Raises:
+        ConfigError: something else serves there.
+        TrackingError: the store cannot be used, or knows no such network.
+    """
+    with socket.socket() as probe:
+        if not probe.connect_ex((host, port)):
+            raise ConfigError(f"port {port}", "is taken", "say deepsky serve --port 5003, or end what serves there")
+    app = scoring_app(name, read_posted)
+    _Server(uvicorn.Config(app, host=host, port=port, log_level="warning"), name).run()
+
+
+def read_posted(content: bytes, network: ScoredNetwork) -> npt.NDArray[np.uint8]:
+    """Return a posted picture as the network's input, (1, height, width, channel).
+
+    Raises:
+        DataError: it is no picture, or the network takes flux.
+    """
+    if network.card.kind == "flux":
+        raise DataError("the picture", "this network takes flux of several bands", "post its numbers to /invocations")
+    return preparation_of(network.card).apply("the picture", decode_picture("the picture", content))[np.newaxis]
+
+
+class _Server(uvicorn.Server):
+    """Tells its address once it answers."""
+
+    def __init__(self, config: uvicorn.Config, name: str) -> None:
+        super().__init__(config)
+        self._name = name
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Listen, then tell."""
+        await super().startup(sockets)
+        if self.started:
+            address = f"http://{self.config.host}:{self.config.port}"
+            click.echo(f"{self._name} answers on {address}   (Ctrl-C stops)")
+            click.echo(f"curl --data-binary @galaxy.jpg {address}/predict")

@@ -1,0 +1,182 @@
+"""What a training tells of its run reaches the store once, whatever becomes of the store meanwhile."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from deepsky.tracking.journal import SPOOL, Waiting, deliver_waiting, waiting
+from deepsky.tracking.outbox import Pace
+from deepsky.tracking.params import TrackingParams
+from deepsky.tracking.runs import training_run
+from deepsky.tracking.store import prepare, tracking_uri
+from tests.mlflow_server import Proxy, mlflow_server
+from tests.trained_folders import make_project, write_trained
+
+QUICK = Pace(gather_s=0.05, retry_s=0.1)
+N_EPOCHS = 6
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder, patch = tmp_path_factory.mktemp("server"), pytest.MonkeyPatch()
+    make_project(folder, patch)
+    patch.undo()
+    with mlflow_server(folder) as port:
+        yield port
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    write_trained(tmp_path / "models/trained/toy/net")
+    return make_project(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def proxy(project, server, monkeypatch):
+    proxy = Proxy(server)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{proxy.port}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    yield proxy
+    proxy.is_silent = False
+    proxy.stop()
+
+
+def train(between=lambda epoch: None, n_epochs=N_EPOCHS):
+    """A run that tells all that a training tells; returns it, and the longest wait for one epoch's figures."""
+    trained = Path("models/trained/toy/net")
+    facts, longest_s = json.loads((trained / "run.json").read_text()), 0.0
+    with training_run(
+        tracking=TrackingParams(experiment="sky"), name="toy-net", dataset="toy", network="net",
+        params={"n": 1}, tags={}, pace=QUICK,
+    ) as run:  # fmt: skip
+        for epoch in range(1, n_epochs + 1):
+            between(epoch)
+            started = time.perf_counter()
+            run.log_epochs([(epoch, {"loss": 1 / epoch, "accuracy": epoch / 10})])
+            longest_s = max(longest_s, time.perf_counter() - started)
+        run.log_trained(trained, facts)
+        run.set_tag("mlflow.deepsky.key", "abc")
+    return run, longest_s
+
+
+def stored(run_id=None):
+    client, experiment = prepare("sky")
+    return client, client.get_run(run_id) if run_id else client.search_runs([experiment], max_results=1)[0]
+
+
+def check_whole(client, run, status="FINISHED"):
+    for name in ("loss", "accuracy"):
+        points = client.get_metric_history(run.info.run_id, f"epoch/{name}")
+        assert sorted(point.step for point in points) == list(range(1, N_EPOCHS + 1)), "each epoch once"
+    assert (run.info.status, run.data.params["n"], run.data.tags["mlflow.deepsky.key"]) == (status, "1", "abc")
+    (output,) = run.outputs.model_outputs
+    files = {file.path for file in client.list_logged_model_artifacts(output.model_id)}
+    assert {"MLmodel", "model.h5"} <= files
+    kept = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert kept == {"history.csv", "lineage", "predictions.csv", "run.json"}, "the network is uploaded once"
+
+
+def test_a_server_that_is_away_for_a_moment_gets_every_epoch_once(proxy, capsys):
+    def between(epoch):
+        if epoch == 2:
+            proxy.stop()
+        if epoch == 5:
+            time.sleep(0.4)
+            proxy.start()
+
+    run, longest_s = train(between)
+    check_whole(*stored(run.run_id))
+    assert longest_s < 0.2
+    assert waiting() == []
+
+
+@pytest.mark.parametrize("how", ["refuses", "hangs"])
+def test_what_a_server_misses_waits_on_disk_and_comes_once(proxy, capsys, how):
+    def between(epoch):
+        if epoch == 3:
+            time.sleep(0.3)
+            proxy.stop() if how == "refuses" else setattr(proxy, "is_silent", True)
+
+    run, longest_s = train(between)
+    ended_ms = time.time() * 1000
+    assert longest_s < 0.2
+    assert waiting() == [Waiting("toy-net", "sky", "FINISHED")]
+    said = capsys.readouterr().err.splitlines()
+    assert len([line for line in said if "WARNING" in line]) == 1, said
+    assert "deepsky runs --sync" in said[0]
+    assert "secret" not in "".join(said)
+    shutil.rmtree("models/trained")  # as the next training would
+    proxy.start() if how == "refuses" else setattr(proxy, "is_silent", False)
+    assert deliver_waiting() == 1
+    client, there = stored(run.run_id)
+    check_whole(client, there)
+    assert there.info.end_time <= ended_ms
+    assert waiting() == []
+
+
+def test_a_run_begun_without_a_server_is_made_later_with_its_true_times(proxy, capsys):
+    client, experiment = prepare("sky")
+    n_before = len(client.search_runs([experiment]))
+    proxy.stop()
+    before_ms = int(time.time() * 1000)
+    run, _ = train()
+    after_ms = time.time() * 1000
+    assert run.run_id == ""
+    assert "WARNING" in capsys.readouterr().err
+    proxy.start()
+    time.sleep(0.01)
+    (folder,) = Path(SPOOL).iterdir()
+    shutil.copytree(folder, folder.with_name("copy"))  # as if the answer to its delivery had been lost
+    assert deliver_waiting() == 2
+    client, there = stored()
+    assert before_ms <= there.info.start_time <= there.info.end_time <= after_ms
+    check_whole(client, there)
+    assert len(client.search_runs([experiment])) == n_before + 1
+    assert len(client.search_logged_models([experiment], f"source_run_id = '{there.info.run_id}'")) == 1
+
+
+def test_the_next_run_brings_those_that_wait(proxy):
+    train(lambda epoch: proxy.stop() if epoch == 1 else None)
+    proxy.start()
+    run, _ = train()
+    assert waiting() == []
+    client, there = stored(run.run_id)
+    both = client.search_runs([there.info.experiment_id], max_results=2)
+    for one in both:
+        check_whole(client, client.get_run(one.info.run_id))
+
+
+KILLED = """
+import os, signal
+from deepsky.tracking.params import TrackingParams
+from deepsky.tracking.runs import training_run
+facts = {"dataset": "d", "network": "n", "params": {}, "tags": {}}
+with training_run(tracking=TrackingParams(experiment="sky"), name="a", **facts) as run:
+    run.log_epochs([(1, {"loss": 0.5})])
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_run_loses_nothing_that_it_told(project):
+    assert subprocess.run([sys.executable, "-c", KILLED]).returncode == -signal.SIGKILL
+    assert deliver_waiting() == 1
+    client, run = MlflowClient(tracking_uri()), stored()[1]
+    assert run.info.status == "KILLED"
+    assert [(p.step, p.value) for p in client.get_metric_history(run.info.run_id, "epoch/loss")] == [(1, 0.5)]
+    assert (deliver_waiting(), waiting()) == (0, [])
+
+
+def test_a_journal_that_nobody_can_deliver_costs_nothing(project, capsys):
+    broken = project / SPOOL / "broken"
+    broken.mkdir(parents=True)
+    (broken / "journal.jsonl").write_text('{"kind": "unheard of"}\n')
+    assert deliver_waiting() == 0
+    assert "broken waits on" in capsys.readouterr().err
