@@ -189,7 +189,7 @@ def check_outputs(out: Path, recipe: Recipe, packed_folder: Path) -> pd.DataFram
     wanted = ["id", "split", "group", "label", *of_answer, *(f"p_{name}" for name in card.outputs)]
     assert list(predictions.columns[: len(wanted)]) == wanted
     if is_class:
-        answers = predictions[wanted[6:]].set_axis(list(card.classes), axis=1)
+        answers = predictions[wanted[7:]].set_axis(list(card.classes), axis=1)
         assert (predictions["predicted"] == answers.idxmax(axis=1)).all()
         assert (predictions["confidence"] == answers.max(axis=1)).all()
         assert (predictions["correct"] == (predictions["predicted"] == predictions["label"])).all()
