@@ -50,7 +50,7 @@ def logged(project, label="net", **more):
         params=run_params(facts), tags={"weights": facts["weights"]}, **more,
     ) as run:  # fmt: skip
         run.log_trained(trained, facts, EXAMPLE.tolist())
-        run.finish_key(run_key(trained))
+        run.finish_outputs(trained)
     return run
 
 

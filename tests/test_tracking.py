@@ -225,7 +225,9 @@ def test_a_run_holds_all_it_was_given(project):
     own = {key: tags[f"{HIDDEN}{key}"] for key in ("key", "run", "dataset", "network")}
     assert own == {"key": "abc", "run": "sdss_jpg-mobilenet", "dataset": "sdss_jpg", "network": "mobilenet"}
     assert "Random weights" in tags["mlflow.note.content"]
-    assert {name for name in tags if not name.startswith("mlflow.")} == {"deepsky.weights"}, "what the pages show"
+    assert {name for name in tags if not name.startswith("mlflow.")} == {"deepsky.weights", "deepsky.code"}, (
+        "what the pages show"
+    )
     assert tags["mlflow.user"]
     assert find_run("sky", "abc").run_id == run.run_id
     assert find_run("sky", "other") is None
