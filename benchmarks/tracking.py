@@ -3,7 +3,8 @@
     python benchmarks/tracking.py
 
 A head learns 640 rows of 1024 drawn features for 30 epochs, with and without a run that gets each epoch's figures, in
-turn; on a busy machine processor time says more. The server is MLflow's own on this machine, behind a proxy that holds back what it is asked for 20 ms.
+turn; on a busy machine processor time says more. The server is MLflow's own on this machine, behind a proxy that holds
+back what it is asked for 20 ms.
 """
 
 import os

@@ -57,7 +57,7 @@ def write_inputs(folder: Path) -> None:
     rows = pd.DataFrame({"id": np.arange(n_rows).astype(str), "label": labels, "image": np.arange(n_rows)})
     write_rows(packed, rows, DatasetCard("uint8", ("r", "g", "b"), (), ("GALAXY", "STAR"), None, 0), [])
     split = np.array(["train", "train", "val", "test"])[np.arange(n_rows) % 4]
-    pd.DataFrame({"id": rows["id"], "split": split}).to_csv(folder / "split.csv", index=False)
+    pd.DataFrame({"id": rows["id"], "split": split, "group": rows["id"]}).to_csv(folder / "split.csv", index=False)
     weights.run({"mobilenet": True}, WeightsParams(source="random"), out=folder / "weights")
     cached = NetworkFeatures(views={HEAD_RUN.views.name: HEAD_RUN.views})
     data = {"packed": packed, "split": folder / "split.csv", "weights": folder / "weights"}

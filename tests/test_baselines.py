@@ -42,15 +42,22 @@ def table(n_rows: int = 240, noise: float = 0.5) -> tuple[np.ndarray, np.ndarray
 
 def test_each_method_learns_what_can_be_learned_and_nothing_from_noise() -> None:
     features, labels, split = table(noise=0.15)
-    scores = score_baselines(ALL, features, labels, split, seed=1)
+    scores = score_baselines(ALL, features, labels, split, np.arange(len(split)).astype(str), seed=1)
     assert list(scores) == list(ALL)
     for one in scores.values():
         assert one.accuracy > 0.9
         assert one.accuracy_low < one.accuracy
         assert one.f1_macro == pytest.approx(one.accuracy, abs=0.05)
-    by_chance = score_baselines(ALL, np.random.default_rng(3).normal(size=features.shape), labels, split, seed=1)
+    by_chance = score_baselines(
+        ALL,
+        np.random.default_rng(3).normal(size=features.shape),
+        labels,
+        split,
+        np.arange(len(split)).astype(str),
+        seed=1,
+    )
     assert max(one.accuracy_low for one in by_chance.values()) < 1 / 3 + 0.05
-    assert score_baselines(ALL, features, labels, split, seed=1) == scores
+    assert score_baselines(ALL, features, labels, split, np.arange(len(split)).astype(str), seed=1) == scores
 
 
 def test_val_rows_choose_and_test_rows_only_score() -> None:
@@ -63,20 +70,24 @@ def test_val_rows_choose_and_test_rows_only_score() -> None:
         right[strength] = [method.score(scaler.transform(features[part]), labels[part]) for part in (val, test)]
     assert len({one for one, _ in right.values()}) > 1
     best = max(right.values(), key=lambda one: one[0])
-    found = score_baselines(["logistic_regression"], features, labels, split, seed=1)["logistic_regression"]
+    found = score_baselines(
+        ["logistic_regression"], features, labels, split, np.arange(len(split)).astype(str), seed=1
+    )["logistic_regression"]
     assert found.accuracy == best[1]
     # Where val rows are what is scored, or there are none, nothing is chosen.
     on_val = split.copy()
     on_val[test] = "train"
-    assert score_baselines(ALL, features, labels, on_val, seed=1)["svm"].accuracy > 0.5
-    no_val = score_baselines(["logistic_regression"], features[~val], labels[~val], split[~val], seed=1)
+    assert (
+        score_baselines(ALL, features, labels, on_val, np.arange(len(split)).astype(str), seed=1)["svm"].accuracy > 0.5
+    )
+    no_val = score_baselines(["logistic_regression"], features[~val], labels[~val], split[~val], split[~val], seed=1)
     assert no_val["logistic_regression"].accuracy == right[1e-2][1]
 
 
 def test_what_cannot_be_fitted_is_one_line() -> None:
     features, labels, split = table()
     with pytest.raises(DataError, match=r"need train rows of two classes, .*; give more objects, or set evaluate"):
-        score_baselines(ALL, features, np.full(len(labels), "STAR"), split, seed=1)
+        score_baselines(ALL, features, np.full(len(labels), "STAR"), split, split, seed=1)
     with pytest.raises(ConfigError, match="baselines svm, svm names one twice"):
         build({"baselines": ["svm", "svm"]}, EvaluateParams, "evaluate")
     with pytest.raises(ConfigError, match="'knn' is unknown; choose one of: logistic_regression, svm, random_forest"):

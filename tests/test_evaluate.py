@@ -18,7 +18,7 @@ from deepsky.errors import DataError
 from deepsky.evaluation.folders import evaluation_key
 from deepsky.evaluation.params import EvaluateParams
 from deepsky.evaluation.planned import Places
-from deepsky.metrics import paired_gain_interval
+from deepsky.intervals import Resampling, paired_gain_interval, share_gain_interval
 from deepsky.stages import evaluate
 from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.runs import find_run, run_key, training_run
@@ -38,7 +38,8 @@ from tests.trained_folders import (
 
 FILES = {
     "metrics.json", "scores.json", "examples.json", "per_class.csv", "confusion.csv", "confused.csv", "confusion.png",
-    "curves.png", "splits.png", "class_distribution.png", "plots",
+    "curves.png", "splits.png", "class_distribution.png", "plots", "reliability.png", "calibration.csv",
+    "prediction_sets.csv", "groups.csv",
 }  # fmt: skip
 PICTURES = {"samples.png", "predictions.png", "confused_pairs.png", "feature_maps.png", "grad_cam.png"}
 TRAINED, OUT, PACKED = Path("models/trained"), Path("evaluation/runs"), Path("data/packed")
@@ -163,6 +164,19 @@ def test_a_store_that_is_away_gets_the_figures_later(project, monkeypatch, capsy
     assert _evaluate() == figures
     assert _files(OUT) == before
     assert _stored().data.metrics["test_accuracy"] == figures["sdss_jpg-mobilenet"]["test_accuracy"]
+
+
+def test_intervals_of_few_groups_are_wider_and_called_unreliable(project, capsys):
+    for dataset, n_groups in (("alone", None), ("fields", 8)):
+        write_trained(TRAINED / dataset / "mobilenet", n_groups=n_groups)
+    alone, fields = _evaluate("alone/mobilenet", "fields/mobilenet").values()
+    assert alone["test_accuracy"] == fields["test_accuracy"]
+    assert (alone["n_test_groups"], fields["n_test_groups"]) == (25, 8)
+    assert alone["test_accuracy_low"] != fields["test_accuracy_low"]
+    assert (
+        capsys.readouterr().err
+        == "WARNING: intervals of fields are unreliable: it is tested on 8 groups, fewer than 10\n"
+    )
 
 
 def test_a_run_that_gives_one_answer_is_marked_everywhere(project, capsys):
@@ -662,7 +676,7 @@ def test_single_runs_stand_beside_the_matrix_with_the_gain_of_their_views(projec
     right, was_right = answer == truth, plain["label"] == "GALAXY"
     assert single["plain_accuracy"] == pytest.approx(was_right.mean(), abs=1e-6)
     assert single["views_gain"] == pytest.approx(right.mean() - was_right.mean(), abs=1e-6)
-    wanted = paired_gain_interval((right & ~was_right).sum(), (was_right & ~right).sum(), 25)
+    wanted = share_gain_interval(right.to_numpy(), was_right.to_numpy(), Resampling(range(25)))[1:]
     assert (single["views_gain_low"], single["views_gain_high"]) == pytest.approx(wanted, abs=1e-6)
     assert _stored("turned").data.metrics["test_views_gain"] == pytest.approx(single["views_gain"], abs=1e-6)
 
@@ -694,8 +708,8 @@ def test_vote_fractions_are_scored_per_question(votes):
     assert {"train_rmse", "val_rmse", "test_tree_sum_error", "test_views_gain", "epoch/val_rmse"} <= set(logged)
     out = OUT / "zoo" / "votes"
     assert {path.name for path in out.iterdir()} == {
-        "metrics.json", "scores.json", "examples.json", "rmse.csv", "rmse.png", "fractions.png", "curves.png",
-        "splits.png", "fraction_distribution.png", "plots", "pictures",
+        "metrics.json", "scores.json", "examples.json", "rmse.csv", "groups.csv", "rmse.png", "fractions.png",
+        "curves.png", "splits.png", "fraction_distribution.png", "plots", "pictures",
     }  # fmt: skip
     table = pd.read_csv(out / "rmse.csv")
     assert len(table) == 11 + 37

@@ -94,7 +94,7 @@ def test_files_stand_where_the_design_says(clean, catalogue):
 
 def test_cutouts_come_with_what_the_catalogue_says_of_them(clean, catalogue):
     whole = pd.read_csv(catalogue, dtype=str)
-    expected = whole[["id", "class", "ra", "dec", "run", "camcol", "field"]]
+    expected = whole[["id", "class", "ra", "dec", *"ugriz", "run", "camcol", "field"]]
     for folder in ("sdss_jpg", "stsci_jpg"):
         assert pd.read_csv(clean / folder / "labels.csv", dtype=str).equals(expected)
         assert {path.stem for path in (clean / folder).glob("*.jpg")} == set(whole["id"])
@@ -105,7 +105,7 @@ def test_labels_follow_the_catalogue_and_the_folders_that_are_wanted(fetched, ca
     table.to_csv(tmp_path / "other.csv", index=False)
     fetch_simulated(PARAMS, tmp_path / "other.csv", fetched, replace(ARCHIVE, stsci_jpg=False))
     labels = pd.read_csv(fetched / "sdss_jpg/labels.csv", dtype=str)
-    assert labels.equals(table[["id", "ra", "dec", "run", "camcol", "field"]])
+    assert labels.equals(table[["id", "ra", "dec", *"ugriz", "run", "camcol", "field"]])
     assert not (fetched / "stsci_jpg/labels.csv").exists()
     assert not (fetched / ".aside").exists()
 

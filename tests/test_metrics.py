@@ -1,7 +1,5 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from sklearn.metrics import log_loss, precision_recall_fscore_support, root_mean_squared_error
 
 from deepsky.catalogue.decision_tree import COLUMNS, QUESTIONS, compose, places
@@ -9,12 +7,8 @@ from deepsky.errors import DataError
 from deepsky.metrics import (
     confused_pairs,
     one_sidedness,
-    paired_gain_interval,
-    rmse_gain_interval,
-    rmse_interval,
     score,
     score_fractions,
-    wilson_interval,
 )
 
 CLASSES = ("GALAXY", "QSO", "STAR")
@@ -30,7 +24,7 @@ def _probabilities(answers=ANSWERS):
 
 
 def test_scores_equal_a_count_by_hand():
-    scores = score(LABELS, _probabilities(), CLASSES, majority_class="GALAXY", where="here")
+    scores = score(LABELS, _probabilities(), CLASSES, groups=LABELS, majority_class="GALAXY", where="here")
     assert scores.n == 6
     assert scores.accuracy == pytest.approx(4 / 6)
     assert scores.baseline == pytest.approx(3 / 6)
@@ -44,14 +38,18 @@ def test_scores_equal_a_count_by_hand():
 
 
 def test_class_that_never_occurs_scores_zero_but_does_not_lower_macro_f1():
-    scores = score(("GALAXY", "QSO"), _probabilities((0, 1)), CLASSES, majority_class="QSO", where="here")
+    scores = score(
+        ("GALAXY", "QSO"), _probabilities((0, 1)), CLASSES, groups=("GALAXY", "QSO"), majority_class="QSO", where="here"
+    )
     assert (scores.per_class["STAR"].f1, scores.per_class["STAR"].support) == (0, 0)
     assert scores.f1_macro == 1
     assert scores.confusion.shape == (3, 3)
 
 
 def test_order_of_classes_names_the_columns():
-    turned = score(LABELS, _probabilities()[:, ::-1], CLASSES[::-1], majority_class="GALAXY", where="here")
+    turned = score(
+        LABELS, _probabilities()[:, ::-1], CLASSES[::-1], groups=LABELS, majority_class="GALAXY", where="here"
+    )
     assert turned.accuracy == pytest.approx(4 / 6)
     assert turned.per_class["GALAXY"].support == 3
 
@@ -69,7 +67,7 @@ def test_refuses_what_is_no_probability(change, words):
     table = _probabilities()
     change(table)
     with pytest.raises(DataError, match=words):
-        score(LABELS, table, CLASSES, majority_class="GALAXY", where="predictions.csv")
+        score(LABELS, table, CLASSES, groups=LABELS, majority_class="GALAXY", where="predictions.csv")
 
 
 @pytest.mark.parametrize(
@@ -83,66 +81,12 @@ def test_refuses_what_is_no_probability(change, words):
 )
 def test_refuses_what_does_not_fit(labels, table, words):
     with pytest.raises(DataError, match=words):
-        score(labels, table, CLASSES, majority_class="GALAXY", where="predictions.csv")
-
-
-def test_wilson_interval_equals_published_values():
-    # Newcombe 1998, Statistics in Medicine 17, 857, table I, method 3.
-    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert wilson_interval(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
-    assert wilson_interval(0, 20) == pytest.approx((0, 0.1611), abs=5e-5)
-    assert wilson_interval(1, 29) == pytest.approx((0.0061, 0.1718), abs=5e-5)
-
-
-@given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_interval_holds_the_share_and_mirrors(counts):
-    n_right, n = counts
-    low, high = wilson_interval(n_right, n)
-    assert 0 <= low <= n_right / n + 1e-12
-    assert n_right / n - 1e-12 <= high <= 1
-    assert wilson_interval(n - n_right, n) == pytest.approx((1 - high, 1 - low), abs=1e-9)
-
-
-@pytest.mark.parametrize("counts", [(1, 0), (3, 2), (-1, 2)])
-def test_wilson_interval_refuses_no_share(counts):
-    with pytest.raises(ValueError, match="not a share"):
-        wilson_interval(*counts)
-
-
-def test_gain_interval_equals_published_values():
-    # The output of R's PropCIs::diffpropci.mp(b = 40, c = 20, n = 160), by an author of the method; it takes c - b.
-    assert paired_gain_interval(20, 40, 160) == pytest.approx((-0.21601726, -0.03089632), abs=1e-8)
-    assert paired_gain_interval(40, 20, 160) == pytest.approx((0.03089632, 0.21601726), abs=1e-8)
-
-
-def test_gain_interval_by_hand():
-    # 3 gained, 1 lost of 10: (3.5 - 1.5) / 12 = 1/6, variance (5 - 4 / 12) / 144, times 1.96.
-    assert paired_gain_interval(3, 1, 10) == pytest.approx((1 / 6 - 0.35284, 1 / 6 + 0.35284), abs=1e-5)
-    assert paired_gain_interval(10, 0, 10)[1] == 1
-    assert paired_gain_interval(0, 10, 10)[0] == -1
-    low, high = paired_gain_interval(0, 0, 50)
-    assert low == -high < 0  # equal answers do not prove equal networks
-
-
-@pytest.mark.parametrize(
-    ("n", "gained", "lost"), [(25, 0.2, 0.1), (120, 0.1, 0.05), (120, 0.02, 0.02), (1000, 0.3, 0.25)]
-)
-def test_gain_interval_holds_the_truth_about_as_often_as_it_says(n, gained, lost):
-    counts = np.random.default_rng(1).multinomial(n, [gained, lost, 1 - gained - lost], size=4000)
-    intervals = np.array([paired_gain_interval(int(b), int(c), n) for b, c, _ in counts])
-    held = ((intervals[:, 0] <= gained - lost) & (gained - lost <= intervals[:, 1])).mean()
-    assert 0.94 < held <= 1.0
-
-
-@pytest.mark.parametrize("counts", [(1, 0, 0), (2, 2, 3), (-1, 0, 5), (0, -1, 5)])
-def test_gain_interval_refuses_no_counts(counts):
-    with pytest.raises(ValueError, match="no counts"):
-        paired_gain_interval(*counts)
+        score(labels, table, CLASSES, groups=labels, majority_class="GALAXY", where="predictions.csv")
 
 
 def test_averages_and_loss_are_those_of_scikit_learn():
     table = _probabilities()
-    scores = score(LABELS, table, CLASSES, majority_class="GALAXY", where="here")
+    scores = score(LABELS, table, CLASSES, groups=LABELS, majority_class="GALAXY", where="here")
     answers = [CLASSES[code] for code in ANSWERS]
     for average in ("macro", "weighted"):
         wanted = precision_recall_fscore_support(LABELS, answers, average=average)[:3]
@@ -152,7 +96,7 @@ def test_averages_and_loss_are_those_of_scikit_learn():
 
 
 def test_loss_of_an_impossible_answer_is_clipped():
-    scores = score(("QSO",), [[1.0, 0.0, 0.0]], CLASSES, majority_class="QSO", where="here")
+    scores = score(("QSO",), [[1.0, 0.0, 0.0]], CLASSES, groups=("QSO",), majority_class="QSO", where="here")
     assert scores.loss == pytest.approx(-np.log(1e-7))
 
 
@@ -175,7 +119,7 @@ def _fractions(n=30, seed=0):
 
 def test_rmse_is_over_all_values_and_per_question():
     truth, predicted = _fractions(), _fractions(seed=1)
-    scores = score_fractions(truth, predicted, truth.mean(axis=0), where="here")
+    scores = score_fractions(truth, predicted, truth.mean(axis=0), groups=range(30), where="here")
     assert scores.rmse == pytest.approx(root_mean_squared_error(truth.ravel(), predicted.ravel()))
     assert scores.loss == pytest.approx(scores.rmse**2)
     columns = places(QUESTIONS[6])
@@ -190,11 +134,13 @@ def test_rmse_is_over_all_values_and_per_question():
 
 def test_tree_sum_error_is_the_greatest_one():
     truth = _fractions()
-    assert score_fractions(truth, truth, truth[0], where="here").tree_sum_error < 1e-12
+    assert score_fractions(truth, truth, truth[0], groups=range(30), where="here").tree_sum_error < 1e-12
     broken = truth.copy()
     broken[3, places(QUESTIONS[9]).start] += 0.03
     broken[4, places(QUESTIONS[5]).start] -= 0.01
-    assert score_fractions(truth, np.clip(broken, 0, 1), truth[0], where="here").tree_sum_error == pytest.approx(0.03)
+    assert score_fractions(
+        truth, np.clip(broken, 0, 1), truth[0], groups=range(30), where="here"
+    ).tree_sum_error == pytest.approx(0.03)
 
 
 @pytest.mark.parametrize(
@@ -209,47 +155,14 @@ def test_refuses_what_is_no_fraction(change, words):
     table = _fractions()
     change(table)
     with pytest.raises(DataError, match=words):
-        score_fractions(_fractions(), table, table[0], where="predictions.csv")
+        score_fractions(_fractions(), table, table[0], groups=range(30), where="predictions.csv")
 
 
 def test_refuses_fractions_that_do_not_fit():
     truth = _fractions()
     for other, words in ((truth[:5], r"\(5, 37\)"), (truth[:, :36], r"\(30, 36\)"), (truth[:0], "no rows")):
         with pytest.raises(DataError, match=words):
-            score_fractions(truth, other, truth[0], where="predictions.csv")
-
-
-@pytest.mark.parametrize("n", [25, 200])
-def test_rmse_interval_holds_the_truth_about_as_often_as_it_says(n):
-    rng = np.random.default_rng(5)
-    squares = rng.gamma(1.2, 0.003, (1500, n))  # skewed, as squared errors are
-    intervals = np.array([rmse_interval(of_sample) for of_sample in squares])
-    wanted = np.sqrt(1.2 * 0.003)
-    held = ((intervals[:, 0] <= wanted) & (wanted <= intervals[:, 1])).mean()
-    assert 0.93 < held < 0.97
-
-
-def test_rmse_interval_at_its_ends():
-    assert rmse_interval(np.zeros(4)) == (0, 0)
-    assert rmse_interval(np.array([0.25])) == (0, np.inf)
-
-
-def test_rmse_gain_interval_holds_the_truth_about_as_often_as_it_says():
-    rng = np.random.default_rng(6)
-    held = []
-    for _ in range(1000):
-        shared = rng.gamma(1.5, 0.002, 60)
-        better, worse = shared + rng.gamma(1, 0.0005, 60), shared + rng.gamma(1, 0.001, 60)
-        gain, low, high = rmse_gain_interval(better, worse)
-        assert low <= gain <= high
-        held.append(low <= np.sqrt(0.004) - np.sqrt(0.0035) <= high)
-    assert 0.92 < np.mean(held) < 0.98
-
-
-def test_rmse_gain_of_equal_answers_is_nothing():
-    squares = np.random.default_rng(7).gamma(1, 1, 20)
-    assert rmse_gain_interval(squares, squares) == (0, 0, 0)
-    assert rmse_gain_interval(squares / 4, squares)[0] > 0
+            score_fractions(truth, other, truth[0], groups=range(30), where="predictions.csv")
 
 
 # ---- answers that leave classes out ----

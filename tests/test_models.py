@@ -124,7 +124,7 @@ def test_promoting_says_what_was_champion_before_and_leaves_a_card(project, caps
 
 def test_a_run_that_mlflow_does_not_know_is_not_promoted(project):
     (project / "params.yaml").write_text("tracking: {experiment: sky}\n")
-    with pytest.raises(TrackingError, match="no finished run"):
+    with pytest.raises(DataError, match="has no run in this MLflow store"):
         promote.run("net", "champion")
     with pytest.raises(DataError, match="neither"):
         promote.run("nothing", "champion")

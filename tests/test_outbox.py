@@ -81,7 +81,7 @@ def check_whole(client, run, status="FINISHED"):
     files = {file.path for file in client.list_logged_model_artifacts(output.model_id)}
     assert {"MLmodel", "model.h5"} <= files
     kept = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert kept == {"history.csv", "predictions.csv", "run.json", "lineage"}, "the network is uploaded once"
+    assert kept == {"history.csv", "lineage", "predictions.csv", "run.json"}, "the network is uploaded once"
 
 
 def test_a_server_that_is_away_for_a_moment_gets_every_epoch_once(proxy, capsys):

@@ -141,8 +141,9 @@ def test_a_real_sky_must_have_the_classes(project):
         paper.run("star-galaxy-quasar", None)
 
 
-def result(name, accuracy, low, high, val_loss=(1.0,)):
+def result(name, accuracy, low, high, val_loss=(1.0,), n_test_groups=10):
     summary = {"target": "class", "tested_on": "test", "val_accuracy": 0.8, "test_f1_macro": 0.5}
+    summary |= {"n_test_groups": n_test_groups}
     summary |= {"test_accuracy": accuracy, "test_accuracy_low": low, "test_accuracy_high": high}
     history = {"val_loss": list(val_loss), "epoch": list(range(1, len(val_loss) + 1))}
     details = {"history": history, "splits": {"test": {"per_class": {"a": {"f1": 0.4}}}}}
@@ -161,7 +162,7 @@ def test_what_was_printed_stands_beside_what_was_measured():
     printed = {"a": {"test_accuracy": 0.61, "val_accuracy": 0.7}, "d": {"test_accuracy": 0.9}}
     runs = [
         result("a", 0.5, 0.4, 0.6, (0.9, 0.31, 0.7)), result("b", 0.8, 0.7, 0.9, (0.9, 0.3, 0.31)),
-        result("c", 0.6, 0.5, 0.7),
+        result("c", 0.6, 0.5, 0.7, n_test_groups=9),
     ]  # fmt: skip
     study = read_study(
         {"title": "t", "chosen": [], "printed": printed, "printed_f1": {"a": {"a": 0.3, "z": 0.1}}, "questions": asked},
@@ -172,7 +173,7 @@ def test_what_was_printed_stands_beside_what_was_measured():
     ]  # fmt: skip
     assert [one.answer for one in study.answered] == [
         "Yes: 0.800 (0.700 – 0.900) against 0.500 (0.400 – 0.600).",
-        "Not told apart: 0.600 (0.500 – 0.700) against 0.500 (0.400 – 0.600); the intervals overlap.",
+        "Not told apart: 0.600 (0.500 – 0.700, unreliable) against 0.500 (0.400 – 0.600); the intervals overlap.",
         "No: 0.500 (0.400 – 0.600) against 0.800 (0.700 – 0.900).",
         "Yes: the validation loss was lowest in epoch 2, 0.310, and 0.700 in epoch 3, the last.",
         "No: the validation loss was lowest in epoch 2, 0.300, and 0.310 in epoch 3, the last.",

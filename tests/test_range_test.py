@@ -135,7 +135,7 @@ def test_the_command_writes_and_logs(
     for name in ("net", "toy-cnn_small", "heads"):
         lr_range.run(name, 24)
         out = project / "evaluation/lr_range" / name
-        assert {path.name for path in out.iterdir()} == {"range.csv", "range.png"}
+        assert {path.name for path in out.iterdir()} == {"lineage", "range.csv", "range.png"}
         table = pd.read_csv(out / "range.csv")
         assert list(table.columns) == ["step", "learning_rate", "loss", "smoothed"]
         assert capsys.readouterr().out.splitlines()[-1].startswith(f"{name}: the loss ")
@@ -150,7 +150,7 @@ def test_the_command_writes_and_logs(
     assert run.info.status == "FINISHED"
     points = client.get_metric_history(run.info.run_id, "smoothed")
     assert [point.step for point in points] == list(table["step"])
-    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"range.csv", "range.png"}
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"lineage", "range.csv", "range.png"}
     suggested = suggest_rate(table)
     assert suggested is not None
     assert run.data.metrics["suggested_learning_rate"] == pytest.approx(suggested, rel=1e-4)

@@ -21,7 +21,7 @@ NAN, INF = float("nan"), float("inf")
 HEAD_ONLY = {"activation", "batch_norm", "l2", "n_views"}
 PIXELS = {"augment", "mixup"}
 START = {"norm", "head_epochs", "head_learning_rate"}
-CLASSES = {"class_weights", "label_smoothing", "monitor"}
+CLASSES = {"class_weights", "label_smoothing", "monitor", "calibrate"}
 ALWAYS = (
     {field.name for field in fields(Recipe)}
     - {"origin", "hidden_units", "dropout"} - HEAD_ONLY - PIXELS - START - CLASSES
@@ -62,7 +62,7 @@ def test_dataset_and_network_are_enough() -> None:
         ({"start": "scratch", "learn": 2}, "so learn 2 would keep it random"),
         ({"answer": "tree", "class_weights": "balanced"}, "answer tree has no classes: set class_weights: none"),
         ({"answer": "sigmoid", "label_smoothing": 0.1}, "answer sigmoid has no classes"),
-        ({"answer": "tree", "monitor": "val_accuracy"}, "answer tree has no classes: .* and monitor: val_loss"),
+        ({"answer": "tree", "monitor": "val_accuracy"}, "answer tree has no classes: .* and calibrate: none"),
     ],
 )  # fmt: skip
 def test_a_recipe_that_cannot_be_is_refused(change: dict[str, Any], message: str) -> None:

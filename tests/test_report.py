@@ -132,11 +132,13 @@ def _report():
 
 
 def test_numbers_on_the_page_are_those_of_the_summary(project):
-    page = Page(_report())
+    text_of_page = _report()
+    page = Page(text_of_page)
     summary = _summary()["runs"]
     for dataset in DATASETS:
         for network in NETWORKS:
             text, figures = page.cells[f"#run-{dataset}-{network}"], summary[f"{dataset}-{network}"]
+            assert f"calibration error {figures['test_ece']:.3f}" in text_of_page
             for key in ("test_accuracy", "test_accuracy_low", "test_accuracy_high", "test_f1_macro"):
                 assert f"{figures[key]:.3f}" in text
             assert ("weights=random" in text) == (network == "mobilenet")
@@ -146,6 +148,19 @@ def test_numbers_on_the_page_are_those_of_the_summary(project):
     assert (cell["dataset"], cell["network"], cell["learn"]) == ("sdss_jpg", "mobilenet", "head")
     assert cell["test_accuracy"] == summary["sdss_jpg-mobilenet"]["test_accuracy"]
     assert len(table) == 4
+
+
+def test_the_best_run_of_a_dataset_is_named_with_how_sure_that_is(project):
+    text = _report()
+    compared = json.loads((RUNS / "paired.json").read_text())["sdss_jpg"]
+    section = _section(text, "dataset-sdss_jpg")
+    chance = f"{100 * compared['better'][0][1]:.3g} %"
+    assert 0 < compared["better"][0][1] < 1
+    assert f"really better than the runner-up with a probability of {chance}" in section
+    assert f"({compared['behind_low'][1]:+.4f} to".replace("(-", "(−") in section
+    table = pd.read_csv(OUT / "results.csv").set_index("run")
+    assert table.loc[compared["runs"][1], "best_is_better"] == compared["better"][0][1]
+    assert table.loc[compared["runs"][0], "behind_best"] == 0
 
 
 def test_everything_the_page_names_is_there_and_nothing_is_outside(project):
@@ -165,7 +180,7 @@ def test_everything_the_page_names_is_there_and_nothing_is_outside(project):
 
 def test_every_run_shows_its_curves_in_words_too(project):
     page = Page(_report())
-    per_run, per_dataset = 2 + 2, 2 + 2  # epochs, thresholds
+    per_run, per_dataset = 2 + 2 + 1, 2 + 2  # epochs, thresholds, reliability
     assert len(page.svg) == per_run * 4 + per_dataset * 2
     assert (
         page.svg[per_dataset] == "accuracy over 3 epochs: training from 0.300 to 0.900; validation from 0.200 to 0.600"
@@ -179,6 +194,7 @@ def test_random_weights_are_announced_only_where_there_are_some(project):
     assert "4 runs: 2 datasets × 2 networks." in text
     assert "on this page" not in text
     _change_summary(lambda summary: [summary["runs"].pop(f"{dataset}-mobilenet") for dataset in DATASETS])
+    (RUNS / "paired.json").write_text("{}")
     text = _report()
     assert "weights=random" not in text
     assert "random weights" not in text
@@ -262,6 +278,11 @@ def _change_cell(change):
         (lambda: _change_cell(lambda cell: cell.update(target="mood")), "cnn_small: has an unknown target 'mood'"),
         (lambda: (RUNS / "sdss_jpg/cnn_small/metrics.json").unlink(), "cnn_small/metrics.json: cannot be read"),
         (lambda: (RUNS / "sdss_jpg/cnn_small/metrics.json").write_text("{}"), "has no 'classes'"),
+        (lambda: (RUNS / "paired.json").write_text('{"sdss_jpg": {}}'), "paired.json: is not what evaluate writes"),
+        (
+            lambda: _change_summary(lambda s: s["runs"].pop("sdss_jpg-cnn_small")),
+            "compares other runs of sdss_jpg than",
+        ),
     ],
 )
 def test_refuses_what_evaluate_did_not_write(project, spoil, words):
@@ -334,6 +355,7 @@ def test_the_picture_shows_tuned_runs(tuned):
     _report()
     with_tuned = cv2.imread(str(OUT / "results.png"))
     _change_summary(lambda summary: summary["runs"].pop("better"))
+    (RUNS / "paired.json").write_text("{}")
     text = _report()
     without = cv2.imread(str(OUT / "results.png"))
     assert with_tuned.shape[1] == without.shape[1]  # no column of its own

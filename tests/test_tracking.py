@@ -23,9 +23,18 @@ from deepsky.files import whole_folder
 from deepsky.tracking import store
 from deepsky.tracking.delivery import Delivery
 from deepsky.tracking.params import TrackingParams
-from deepsky.tracking.runs import Run, close_dead_runs, find_run, restored_run, run_key, run_params, training_run
+from deepsky.tracking.runs import (
+    Run,
+    close_dead_runs,
+    find_run,
+    is_alive,
+    restored_run,
+    run_key,
+    run_params,
+    training_run,
+)
 from deepsky.tracking.store import page_of_runs, prepare, project_root, tracking_uri, ui_command
-from deepsky.tracking.tags import HIDDEN, is_alive, process_tags
+from deepsky.tracking.tags import HIDDEN, process_tags
 from tests.trained_folders import make_project, write_trained
 
 RUN = {
@@ -225,9 +234,8 @@ def test_a_run_holds_all_it_was_given(project):
     own = {key: tags[f"{HIDDEN}{key}"] for key in ("key", "run", "dataset", "network")}
     assert own == {"key": "abc", "run": "sdss_jpg-mobilenet", "dataset": "sdss_jpg", "network": "mobilenet"}
     assert "Random weights" in tags["mlflow.note.content"]
-    assert {name for name in tags if not name.startswith("mlflow.")} == {"deepsky.weights", "deepsky.code"}, (
-        "what the pages show"
-    )
+    shown = {name for name in tags if not name.startswith("mlflow.")}
+    assert shown == {"deepsky.code", "deepsky.weights"}, "what the pages show"
     assert tags["mlflow.user"]
     assert find_run("sky", "abc").run_id == run.run_id
     assert find_run("sky", "other") is None
@@ -452,7 +460,8 @@ def test_a_store_that_is_no_folder_gets_an_upload(project):
             server.shutdown()
     top = f"/store/{run.run_id}/artifacts"
     expected = {"trained/model.h5": b"weights", "trained/more/table.csv": b"a\n", "model.h5": b"weights"}
-    assert got == {f"{top}/{name}": content for name, content in expected.items()}
+    assert {name: got[f"{top}/{name}"] for name in expected} == expected
+    assert len(got) == len(expected) + 1, "and the lineage"
     assert (trained / "model.h5").stat().st_nlink == 1
 
 

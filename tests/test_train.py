@@ -107,7 +107,7 @@ def write_sky(folder: Path, kind: str, n_rows: int = 60, n_images: int | None = 
     colour_bands = ("r", "g", "b") if kind == "flux" else ()
     write_rows(packed, rows, DatasetCard(kind, ("b", "g", "r"), colour_bands, ("BLUE", "RED"), 0.4, 3), [])  # type: ignore[arg-type]
     split = np.array(["train", "train", "val", "test"])[image_of_row // 2 % 4]
-    pd.DataFrame({"id": rows["id"], "split": split, "group": ""}).to_csv(folder / "split.csv", index=False)
+    pd.DataFrame({"id": rows["id"], "split": split, "group": rows["id"]}).to_csv(folder / "split.csv", index=False)
     return folder
 
 
@@ -186,7 +186,7 @@ def check_outputs(out: Path, recipe: Recipe, packed_folder: Path) -> pd.DataFram
     np.testing.assert_allclose(answers_of(predictions), alone, atol=1e-4)
     is_class = card.target == "class"
     of_answer = ["predicted", "correct", "confidence"] if is_class else []
-    wanted = ["id", "split", "label", *of_answer, *(f"p_{name}" for name in card.outputs)]
+    wanted = ["id", "split", "group", "label", *of_answer, *(f"p_{name}" for name in card.outputs)]
     assert list(predictions.columns[: len(wanted)]) == wanted
     if is_class:
         answers = predictions[wanted[6:]].set_axis(list(card.classes), axis=1)
@@ -336,6 +336,40 @@ def test_a_backbone_learns_from_scratch_without_any_file(inputs: Path) -> None:
     np.testing.assert_allclose(job.answers().sum(axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("recipe", [NET, replace(FINE, batch_size=16)], ids=["net", "fine"])
+def test_calibration_changes_how_sure_a_network_is_and_no_answer(recipe: Recipe, inputs: Path) -> None:
+    job = job_of(replace(recipe, calibrate="temperature"), inputs)
+    last = next(layer for layer in job.tail._flatten_layers() if layer.name == "probabilities")
+    last.kernel.assign(np.random.default_rng(0).normal(0, 20, last.kernel.shape))  # sure of itself, and often wrong
+    before, val = job.answers(), job.split == "val"
+    kernel, n_layers = np.array(last.kernel), len(job.whole.layers)
+    temperature = job.calibrate()
+    assert temperature is not None
+    assert temperature > 1
+    np.testing.assert_allclose(last.kernel, kernel / temperature, rtol=1e-5)
+    after = job.answers()
+    assert (after.argmax(axis=1) == before.argmax(axis=1)).all()
+    image, label = job.packed.rows["image"].to_numpy()[val], job.packed.labels[val]
+    loss_before, loss_after = (-np.log(np.maximum(of[image, label], 1e-7)).mean() for of in (before, after))
+    assert loss_after < loss_before
+    assert len(job.whole.layers) == n_layers
+    np.testing.assert_allclose(job.whole.predict(job.packed.images, verbose=0), after, atol=1e-5)
+    assert job_of(recipe, inputs).calibrate() is None
+
+
+def test_only_one_softmax_at_the_end_is_calibrated(inputs: Path) -> None:
+    with pytest.raises(ValueError, match="calibrate temperature needs one softmax at the end, test_views 4 averages"):
+        replace(NET, calibrate="temperature", test_views=4)
+    with pytest.raises(ValueError, match="answer tree has no classes"):
+        replace(VOTES, calibrate="temperature", test_views=1)
+    assert replace(NET, calibrate="temperature").chooses  # so that a run without val rows is refused
+    job = job_of(NET, inputs)
+    features = job.tail.layers[-2].output
+    other = keras.Model(job.tail.inputs, keras.layers.Softmax(name="own_end")(features), name="other")
+    with pytest.raises(ConfigError, match="run toy: calibrate: the network ends in own_end, which is no dense softmax"):
+        replace(job, recipe=replace(NET, calibrate="temperature"), tail=other)
+
+
 @pytest.mark.parametrize("norm", ["inference", "batch"])
 def test_statistics_move_in_fine_tuning_where_the_recipe_lets_them(
     norm: Literal["inference", "batch"], inputs: Path
@@ -419,7 +453,7 @@ def test_real_weights_tell_galaxies_apart(
     write_rows(packed, rows, DatasetCard("uint8", ("r", "g", "b"), (), ("edge_on", "round"), None, 0), [])
     order = np.random.default_rng(0).permutation(len(ids)) % 4
     split = np.array(["train", "train", "val", "test"])[order]
-    pd.DataFrame({"id": ids, "split": split}).to_csv(tmp_path / "split.csv", index=False)
+    pd.DataFrame({"id": ids, "split": split, "group": ids}).to_csv(tmp_path / "split.csv", index=False)
     make_project(tmp_path, monkeypatch)
     monkeypatch.setenv("DEEPSKY_WEIGHTS", str(real_weights()))
     weights_stage.run({"mobilenet": True}, WeightsParams(source="imagenet"), out=tmp_path / "pretrained")

@@ -42,7 +42,7 @@ def write_galaxies(folder: Path, n_rows: int = 64, *, fractions: bool = False, m
     )
     write_rows(packed, rows, card, [], votes(red) if fractions else None)
     split = np.array(["train", "train", "val", "test"])[np.arange(n_rows) // 2 % 4]
-    pd.DataFrame({"id": rows["id"], "split": split, "group": ""}).to_csv(folder / "split.csv", index=False)
+    pd.DataFrame({"id": rows["id"], "split": split, "group": rows["id"]}).to_csv(folder / "split.csv", index=False)
     return folder
 
 

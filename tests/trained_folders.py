@@ -50,10 +50,12 @@ def write_trained(
     n_objects: int = 100,
     classes: Sequence[str] = CLASSES,
     weights: str = "imagenet",
+    n_groups: int | None = None,
     **facts: Any,
 ) -> pd.DataFrame:
     """Write DATASET/LABEL as stage train does, a cell of the matrix unless told otherwise; returns the predictions.
 
+    Every object is a group of its own, unless ``n_groups`` says how many there are.
     In a text of ``facts`` {label} stands for the folder's name.
     """
     rng = np.random.default_rng(seed)
@@ -66,6 +68,7 @@ def write_trained(
     predictions = pd.DataFrame(
         {"id": [f"12376{i:014d}" for i in range(n_objects)], "split": split, "label": [classes[k] for k in labels]}
     )
+    predictions.insert(2, "group", _groups(predictions["id"], n_groups))
     for k, name in enumerate(classes):
         predictions[f"p_{name}"] = probabilities[:, k]
     folder.mkdir(parents=True)
@@ -84,6 +87,7 @@ def write_fractions(
     predicted = np.clip(truth + rng.normal(0, error, truth.shape), 0, 1)
     split = rng.permutation(["train"] * (n_objects // 2) + ["val"] * (n_objects // 4) + ["test"] * (n_objects // 4))
     predictions = pd.DataFrame({"id": [str(i) for i in range(n_objects)], "split": split, "label": "galaxy"})
+    predictions.insert(2, "group", _groups(predictions["id"], None))
     for kind, table in (("p", predicted), ("t", truth)):
         predictions = predictions.assign(**{f"{kind}_{column}": table[:, k] for k, column in enumerate(COLUMNS)})
     folder.mkdir(parents=True)
@@ -91,6 +95,10 @@ def write_fractions(
     single = {"run": "{label}", "target": "fractions", "network": "regression_512", "learn": "all", "start": "scratch"}
     _write_rest(folder, "rmse", predictions, ["galaxy"], "scratch", single | facts)
     return predictions
+
+
+def _groups(ids: pd.Series, n_groups: int | None) -> pd.Series:
+    return ids if n_groups is None else pd.Series([f"field-{i % n_groups}" for i in range(len(ids))])
 
 
 def _write_rest(

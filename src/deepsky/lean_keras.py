@@ -11,15 +11,18 @@ on the card finds none.
 import json
 import os
 import sys
+import tempfile
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 
 _NOT_NEEDED = frozenset({"sklearn", "matplotlib", "scipy", "pandas", "PIL", "jax"})
+_STDERR = 2
+_GREETINGS = (b"I0000 ", b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR")
 _OF_JAX = frozenset({"jax", "scipy"})  # what Keras does need where JAX computes
 
 
@@ -56,9 +59,34 @@ class _KerasLoader(Loader):
         self._finder.refused = _NOT_NEEDED - _OF_JAX if backend() == "jax" else _NOT_NEEDED
         self._finder.thread = threading.get_ident()
         try:
-            self._own.exec_module(module)
+            with _without_greetings():
+                self._own.exec_module(module)
         finally:
             self._finder.thread = 0
+
+
+@contextmanager
+def _without_greetings() -> Iterator[None]:
+    """Leave out what TensorFlow's libraries write to stderr about themselves while they load, whatever their level.
+
+    All else that is written meanwhile goes there afterwards. Whoever asks for these lines by TF_CPP_MIN_LOG_LEVEL=0
+    gets them.
+    """
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0":
+        yield
+        return
+    sys.stderr.flush()
+    stderr = os.dup(_STDERR)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), _STDERR)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, _STDERR)
+            os.close(stderr)
+            said.seek(0)
+            os.write(_STDERR, b"".join(line for line in said if not line.startswith(_GREETINGS)))
 
 
 def backend() -> str:

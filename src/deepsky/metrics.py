@@ -2,21 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, inf, sqrt
+from math import sqrt
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import t as student
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from deepsky.catalogue.decision_tree import COLUMNS, QUESTIONS, places, sums_wanted
 from deepsky.errors import DataError
+from deepsky.intervals import Resampling, f1_interval, rmse_interval, share_interval
 
 _ROW_SUM_TOLERANCE = 1e-3  # probabilities are written with few digits
 _FRACTION_TOLERANCE = 1e-5  # so are fractions
 _SMALLEST_PROBABILITY = 1e-7  # Keras' cross-entropy clips there
-_NORMAL_QUANTILE_95 = 1.959963984540054
 # A network has collapsed that gives one answer to more than this share of the objects, and so much more often than it
 # is true. It never says a class that has so many objects and no answer.
 _COLLAPSED_SHARE, _COLLAPSED_EXCESS = 0.95, 0.15
@@ -46,14 +45,17 @@ class Scores:
 
     Attributes:
         n: rows.
+        n_groups: groups of the split among them; of fewer than ``intervals.FEW_GROUPS`` no interval is reliable.
         accuracy: share of rows whose most probable class is the true one.
-        accuracy_low: lower end of its 95 % Wilson interval.
+        accuracy_low: lower end of its 95 % interval, see ``intervals``.
         accuracy_high: upper end of it.
         baseline: accuracy of always answering ``majority_class``.
         loss: cross-entropy, its probabilities clipped as Keras does.
         precision_macro: mean precision of the classes that occur as label or answer.
         recall_macro: mean recall of them.
         f1_macro: mean F1 of them.
+        f1_macro_low: lower end of its 95 % interval.
+        f1_macro_high: upper end of it.
         precision_weighted: mean precision weighted by support.
         recall_weighted: mean recall weighted by support: the accuracy.
         f1_weighted: mean F1 weighted by support.
@@ -62,6 +64,7 @@ class Scores:
     """
 
     n: int
+    n_groups: int
     accuracy: float
     accuracy_low: float
     accuracy_high: float
@@ -70,6 +73,8 @@ class Scores:
     precision_macro: float
     recall_macro: float
     f1_macro: float
+    f1_macro_low: float
+    f1_macro_high: float
     precision_weighted: float
     recall_weighted: float
     f1_weighted: float
@@ -83,8 +88,9 @@ class FractionScores:
 
     Attributes:
         n: rows.
+        n_groups: groups of the split among them, see ``Scores``.
         rmse: over all 37 columns.
-        rmse_low: lower end of its 95 % interval.
+        rmse_low: lower end of its 95 % interval, see ``intervals``.
         rmse_high: upper end of it.
         baseline: RMSE of always answering the training rows' mean fractions.
         loss: mean squared error.
@@ -95,6 +101,7 @@ class FractionScores:
     """
 
     n: int
+    n_groups: int
     rmse: float
     rmse_low: float
     rmse_high: float
@@ -107,7 +114,13 @@ class FractionScores:
 
 
 def score(
-    labels: Sequence[str], probabilities: npt.ArrayLike, classes: Sequence[str], *, majority_class: str, where: object
+    labels: Sequence[str],
+    probabilities: npt.ArrayLike,
+    classes: Sequence[str],
+    *,
+    groups: npt.ArrayLike,
+    majority_class: str,
+    where: object,
 ) -> Scores:
     """Score the predictions of one split.
 
@@ -115,6 +128,7 @@ def score(
         labels: true class of each row, (n,).
         probabilities: (n, n classes), each row sums to 1; of equal ones the first counts as the answer.
         classes: class names in the columns' order.
+        groups: group of each row in the split, (n,).
         majority_class: the answer of the baseline: the training split's most frequent class.
         where: the file the rows come from, for messages.
 
@@ -128,17 +142,21 @@ def score(
     answer = table.argmax(axis=1)
     codes = np.arange(len(classes))
     precision, recall, f1, support = precision_recall_fscore_support(truth, answer, labels=codes, zero_division=0)
-    n_right = int((truth == answer).sum())
-    low, high = wilson_interval(n_right, len(truth))
+    rows = Resampling(groups)
+    low, high = share_interval(truth == answer, rows)
+    f1_low, f1_high = f1_interval(truth, answer, len(classes), rows)
     of_truth = np.maximum(table[np.arange(len(truth)), truth], _SMALLEST_PROBABILITY)
     return Scores(
         n=len(truth),
-        accuracy=n_right / len(truth),
+        n_groups=rows.n_groups,
+        accuracy=float((truth == answer).mean()),
         accuracy_low=low,
         accuracy_high=high,
         baseline=float((truth == list(classes).index(majority_class)).mean()),
         loss=float(-np.log(of_truth).mean()),
         **_averages(truth, answer),
+        f1_macro_low=f1_low,
+        f1_macro_high=f1_high,
         per_class={
             name: ClassScores(float(precision[k]), float(recall[k]), float(f1[k]), int(support[k]))
             for k, name in enumerate(classes)
@@ -188,7 +206,12 @@ def confused_pairs(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> 
 
 
 def score_fractions(
-    truth: npt.ArrayLike, predicted: npt.ArrayLike, training_mean: npt.ArrayLike, *, where: object
+    truth: npt.ArrayLike,
+    predicted: npt.ArrayLike,
+    training_mean: npt.ArrayLike,
+    *,
+    groups: npt.ArrayLike,
+    where: object,
 ) -> FractionScores:
     """Score the predicted vote fractions of one split.
 
@@ -196,6 +219,7 @@ def score_fractions(
         truth: (n, 37), in the order of ``decision_tree.COLUMNS``.
         predicted: the same of the answers.
         training_mean: the answer of the baseline, (37,).
+        groups: group of each row in the split, (n,).
         where: the file the rows come from, for messages.
 
     Raises:
@@ -205,10 +229,12 @@ def score_fractions(
     if wanted.shape != answers.shape:
         raise DataError(where, f"fractions are {answers.shape}, the true ones {wanted.shape}", "train again")
     squares, of_baseline = (answers - wanted) ** 2, (np.asarray(training_mean) - wanted) ** 2
-    low, high = rmse_interval(squares.mean(axis=1))
+    rows = Resampling(groups)
+    low, high = rmse_interval(squares.mean(axis=1), rows)
     sum_errors = [answers[:, places(q)].sum(axis=1) - sums_wanted(answers, q) for q in QUESTIONS]
     return FractionScores(
         n=len(wanted),
+        n_groups=rows.n_groups,
         rmse=sqrt(squares.mean()),
         rmse_low=low,
         rmse_high=high,
@@ -219,94 +245,6 @@ def score_fractions(
         baseline_per_answer=dict(zip(COLUMNS, np.sqrt(of_baseline.mean(axis=0)).tolist(), strict=True)),
         tree_sum_error=float(np.abs(sum_errors).max()),
     )
-
-
-def wilson_interval(n_right: int, n: int) -> tuple[float, float]:
-    """Return the 95 % confidence interval of a share ``n_right / n``, both ends in [0, 1].
-
-    Raises:
-        ValueError: n is not positive or n_right is not in 0..n.
-
-    Source:
-        Wilson 1927, JASA 22, 209; unlike the normal approximation it holds for few rows and for shares near 0 and 1.
-    """
-    if n <= 0 or not 0 <= n_right <= n:
-        raise ValueError(f"{n_right} of {n} is not a share")
-    z_squared, share = _NORMAL_QUANTILE_95**2, n_right / n
-    centre = (share + z_squared / (2 * n)) / (1 + z_squared / n)
-    variance = share * (1 - share) / n + z_squared / (4 * n**2)
-    half_width = _NORMAL_QUANTILE_95 / (1 + z_squared / n) * sqrt(variance)
-    return max(0.0, centre - half_width), min(1.0, centre + half_width)
-
-
-def paired_gain_interval(n_gained: int, n_lost: int, n: int) -> tuple[float, float]:
-    """Return the 95 % confidence interval of the gain in accuracy between two answers to the same rows.
-
-    The adjusted Wald interval for matched pairs: half a row is added to each of the four cells (both right, gained,
-    lost, both wrong) before Wald's interval is taken.
-
-    Args:
-        n_gained: rows that only the new answer gets right.
-        n_lost: rows that only the old answer gets right.
-        n: all rows; the gain is ``(n_gained - n_lost) / n``.
-
-    Raises:
-        ValueError: the counts are negative or more than n, or n is 0.
-
-    Source:
-        Agresti & Min 2005, Statistics in Medicine 24, 729.
-    """
-    if n <= 0 or min(n_gained, n_lost) < 0 or n_gained + n_lost > n:
-        raise ValueError(f"{n_gained} gained and {n_lost} lost are no counts of {n} rows")
-    difference = n_gained - n_lost
-    centre = difference / (n + 2)
-    deviation = sqrt(n_gained + n_lost + 1 - difference**2 / (n + 2)) / (n + 2)
-    half_width = _NORMAL_QUANTILE_95 * deviation
-    return max(-1.0, centre - half_width), min(1.0, centre + half_width)
-
-
-def rmse_interval(square_errors: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Return the 95 % confidence interval of an RMSE.
-
-    Student's interval of the mean squared error, taken on the logarithm: squared errors of rows are skewed, and so it
-    holds the truth more often than the bootstrap does for tens of rows, without drawing anything.
-
-    Args:
-        square_errors: mean squared error of each row, (n,); a single row tells nothing: 0 to infinity.
-    """
-    mean = float(square_errors.mean())
-    if len(square_errors) < 2:
-        return 0.0, inf
-    if mean == 0:
-        return 0.0, 0.0
-    half_width = _student_half_width(square_errors) / mean
-    return sqrt(mean * exp(-half_width)), sqrt(mean * exp(half_width))
-
-
-def rmse_gain_interval(
-    square_errors: npt.NDArray[np.float64], reference: npt.NDArray[np.float64]
-) -> tuple[float, float, float]:
-    """Return by how much the RMSE is below that of other answers to the same rows, with its 95 % interval.
-
-    Student's interval of what each row contributes to the difference (delta method for paired rows).
-
-    Args:
-        square_errors: mean squared error of each row, (n,).
-        reference: that of the other answers.
-
-    Returns:
-        Gain (above 0: better than the reference), lower and upper end.
-    """
-    rmse, other = sqrt(square_errors.mean()), sqrt(reference.mean())
-    if len(square_errors) < 2 or min(rmse, other) == 0:
-        return other - rmse, -inf, inf
-    half_width = _student_half_width(reference / (2 * other) - square_errors / (2 * rmse))
-    return other - rmse, other - rmse - half_width, other - rmse + half_width
-
-
-def _student_half_width(values: npt.NDArray[np.float64]) -> float:
-    n = len(values)
-    return float(student.ppf(0.975, n - 1) * values.std(ddof=1) / sqrt(n))
 
 
 def _checked_fractions(table: npt.ArrayLike, where: object) -> npt.NDArray[np.float64]:

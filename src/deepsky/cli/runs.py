@@ -39,7 +39,7 @@ def diff(runs: tuple[str, ...], as_json: bool) -> None:
 
 @cli.command(epilog="Example: deepsky runs --check")
 @click.option("--check", is_flag=True, help="networks without a run, runs whose files changed, runs of dead processes")
-@click.option("--sync", is_flag=True, help="deliver the runs that wait on disk because the store was away")
+@click.option("--sync", is_flag=True, help="deliver what waits on disk, and enter the runs that came by dvc pull")
 def runs(check: bool, sync: bool) -> None:
     """List the runs of the MLflow store; or look whether they and the trained networks belong together, and mend it."""
     from deepsky.commands import runs as command

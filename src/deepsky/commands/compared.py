@@ -11,7 +11,7 @@ import pandas as pd
 
 from deepsky.evaluation.fractions import row_errors
 from deepsky.evaluation.trained import Trained, read_trained
-from deepsky.metrics import paired_gain_interval, rmse_gain_interval
+from deepsky.intervals import Resampling, rmse_gain_interval, share_gain_interval
 from deepsky.tracking.environment import environment
 from deepsky.tracking.recorded import RecordedRun, differing
 from deepsky.tracking.runs import model_hash, run_key
@@ -88,12 +88,11 @@ def _shift(stored: RecordedRun, out: Path, scratch: Path) -> tuple[list[str], bo
     largest = np.abs(tested[answers].to_numpy() - before[answers].to_numpy()).max()
     if new.target == "class":
         was, is_now = ((rows["predicted"] == rows["label"]).to_numpy() for rows in (before, tested))
-        gained, lost = int((is_now & ~was).sum()), int((was & ~is_now).sum())
-        low, high = paired_gain_interval(gained, lost, len(was))
+        _, low, high = share_gain_interval(is_now, was, Resampling(tested["group"]))
         scores, n_other = (was.mean(), is_now.mean()), int((before["predicted"] != tested["predicted"]).sum())
     else:
         squares = row_errors(before), row_errors(tested)
-        _, low, high = rmse_gain_interval(squares[1], squares[0])
+        _, low, high = rmse_gain_interval(squares[1], squares[0], Resampling(tested["group"]))
         scores, n_other = tuple(np.sqrt(np.mean(squares, axis=1))), int((squares[0] != squares[1]).sum())
     return [
         f"test {measure} {scores[0]:.4f} then, {scores[1]:.4f} now: gain {low:+.4f} to {high:+.4f} (95 %)",

@@ -52,6 +52,7 @@ class _Plan:
     Attributes:
         run: what is trained.
         packed: its dataset.
+        groups: what of the split's groups each row belongs to.
         splits: ``train``, ``val`` or ``test`` of each row, of each fold.
         digest: of everything that the figures follow from.
         tracking: of its MLflow runs.
@@ -60,6 +61,7 @@ class _Plan:
 
     run: Run
     packed: Packed
+    groups: npt.NDArray[np.str_]
     splits: list[npt.NDArray[np.str_]]
     digest: str
     tracking: TrackingParams
@@ -140,7 +142,9 @@ def _plan(name: str, n_folds: int, seed: int) -> _Plan:
     with about(folder):
         splits = cross_validation(rows, n_folds, seed, val_fraction)
     tracking = whole.tracking.beside("crossval")
-    return _Plan(run, packed, splits, _digest(run, splits), tracking, whole.features.batch_size)
+    return _Plan(
+        run, packed, rows["group"].to_numpy(str), splits, _digest(run, splits), tracking, whole.features.batch_size
+    )
 
 
 def _grouped_rows(run: Run, packed: Packed) -> pd.DataFrame:
@@ -193,6 +197,7 @@ def _run_fold(plan: _Plan, number: int, make_job: MakeJob, parent_id: str) -> pd
         tags={"run": run.name, "weights": job.weights, "fold": str(number), PARENT_TAG: parent_id},
     ) as tracked:
         job.fit([LogEpochs(tracked)])
+        job.calibrate()
         figures, more = _test(job, plan, plan.splits[number - 1])
         figures["seconds"] = time.perf_counter() - started
         more |= _views_gain(job, plan, plan.splits[number - 1], figures)
@@ -229,13 +234,15 @@ def _held_images(plan: _Plan, split: npt.NDArray[np.str_]) -> tuple[npt.NDArray[
 def _score(plan: _Plan, split: npt.NDArray[np.str_], answers: npt.NDArray[np.float32]) -> tuple[_Figures, _Figures]:
     """Score answers about the held fold's rows: the plan's measures, and those of each part."""
     packed, held, trained = plan.packed, split == "test", split == "train"
+    groups = plan.groups[held]
     if packed.fractions is not None:
         mean = packed.fractions[trained].mean(axis=0)
-        errors = score_fractions(packed.fractions[held], answers, mean, where=plan.path)
+        errors = score_fractions(packed.fractions[held], answers, mean, groups=groups, where=plan.path)
         return {"rmse": errors.rmse}, {f"rmse_q{number}": error for number, error in errors.per_question.items()}
     labels = packed.rows["label"]
     majority = str(labels[trained].mode()[0])
-    scores = score(labels.to_numpy()[held], answers, packed.card.classes, majority_class=majority, where=plan.path)
+    told = {"groups": groups, "majority_class": majority, "where": plan.path}
+    scores = score(labels.to_numpy()[held], answers, packed.card.classes, **told)
     return {"accuracy": scores.accuracy, "f1_macro": scores.f1_macro}, figures_of(scores)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from deepsky.commands.stored import find_stored
 from deepsky.errors import ConfigError, TrackingError
 from deepsky.tracking.recorded import RecordedRun, differing
-from deepsky.tracking.runs import flatten
+from deepsky.tracking.tags import flatten
 
 _NARROW = 4  # runs that have room side by side
 _NO_FIGURES = ("system/", "epoch/")  # metrics that are curves or the machine's load

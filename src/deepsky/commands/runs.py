@@ -14,18 +14,17 @@ from deepsky.evaluation.trained import read_trained
 from deepsky.experiment.experiment import read_experiment
 from deepsky.tracking.journal import deliver_waiting, waiting
 from deepsky.tracking.recorded import RecordedRun, recorded_runs
-from deepsky.tracking.registry import network_folder
 from deepsky.tracking.runs import close_dead_runs, find_run, is_alive, model_hash, run_key
 
 
 def list_runs() -> None:
-    """Print every run of the experiment, the newest first, after those that the store does not know whole yet.
+    """Print every run of the experiment, the newest first, and those that wait on disk for the store.
 
     Raises:
         TrackingError: the store cannot be used.
     """
-    for waits in waiting():
-        click.echo(f"{'waits: deepsky runs --sync':50} {waits.status.lower():9} {waits.name}")
+    for name, left in Counter(f"{one.name}, {one.status.lower()}" for one in waiting()).items():
+        click.echo(f"waits on disk, deepsky runs --sync delivers it: {name}{f' ({left} times)' if left > 1 else ''}")
     for one in recorded_runs(read_experiment().tracking.experiment):
         score = next(
             (f"{one.metrics[name]:.3f}" for name in ("test_accuracy", "test_rmse") if name in one.metrics), "–"
@@ -34,21 +33,23 @@ def list_runs() -> None:
 
 
 def sync() -> None:
-    """Deliver the runs that wait on disk because the store was away, and enter those that came by ``dvc pull``.
+    """Deliver the runs that wait on disk, and enter those that came by ``dvc pull``.
 
     Raises:
         TrackingError: the store cannot be used.
     """
     click.echo(f"delivered: {deliver_waiting():,}")
     log_pulled_runs()
-    for one in waiting():
-        click.echo(f"waits: {one.name}, {one.status.lower()} (experiment {one.experiment})")
+    left = len(waiting())
+    if left:
+        click.echo(f"still waiting: {left:,}")
 
 
 def check() -> None:
     """Print what does not belong together, and mend what can be mended.
 
-    A network of models/trained without a run gets one; a run of a dead process is closed as killed. Runs whose network
+    What waits on disk is delivered; a network of models/trained without a run gets one; a run of a dead process is
+    closed as killed. Runs whose network
     is not the one that they logged, and those of processes that cannot be seen from here, are told.
 
     Raises:
@@ -56,22 +57,21 @@ def check() -> None:
         TrackingError: the store cannot be used.
     """
     experiment = read_experiment().tracking.experiment
-    deliver_waiting()
-    n_dead = close_dead_runs(experiment)
-    done = Counter({"closed as killed: their process is gone": n_dead} if n_dead else {})
+    done = Counter({"delivered that waited on disk": deliver_waiting()})
+    done["closed as killed: their process is gone"] = close_dead_runs(experiment)
     for folder in sorted(model.parent for model in TRAINED.glob(f"*/*/{FILE}")):
         if find_run(experiment, run_key(folder)) is None:
             name = json.loads((folder / "run.json").read_text(encoding="utf-8"))["run"]
             restore_run(experiment, read_trained(folder, name))
             done["networks without a run: given one"] += 1
     left = [problem for one in recorded_runs(experiment) if (problem := "; ".join(_problems(one)))]
-    for what, n in done.items():
+    for what, n in (+done).items():
         click.echo(f"{n} {what}")
     for problem in left:
         click.echo(problem)
     if left:
         raise DeepSkyError("runs", f"{len(left)} cannot be mended", "the lines above say which and why")
-    if not done:
+    if not +done:
         click.echo("every network has its run, every run its network")
 
 
@@ -79,12 +79,10 @@ def _problems(one: RecordedRun) -> Iterator[str]:
     if one.status == "RUNNING" and is_alive(one.tags) is None:
         where = one.hidden("host") or "another machine"
         yield f"{one.run_id} {one.name}: runs, or died, on {where} where this machine cannot look; run this there"
-    if one.status != "FINISHED" or not one.hidden("model") or (logged := network_folder(one.run_id)) is None:
+    if one.status != "FINISHED" or not one.hidden("model") or not one.is_local:
         return  # a server keeps its files whole itself
-    try:
-        found = model_hash(logged)
-    except DeepSkyError:
-        yield f"{one.run_id} {one.name}: its model.h5 is gone from {logged}; deepsky reproduce makes it again"
-        return
-    if found != one.hidden("model"):
-        yield f"{one.run_id} {one.name}: {logged / FILE} is not what it logged; deepsky reproduce makes it again"
+    network = one.network_file()
+    if network is None or not network.is_file():
+        yield f"{one.run_id} {one.name}: its {FILE} is gone from the store; deepsky reproduce makes it again"
+    elif model_hash(network.parent) != one.hidden("model"):
+        yield f"{one.run_id} {one.name}: {network} is not what it logged; deepsky reproduce makes it again"

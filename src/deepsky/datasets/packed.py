@@ -16,7 +16,8 @@ from deepsky.errors import DataError
 from deepsky.imaging.params import Denoise
 
 GALAXY = "galaxy"  # the one label of every row whose target is fractions
-ROW_COLUMNS = ("id", "label", "image", "run", "camcol", "field", "ra_deg", "dec_deg", "edge", "group")
+PROPERTIES = ("r_mag", "snr", "half_light_arcsec")  # of objects: what is known of how hard they are
+ROW_COLUMNS = ("id", "label", "image", "run", "camcol", "field", "ra_deg", "dec_deg", "edge", "group", *PROPERTIES)
 
 
 @dataclass(frozen=True)

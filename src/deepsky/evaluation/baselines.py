@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from deepsky.errors import DataError
 from deepsky.evaluation.params import Baseline
-from deepsky.metrics import wilson_interval
+from deepsky.intervals import Resampling, share_interval
 
 # What val chooses from, the most held back first: of equally good ones the first is taken. Features are highly
 # redundant, so logistic regression needs far less freedom than scikit-learn's 1.
@@ -38,7 +38,7 @@ class BaselineScore:
 
     Attributes:
         accuracy: share of right answers.
-        accuracy_low: lower end of its 95 % Wilson interval.
+        accuracy_low: lower end of its 95 % interval, see ``intervals``.
         accuracy_high: upper end of it.
         f1_macro: mean F1 of the classes that occur as label or answer.
     """
@@ -54,6 +54,7 @@ def score_baselines(
     features: npt.NDArray[Any],
     labels: npt.NDArray[np.str_],
     split: npt.NDArray[np.str_],
+    group: npt.NDArray[np.str_],
     *,
     seed: int,
 ) -> dict[Baseline, BaselineScore]:
@@ -65,6 +66,7 @@ def score_baselines(
         labels: class of each row, (n_rows,).
         split: ``train``, ``val`` or ``test`` of each row, (n_rows,). Without a test part the val rows score and choose
             nothing, as with networks: then, and without val rows, a method's middle candidate is taken.
+        group: of each row in the split, (n_rows,).
         seed: of the forest.
 
     Raises:
@@ -74,7 +76,7 @@ def score_baselines(
         problem = "need train rows of two classes, and others to be scored on"
         raise DataError("classical baselines", problem, "give more objects, or set evaluate.baselines: []")
     with threadpool_limits(1):  # sums of another order would be other numbers
-        return {name: _scored(CANDIDATES[name](seed), features, labels, split) for name in names}
+        return {name: _scored(CANDIDATES[name](seed), features, labels, split, group) for name in names}
 
 
 def _scaled(method: Any) -> Any:
@@ -82,7 +84,11 @@ def _scaled(method: Any) -> Any:
 
 
 def _scored(
-    candidates: list[Any], features: npt.NDArray[Any], labels: npt.NDArray[np.str_], split: npt.NDArray[np.str_]
+    candidates: list[Any],
+    features: npt.NDArray[Any],
+    labels: npt.NDArray[np.str_],
+    split: npt.NDArray[np.str_],
+    group: npt.NDArray[np.str_],
 ) -> BaselineScore:
     """Score the candidate that answers the val rows best."""
     train, val, test = (split == name for name in ("train", "val", "test"))
@@ -92,6 +98,6 @@ def _scored(
     fitted = [one.fit(features[train], labels[train]) for one in candidates]
     best = fitted[0] if len(fitted) == 1 else max(fitted, key=lambda one: one.score(features[val], labels[val]))
     answers, truth = best.predict(features[scored]), labels[scored]
-    n_right = int((answers == truth).sum())
     f1 = float(f1_score(truth, answers, average="macro", zero_division=0))
-    return BaselineScore(n_right / len(truth), *wilson_interval(n_right, len(truth)), f1)
+    low, high = share_interval(answers == truth, Resampling(group[scored]))
+    return BaselineScore(float((answers == truth).mean()), low, high, f1)

@@ -6,9 +6,14 @@ from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from deepsky.evaluation import figures
+from deepsky.evaluation.by_property import by_property, property_figure
+from deepsky.evaluation.certainty import Certainty, certainty, reliability_figure
+from deepsky.evaluation.paired import by_group
 from deepsky.evaluation.result import (
     Evaluation,
     about,
@@ -22,12 +27,13 @@ from deepsky.evaluation.result import (
 )
 from deepsky.evaluation.threshold_curves import ThresholdCurves, threshold_curves
 from deepsky.evaluation.trained import SPLITS, Trained
-from deepsky.metrics import Scores, confused_pairs, one_sidedness, paired_gain_interval, score
+from deepsky.intervals import Resampling, share_gain_interval
+from deepsky.metrics import Scores, confused_pairs, one_sidedness, score
 
 SPLIT_MEASURES = ("accuracy", "f1_macro", "loss")
 _MEASURES = (
     "accuracy", "accuracy_low", "accuracy_high", "baseline", "loss", "precision_macro", "recall_macro", "f1_macro",
-    "precision_weighted", "recall_weighted", "f1_weighted",
+    "f1_macro_low", "f1_macro_high", "precision_weighted", "recall_weighted", "f1_weighted",
 )  # fmt: skip
 
 
@@ -47,6 +53,7 @@ def evaluate_classes(one: Trained, reference: Trained | None) -> Evaluation:
             part["label"].tolist(),
             part[[f"p_{name}" for name in one.facts["classes"]]],
             one.facts["classes"],
+            groups=part["group"],
             majority_class=majority,
             where=one.folder / "predictions.csv",
         )
@@ -61,14 +68,26 @@ def evaluate_classes(one: Trained, reference: Trained | None) -> Evaluation:
     details["confused"] = confused_pairs(scores["test"].confusion, one.facts["classes"]).to_dict("records")
     curves = _curves(one)
     details["curves"] = {name: asdict(curve) for name, curve in curves.items()}
-    areas = {f"test_{name}": value for name, value in _areas(curves).items()}
+    sure, rows = certainty(one), one.rows("test")
+    of_properties = by_property(rows, _right(one, rows))
+    details |= sure.details | {"by_property": of_properties.to_dict("records")}
+    more = {f"test_{name}": value for name, value in _areas(curves).items()} | sure.figures
     return Evaluation(
-        _summary(one, scores) | areas | gains,
-        _tracked(scores, gains) | areas,
+        _summary(one, scores) | more | gains,
+        _tracked(scores, gains) | more,
         details,
-        _tables(one, scores["test"]),
-        _figures(one, scores, details),
+        _tables(one, scores["test"]) | sure.tables | _property_table(of_properties),
+        _figures(one, scores, details, sure) | _property_figure(one, of_properties),
     )
+
+
+def _property_table(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    return {"by_property.csv": table} if len(table) else {}
+
+
+def _property_figure(one: Trained, table: pd.DataFrame) -> dict[str, figures.Figure]:
+    heading = f"{title(one)}: accuracy by what is known of the objects"
+    return {"by_property.png": property_figure(table, heading)} if len(table) else {}
 
 
 def _curves(one: Trained) -> dict[str, ThresholdCurves]:
@@ -91,10 +110,19 @@ def _majority_class(one: Trained) -> str:
 
 def _summary(one: Trained, scores: Mapping[str, Scores]) -> dict[str, Any]:
     test = scores["test"]
-    names = ("accuracy", "accuracy_low", "accuracy_high", "baseline", "f1_macro", "f1_weighted")
+    names = (
+        "accuracy",
+        "accuracy_low",
+        "accuracy_high",
+        "baseline",
+        "f1_macro",
+        "f1_macro_low",
+        "f1_macro_high",
+        "f1_weighted",
+    )
     of_test = {f"test_{name}": getattr(test, name) for name in names}
     remark = one_sidedness(test.confusion, one.facts["classes"])
-    return about(one, test.n) | of_test | beside_each_other(scores, SPLIT_MEASURES) | {"remark": remark}
+    return about(one, test.n, test.n_groups) | of_test | beside_each_other(scores, SPLIT_MEASURES) | {"remark": remark}
 
 
 def _tracked(scores: Mapping[str, Scores], gains: Mapping[str, float]) -> dict[str, float]:
@@ -130,7 +158,7 @@ def _metric_labels(labels: Sequence[str]) -> dict[str, str]:
 def _gain_over(one: Trained, reference: Trained) -> dict[str, float]:
     """Return the gain in test accuracy with its 95 % interval, from the answers to the same objects."""
     rows, before = compared_rows(one, reference)
-    return _gain("gain", _right(one, rows), _right(reference, before))
+    return _gain("gain", _right(one, rows), _right(reference, before), rows)
 
 
 def _views_gain(one: Trained) -> dict[str, float]:
@@ -138,21 +166,19 @@ def _views_gain(one: Trained) -> dict[str, float]:
     plain = plain_test_rows(one)
     if plain is None:
         return {}
-    was_right = _right(one, plain)
-    return {"plain_accuracy": sum(was_right) / len(was_right)} | _gain(
-        "views_gain", _right(one, one.rows("test")), was_right
-    )
+    was_right, rows = _right(one, plain), one.rows("test")
+    return {"plain_accuracy": float(was_right.mean())} | _gain("views_gain", _right(one, rows), was_right, rows)
 
 
-def _gain(name: str, right: Sequence[bool], was_right: Sequence[bool]) -> dict[str, float]:
-    pairs = list(zip(right, was_right, strict=True))
-    n_gained, n_lost = pairs.count((True, False)), pairs.count((False, True))
-    return gain_figures(name, (n_gained - n_lost) / len(pairs), *paired_gain_interval(n_gained, n_lost, len(pairs)))
+def _gain(
+    name: str, right: npt.NDArray[np.bool_], was_right: npt.NDArray[np.bool_], rows: pd.DataFrame
+) -> dict[str, float]:
+    return gain_figures(name, *share_gain_interval(right, was_right, Resampling(rows["group"])))
 
 
-def _right(one: Trained, rows: pd.DataFrame) -> list[bool]:
+def _right(one: Trained, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
     """Return for each row whether the most probable class is the true one."""
-    return [answer == label for answer, label in zip(_answers(one, rows), rows["label"], strict=True)]
+    return np.array(_answers(one, rows)) == rows["label"].to_numpy(str)
 
 
 def _answers(one: Trained, rows: pd.DataFrame) -> list[str]:
@@ -167,13 +193,16 @@ def _tables(one: Trained, test: Scores) -> dict[str, pd.DataFrame]:
     confusion.insert(0, "true", classes)
     rows = one.rows("test")
     return plot_tables(one, rows["label"].tolist(), _answers(one, rows)) | {
+        "groups.csv": by_group(rows["group"], _right(one, rows), "accuracy"),
         "per_class.csv": pd.DataFrame([{"class": name} | asdict(scores) for name, scores in test.per_class.items()]),
         "confusion.csv": confusion,
         "confused.csv": confused_pairs(test.confusion, classes),
     }
 
 
-def _figures(one: Trained, scores: Mapping[str, Scores], details: Mapping[str, Any]) -> dict[str, figures.Figure]:
+def _figures(
+    one: Trained, scores: Mapping[str, Scores], details: Mapping[str, Any], sure: Certainty
+) -> dict[str, figures.Figure]:
     test, name = scores["test"], title(one)
     splits = {split: {measure: getattr(s, measure) for measure in SPLIT_MEASURES} for split, s in scores.items()}
     return {
@@ -181,6 +210,7 @@ def _figures(one: Trained, scores: Mapping[str, Scores], details: Mapping[str, A
             test.confusion, one.facts["classes"], f"{name}\n{test.n} {one.tested} objects"
         ),
         "curves.png": figures.curves_figure(details["history"], name),
+        "reliability.png": reliability_figure(sure.bins, f"{name}\nhow right it is when how sure"),
         "splits.png": figures.splits_figure(splits, name),
         "class_distribution.png": figures.class_distribution_figure(
             details["class_counts"], f"{one.facts['dataset']}: objects per class"

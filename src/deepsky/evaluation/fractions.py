@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from deepsky.catalogue.decision_tree import COLUMNS, QUESTIONS, places
 from deepsky.evaluation import figures, fraction_figures
+from deepsky.evaluation.paired import by_group
 from deepsky.evaluation.result import (
     Evaluation,
     about,
@@ -23,7 +24,8 @@ from deepsky.evaluation.result import (
     title,
 )
 from deepsky.evaluation.trained import SPLITS, Trained
-from deepsky.metrics import FractionScores, rmse_gain_interval, score_fractions
+from deepsky.intervals import Resampling, rmse_gain_interval
+from deepsky.metrics import FractionScores, score_fractions
 
 
 def evaluate_fractions(one: Trained, reference: Trained | None) -> Evaluation:
@@ -39,13 +41,17 @@ def evaluate_fractions(one: Trained, reference: Trained | None) -> Evaluation:
     training_mean = _fractions(one.rows("train"), "t").mean(axis=0)
     scores = {
         split: score_fractions(
-            _fractions(part, "t"), _fractions(part, "p"), training_mean, where=one.folder / "predictions.csv"
+            _fractions(part, "t"),
+            _fractions(part, "p"),
+            training_mean,
+            groups=part["group"],
+            where=one.folder / "predictions.csv",
         )
         for split in SPLITS
         if len(part := one.rows(split))
     }
     gains = (_gain("gain", *compared_rows(one, reference)) if reference else {}) | _views_gain(one)
-    summary = about(one, scores["test"].n)
+    summary = about(one, scores["test"].n, scores["test"].n_groups)
     summary |= _test_figures(scores["test"]) | beside_each_other(scores, ("rmse", "loss")) | gains
     details = details_of(one) | {"splits": {key: asdict(s) for key, s in scores.items()}}
     details["mean_fractions"] = dict(zip(COLUMNS, training_mean.tolist(), strict=True))
@@ -53,7 +59,7 @@ def evaluate_fractions(one: Trained, reference: Trained | None) -> Evaluation:
         summary,
         _tracked(scores, gains),
         details,
-        {"rmse.csv": _rmse_table(scores["test"])} | _plots(one),
+        {"rmse.csv": _rmse_table(scores["test"]), "groups.csv": _by_group(one.rows("test"))} | _plots(one),
         _figures(one, scores, details["history"]),
     )
 
@@ -91,13 +97,17 @@ def _views_gain(one: Trained) -> dict[str, float]:
 
 def _gain(name: str, rows: pd.DataFrame, before: pd.DataFrame) -> dict[str, float]:
     """Return by how much the RMSE is below that of other answers to the same objects, with its 95 % interval."""
-    return gain_figures(name, *rmse_gain_interval(row_errors(rows), row_errors(before)))
+    return gain_figures(name, *rmse_gain_interval(row_errors(rows), row_errors(before), Resampling(rows["group"])))
 
 
 def row_errors(rows: pd.DataFrame) -> npt.NDArray[np.float64]:
     """Return the mean squared error of each row, (row,)."""
     errors: npt.NDArray[np.float64] = _fractions(rows, "p") - _fractions(rows, "t")
     return (errors**2).mean(axis=1)
+
+
+def _by_group(rows: pd.DataFrame) -> pd.DataFrame:
+    return by_group(rows["group"], row_errors(rows), "rmse")
 
 
 def _plots(one: Trained) -> dict[str, pd.DataFrame]:

@@ -83,8 +83,8 @@ class _Work:
         return digest.hexdigest()
 
     def rows(self) -> pd.DataFrame:
-        """Return id, split and label of every object, as the run was trained."""
-        columns = ["id", "split", "label"]
+        """Return id, split, group and label of every object, as the run was trained."""
+        columns = ["id", "split", "group", "label"]
         return read_table(self.trained / "predictions.csv", required=tuple(columns))[columns]
 
 
@@ -98,9 +98,9 @@ def _scored(work: _Work) -> dict[str, Any]:
         seen = np.load(work.features / "sides.npy", mmap_mode="r", allow_pickle=False)
         if image.isna().any() or seen.shape[1] != len(dataset.images):
             raise DataError(work.features, "are not features of what was trained", "run dvc repro")
-        labels, split = (rows[name].to_numpy(str) for name in ("label", "split"))
+        known = (rows[name].to_numpy(str) for name in ("label", "split", "group"))
         plain = seen[0][image.to_numpy(np.int64)]
-        scores = score_baselines(work.params.baselines, plain, labels, split, seed=work.params.seed)
+        scores = score_baselines(work.params.baselines, plain, *known, seed=work.params.seed)
     except (OSError, ValueError) as error:  # NumPy's, of a damaged file
         reason = getattr(error, "strerror", None) or error
         return {"figures": {}, "problem": f"{work.features}: cannot be read ({reason}); run dvc repro"}

@@ -73,12 +73,12 @@ def plain_test_rows(one: Trained) -> pd.DataFrame | None:
     return plain.loc[with_views].reset_index()
 
 
-def about(one: Trained, n_test: int) -> dict[str, Any]:
+def about(one: Trained, n_test: int, n_test_groups: int) -> dict[str, Any]:
     """Return what the summary says of every run before its scores."""
     names = ("dataset", "network", "target", "weights", "start", "learn", "n_test_images", "tested_on")
     facts = {name: one.facts[name] for name in names}
     origin = {name: one.origin[name] for name in ("study", "trial")} if one.origin else {}
-    return facts | origin | {"n_test": n_test}
+    return facts | origin | {"n_test": n_test, "n_test_groups": n_test_groups}
 
 
 def plot_tables(one: Trained, actual: Sequence[str], predicted: Sequence[str]) -> dict[str, pd.DataFrame]:

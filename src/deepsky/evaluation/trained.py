@@ -10,6 +10,7 @@ import pandas as pd
 
 from deepsky.catalogue.decision_tree import COLUMNS
 from deepsky.catalogue.tables import read_table
+from deepsky.datasets.packed import PROPERTIES
 from deepsky.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -30,8 +31,8 @@ class Trained:
         folder: where it stands.
         facts: run.json.
         history: epoch, measure, loss, val_measure and val_loss, one row per epoch (see MEASURES).
-        predictions: id, split, label (str) and the answers of every object, float64: p_CLASS; or p_COLUMN and the
-            true t_COLUMN of the 37 vote fractions.
+        predictions: id, split, group, label (str) and the answers of every object, float64: p_CLASS; or p_COLUMN and
+            the true t_COLUMN of the 37 vote fractions. Those of PROPERTIES that are known of an object.
         plain: the same of the test objects without test-time views; None where there are none.
     """
 
@@ -121,12 +122,12 @@ def _read_predictions(path: Path, facts: dict[str, Any]) -> pd.DataFrame:
         numbers = tuple(f"p_{name}" for name in facts["classes"])
     else:
         numbers = tuple(f"{kind}_{column}" for kind in "pt" for column in COLUMNS)
-    table = read_table(path, required=("id", "split", "label", *numbers))
+    table = read_table(path, required=("id", "split", "group", "label", *numbers))
     unknown = table.loc[~table["split"].isin(SPLITS), "split"]
     if len(unknown):
         known = ", ".join(SPLITS)
         raise DataError(path, f"unknown split {unknown.iloc[0]!r}; known are {known}", REMEDY)
-    return _as_numbers(table, numbers, path)
+    return _as_numbers(table, (*numbers, *(name for name in PROPERTIES if name in table)), path)
 
 
 def _as_numbers(table: pd.DataFrame, columns: Sequence[str], path: Path) -> pd.DataFrame:

@@ -166,7 +166,7 @@ def _check_choices(whole: Experiment, path: Path, problems: Problems) -> None:
     """Refuse runs that would be scored on the rows that chose their epoch or their hyperparameters."""
     if whole.split.test_fraction:
         return
-    remedy = "set keep: last and patience: null, or give split.test_fraction more than 0"
+    remedy = "set keep: last, patience: null and calibrate: none, or give split.test_fraction more than 0"
     for run in whole.runs.values():
         has_test = whole.datasets[run.recipe.dataset].group_by == "given"
         if not has_test and (run.recipe.chooses or run.recipe.origin):

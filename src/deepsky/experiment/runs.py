@@ -204,7 +204,7 @@ def _check_shared(entry: Mapping[str, Any], where: str, problems: Problems) -> N
 
 def _why(key: str, network: str, start: Start, learn: Learn) -> str:
     """Say why a key has no effect."""
-    if key in ("class_weights", "label_smoothing", "monitor"):
+    if key in ("class_weights", "label_smoothing", "monitor", "calibrate"):
         return "vote fractions have no classes"
     if learn == "head":
         if key == "augment":

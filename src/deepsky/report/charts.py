@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import log10
 from typing import Any
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from deepsky.evaluation.by_property import WORDS
 from deepsky.evaluation.figures import curve_measures
 from deepsky.report.results import Result
 
@@ -104,6 +106,25 @@ def compared_charts(runs: Sequence[Result]) -> list[Chart]:
     return charts
 
 
+def property_charts(runs: Sequence[Result]) -> list[Chart]:
+    """Return the accuracy of the runs of one dataset over every property that is known of its objects.
+
+    Args:
+        runs: of one dataset; the place of a run is the number of its colour.
+    """
+    charts = []
+    for name, words in WORDS.items():
+        is_log = name == "snr"
+        series = {one.label: _over_property(one, name, is_log=is_log) for one in runs}
+        places = [x for points in series.values() for x, _ in points]
+        if places:
+            ends = [f"{label} {points[0][1]:.3f} to {points[-1][1]:.3f}" for label, points in series.items() if points]
+            x_name = f"log10 of the {words}" if is_log else words
+            title = f"Accuracy over {words}"
+            charts.append(_chart(title, f"{title}: {'; '.join(ends)}", x_name, series, _wide(places), _SHARE))
+    return charts
+
+
 def class_charts(curves: Mapping[str, Any]) -> list[Chart]:
     """Return ROC and precision-recall of every class of one run.
 
@@ -122,6 +143,20 @@ def class_charts(curves: Mapping[str, Any]) -> list[Chart]:
     ]
 
 
+def reliability_chart(calibration: Mapping[str, Sequence[Mapping[str, float]]]) -> Chart:
+    """Return how often answers are right over how sure they are, beside the diagonal, where they are as right as sure.
+
+    Args:
+        calibration: bins by what they are of, as ``evaluation.certainty`` makes them.
+    """
+    series: dict[str, Points] = {
+        name: [(one["confidence"], one["accuracy"]) for one in bins] for name, bins in calibration.items()
+    }
+    words = "; ".join(f"{name} {len(points)} bins" for name, points in series.items())
+    diagonal: Points = [(0.0, 0.0), (1.0, 1.0)]
+    return _shares("Share of right answers", "how sure they are", {**series, "as right as sure": diagonal}, words)
+
+
 def _mean(one: Result, of: str) -> Points:
     """Return the mean of the classes' curves at equal steps."""
     curves = [np.array(curve[of]) for curve in one.details["curves"].values()]
@@ -130,6 +165,11 @@ def _mean(one: Result, of: str) -> Points:
     means = np.mean([np.interp(_MEAN_POINTS, *curve.T) for curve in curves], axis=0)
     start = [(0.0, 0.0)] if of == "roc" else []
     return start + [(float(x), float(y)) for x, y in zip(_MEAN_POINTS, means, strict=True)]
+
+
+def _over_property(one: Result, name: str, *, is_log: bool) -> Points:
+    bins = [one for one in one.details["by_property"] if one["property"] == name and (one["middle"] > 0 or not is_log)]
+    return [(log10(bin["middle"]) if is_log else bin["middle"], bin["accuracy"]) for bin in bins]
 
 
 def _over_epochs(history: Mapping[str, Sequence[float | None]], column: str) -> Points:

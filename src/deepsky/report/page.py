@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from deepsky.catalogue.decision_tree import QUESTIONS
 from deepsky.evaluation.examples import SHAPES, Example, Kind
+from deepsky.evaluation.paired import Comparison
 from deepsky.report.paper import Study
 from deepsky.report.pictures import Pictures
 from deepsky.report.results import Result, Results, tuned_results
@@ -22,10 +23,12 @@ class DatasetPart:
     Attributes:
         name: of the dataset.
         runs: all of them, cells of the matrix first.
+        compared: how they compare; None where there is nothing to compare.
     """
 
     name: str
     runs: list[Result]
+    compared: Comparison | None = None
 
     @property
     def first(self) -> Result:
@@ -51,10 +54,9 @@ class DatasetPart:
                 found.setdefault(one.reference, []).append(one)
         return found
 
-    @property
-    def best(self) -> Result:
-        """Return its best run."""
-        return max(self.runs, key=lambda one: one.skill)
+    def run(self, name: str) -> Result:
+        """Return one of its runs."""
+        return next(one for one in self.runs if one.name == name)
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,16 @@ class Task:
         return max(self.runs, key=lambda one: one.score[0] if is_class else -one.score[0])
 
     @property
+    def runner_up(self) -> tuple[Result, float] | None:
+        """Return the next best run of the best one's dataset, and the share of replicates in which that is better."""
+        part = next(part for part in self.parts if part.name == self.best.dataset)
+        if part.compared is None:
+            return None
+        runs, best = part.compared.runs, part.compared.runs.index(self.best.name)
+        other = 1 if best == 0 else 0
+        return part.run(runs[other]), part.compared.better[best][other]
+
+    @property
     def strip(self) -> list[Example]:
         """Return some test objects of the best run: right and wrong ones, or the closest and the farthest."""
         by_kind = {group.kind: group.examples for group in self.best.album.groups}
@@ -96,7 +108,7 @@ def render_page(results: Results, provenances: Mapping[str, Provenance], study: 
         provenances: where each run came from, by its key; those that MLflow does not know are missing.
         study: that params.yaml follows; None: it follows none.
     """
-    parts = _datasets(results.runs)
+    parts = _datasets(results)
     pictures = Pictures(one.album for one in results.runs)
     return (
         make_environment()
@@ -119,10 +131,11 @@ def render_page(results: Results, provenances: Mapping[str, Provenance], study: 
     )
 
 
-def _datasets(runs: Sequence[Result]) -> list[DatasetPart]:
+def _datasets(results: Results) -> list[DatasetPart]:
     parts: dict[str, DatasetPart] = {}
-    for one in runs:
-        parts.setdefault(one.dataset, DatasetPart(one.dataset, [])).runs.append(one)
+    for one in results.runs:
+        fresh = DatasetPart(one.dataset, [], results.compared.get(one.dataset))
+        parts.setdefault(one.dataset, fresh).runs.append(one)
     return list(parts.values())
 
 

@@ -92,10 +92,15 @@ def _answer(kind: str, runs: Sequence[Result]) -> str:
 def _better(one: Result, other: Result) -> str:
     """Tell whether the first run is better: only where the intervals lie apart."""
     sign = 1 if one.target == "class" else -1  # less is better of RMSE
-    figures = " against ".join(f"{of.score[0]:.3f} ({of.score[1]:.3f} – {of.score[2]:.3f})" for of in (one, other))
+    figures = " against ".join(map(_with_interval, (one, other)))
     if max(one.score[1], other.score[1]) <= min(one.score[2], other.score[2]):
         return f"Not told apart: {figures}; the intervals overlap."
     return f"{'Yes' if sign * (one.score[0] - other.score[0]) > 0 else 'No'}: {figures}."
+
+
+def _with_interval(one: Result) -> str:
+    value, low, high = one.score
+    return f"{value:.3f} ({low:.3f} – {high:.3f}{'' if one.is_reliable else ', unreliable'})"
 
 
 def _overfits(one: Result) -> str:

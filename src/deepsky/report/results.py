@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,25 +12,31 @@ from deepsky.errors import DataError
 from deepsky.evaluation.album import Album, read_album
 from deepsky.evaluation.examples import examples_of
 from deepsky.evaluation.figures import NAMED_WEIGHTS
+from deepsky.evaluation.paired import Comparison
 from deepsky.evaluation.params import Baseline
 from deepsky.evaluation.trained import MEASURES, TESTED
+from deepsky.intervals import FEW_GROUPS
 
 _REMEDY = "run dvc repro to evaluate again"
 _ABOUT = ("dataset", "network", "label", "is_cell", "is_simulated", "key", "target")
 _SUMMARY_KEYS = {
     "class": (
-        "weights", "start", "learn", "n_test", "n_test_images", "tested_on", "test_accuracy", "test_accuracy_low",
-        "test_accuracy_high", "test_baseline", "test_f1_macro", "test_f1_weighted", "train_accuracy", "remark",
+        "weights", "start", "learn", "n_test", "n_test_images", "n_test_groups", "tested_on", "test_accuracy",
+        "test_accuracy_low", "test_accuracy_high", "test_baseline", "test_f1_macro", "test_f1_macro_low",
+        "test_f1_macro_high", "test_f1_weighted", "test_ece", "test_brier", "train_accuracy", "remark",
     ),
     "fractions": (
-        "weights", "start", "learn", "n_test", "n_test_images", "tested_on", "test_rmse", "test_rmse_low",
-        "test_rmse_high", "test_baseline", "test_tree_sum_error", "train_rmse",
+        "weights", "start", "learn", "n_test", "n_test_images", "n_test_groups", "tested_on", "test_rmse",
+        "test_rmse_low", "test_rmse_high", "test_baseline", "test_tree_sum_error", "train_rmse",
     ),
 }  # fmt: skip
 _TUNED_KEYS = ("study", "trial")
 _GAIN_KEYS = ("gain", "gain_low", "gain_high")
 _DETAIL_KEYS = ("classes", "params", "splits", "history", "class_counts", "n_parameters", "n_images", "n_bytes")
-_TARGET_DETAIL_KEYS = {"class": ("majority_class", "confused", "curves"), "fractions": ("mean_fractions",)}
+_TARGET_DETAIL_KEYS = {
+    "class": ("majority_class", "confused", "curves", "calibration", "sets", "by_property"),
+    "fractions": ("mean_fractions",),
+}
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,11 @@ class Result:
         """Test accuracy, or RMSE of fractions, with the ends of its 95 % interval."""
         value, low, high = (self.summary[f"test_{self.measure}{end}"] for end in ("", "_low", "_high"))
         return value, low, high
+
+    @property
+    def is_reliable(self) -> bool:
+        """Whether its intervals follow from groups enough."""
+        return bool(self.summary["n_test_groups"] >= FEW_GROUPS)
 
     @property
     def skill(self) -> float:
@@ -183,10 +195,12 @@ class Results:
     Attributes:
         runs: the evaluated ones, sorted by dataset, cells of the matrix first, and name.
         left_out: reason -> names of the planned runs that could not be evaluated.
+        compared: by dataset, how its runs compare; one with a single run is missing.
     """
 
     runs: list[Result]
     left_out: dict[str, list[str]]
+    compared: dict[str, Comparison]
 
     @property
     def n_planned(self) -> int:
@@ -220,7 +234,19 @@ def read_results(evaluation: Path) -> Results:
     for one in summary["left_out"]:
         _check_keys(one, ("name", "reason"), path)
         left_out.setdefault(one["reason"], []).append(one["name"])
-    return Results(sorted(runs, key=lambda one: (one.dataset, not one.is_cell, one.name)), left_out)
+    compared = _read_compared(evaluation / "paired.json", runs)
+    return Results(sorted(runs, key=lambda one: (one.dataset, not one.is_cell, one.name)), left_out, compared)
+
+
+def _read_compared(path: Path, runs: list[Result]) -> dict[str, Comparison]:
+    try:
+        compared = {dataset: Comparison(**one) for dataset, one in _read_json(path).items()}
+    except TypeError as error:
+        raise DataError(path, f"is not what evaluate writes ({error})", _REMEDY) from error
+    for dataset, found in compared.items():
+        if set(found.runs) != {one.name for one in runs if one.dataset == dataset}:
+            raise DataError(path, f"compares other runs of {dataset} than were evaluated", _REMEDY)
+    return compared
 
 
 def tuned_results(results: Results) -> list[Tuned]:
@@ -248,11 +274,21 @@ def results_table(results: Results) -> pd.DataFrame:
         [
             {"run": one.name, "dataset": one.dataset, "network": one.network}
             | one.summary
+            | {"interval_is_reliable": one.is_reliable}
+            | _beside_best(one, results.compared.get(one.dataset))
             | {key: one.details[key] for key in ("n_parameters", "n_bytes", "n_images")}
             for one in results.runs
         ]
     )
     return table.astype({"trial": "Int64"}) if "trial" in table else table
+
+
+def _beside_best(one: Result, compared: Comparison | None) -> dict[str, float]:
+    """Return by how much a run is worse than the best of its dataset, and how sure that is; nothing of a lone run."""
+    if compared is None:
+        return {}
+    place = compared.runs.index(one.name)
+    return {"behind_best": compared.behind[place], "best_is_better": compared.better[0][place] if place else nan}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

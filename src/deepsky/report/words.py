@@ -23,6 +23,8 @@ def make_environment() -> Environment:
         training_charts=charts.training_charts,
         compared_charts=charts.compared_charts,
         class_charts=charts.class_charts,
+        property_charts=charts.property_charts,
+        reliability_chart=charts.reliability_chart,
         colour=charts.colour,
         chart_size=(charts.WIDTH, charts.HEIGHT),
         sdss=sdss_navigate_url,
@@ -40,6 +42,7 @@ def make_environment() -> Environment:
         short=_short,
         flat=flat_params,
         shade=_shade,
+        chance=_chance,
     )
     return environment
 
@@ -66,6 +69,11 @@ def _count(n: int) -> str:
 def _short(value: Any) -> str:
     """Return a parameter's value with the digits that tell something."""
     return f"{value:.3g}" if isinstance(value, float) else json.dumps(value).strip('"')
+
+
+def _chance(share: float) -> str:
+    """Return a share of replicates; 2000 of them do not make it 0 or 1."""
+    return "above 99.9 %" if share > 0.999 else "below 0.1 %" if share < 0.001 else f"{100 * share:.3g} %"
 
 
 def _shade(share: float) -> int:

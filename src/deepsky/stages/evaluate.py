@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
+
 from deepsky import progress
 from deepsky.errors import DataError
 from deepsky.evaluation.album import album_json, make_album
@@ -25,18 +27,20 @@ from deepsky.evaluation.folders import (
 from deepsky.evaluation.fractions import evaluate_fractions
 from deepsky.evaluation.head_baselines import KEPT as BASELINES
 from deepsky.evaluation.head_baselines import Figures, head_baselines, read_baselines
+from deepsky.evaluation.paired import compare
 from deepsky.evaluation.params import EvaluateParams
 from deepsky.evaluation.pictured import Pictured, open_pictured
 from deepsky.evaluation.planned import Places, PlannedRun, in_words, trained_runs
 from deepsky.evaluation.restored import restore_run
 from deepsky.evaluation.trained import MEASURES, Trained, read_trained
 from deepsky.files import whole_folder
+from deepsky.intervals import FEW_GROUPS
 from deepsky.parallel import mapped
 from deepsky.tracking import runs as store
 from deepsky.tracking.journal import deliver_waiting
 from deepsky.tracking.store import without_if_away
 
-SUMMARY, ALBUM = "summary.json", "examples.json"
+SUMMARY, PAIRED, ALBUM = "summary.json", "paired.json", "examples.json"
 _EVALUATED = f"{store.HIDDEN}evaluated"
 FEW = 8  # so many runs are drawn in the time in which processes start
 
@@ -59,8 +63,8 @@ def run(
         runs: every run of the plan.
         params: section ``evaluate``.
         experiment: MLflow's; a run that is not there (its outputs came from the DVC cache) is made from the files.
-        places: what is read; and ``out``, which gets DATASET/LABEL/ of every run, baselines.json, and summary.json,
-            which also names the runs left out.
+        places: what is read; and ``out``, which gets DATASET/LABEL/ of every run, baselines.json, paired.json, and
+            summary.json, which also names the runs left out.
         metrics: folder to write: DATASET.json with one figure for each of its runs.
         plots: folder to write: curves/RUN.csv, loss/RUN.csv and confusion/RUN.csv.
         code: fingerprint of the code that evaluates.
@@ -92,10 +96,15 @@ def run(
             work.track(one, scores[one.name])
     _write_metrics(metrics, summary)
     _write_plots(plots, there, out)
+    _write_paired(there, summary, out)
     write_json(out / SUMMARY, {"runs": summary, "left_out": list(map(asdict, left_out))}, sort_keys=True)
     for name, entry in summary.items():
         if entry.get("remark"):
             print(f"WARNING: {name} {entry['remark']}", file=sys.stderr)
+    few = {one["dataset"]: n for one in summary.values() if (n := one["n_test_groups"]) < FEW_GROUPS}
+    for dataset, n_groups in few.items():
+        told = f"it is tested on {n_groups} groups, fewer than {FEW_GROUPS}"
+        print(f"WARNING: intervals of {dataset} are unreliable: {told}", file=sys.stderr)
     for name, problem in without.items():
         print(f"WARNING: {name} has no classical baselines: {problem}", file=sys.stderr)
     print(in_words(len(there), left_out))
@@ -224,6 +233,17 @@ def _write_metrics(folder: Path, summary: Mapping[str, Mapping[str, Any]]) -> No
     with whole_folder(folder) as fresh:
         for dataset, figures in of_datasets.items():
             write_json(fresh / f"{dataset}.json", figures, sort_keys=True)
+
+
+def _write_paired(runs: Sequence[PlannedRun], summary: Mapping[str, Mapping[str, Any]], out: Path) -> None:
+    """Compare the runs of each dataset with each other."""
+    tables: dict[str, dict[str, pd.DataFrame]] = {}
+    for one in runs:
+        table = pd.read_csv(one.folder(out) / "groups.csv", dtype={"group": str}, keep_default_na=False)
+        tables.setdefault(one.dataset, {})[one.name] = table
+    measures = {one["dataset"]: MEASURES[one["target"]] for one in summary.values()}
+    compared = {dataset: compare(of, measures[dataset]) for dataset, of in tables.items()}
+    write_json(out / PAIRED, {dataset: asdict(found) for dataset, found in compared.items() if found}, sort_keys=True)
 
 
 def _write_plots(folder: Path, runs: Sequence[PlannedRun], out: Path) -> None:

@@ -18,13 +18,14 @@ from deepsky.archives.manifest import LABELS
 from deepsky.archives.panstarrs import CACHE, find_stacks
 from deepsky.archives.params import ArchiveParams, DownloadParams
 from deepsky.archives.wanted import needed_columns, wanted_files, wanted_filters
+from deepsky.catalogue.magnitudes import SDSS_BANDS
 from deepsky.catalogue.tables import check_numbers, read_objects, read_table
 from deepsky.errors import ConfigError
 from deepsky.files import whole_file
 from deepsky.simulation.files import draw_all, drop_simulated
 from deepsky.simulation.params import CatalogueParams
 
-_LABEL_COLUMNS = ("id", "class", "ra", "dec", "run", "camcol", "field")
+_LABEL_COLUMNS = ("id", "class", "ra", "dec", *SDSS_BANDS, "run", "camcol", "field")
 
 
 def run(

@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from deepsky.catalogue.magnitudes import r_magnitudes
 from deepsky.catalogue.positions import COLUMNS, with_positions
 from deepsky.catalogue.tables import check_numbers, read_objects
 from deepsky.datasets.packed import DatasetCard, create_images, write_rows
 from deepsky.errors import DataError
 from deepsky.files import whole_folder
 from deepsky.formats.params import KINDS, FramesParams
+from deepsky.imaging.apertures import measure_middles
 from deepsky.imaging.astrometry import is_inside
 from deepsky.imaging.badfiles import BadFiles, OnBadFile, keep_images, read_missing, reserve_space
 from deepsky.imaging.composite import plot_composite
@@ -124,6 +126,7 @@ def placed_objects(params: FramesParams, bad: BadFiles, name: str) -> Placed:
         catalogue, id_column=params.id_column, label_column=params.label_column, classes=params.classes
     )
     objects = with_positions(objects, catalogue, params.position, params.position_columns)
+    objects["r_mag"] = r_magnitudes(objects)
     if set(FIELD_COLUMNS) <= set(objects.columns):
         check_numbers(objects, catalogue, FIELD_COLUMNS)
     search = FieldSearch(params.reading, bad)
@@ -160,7 +163,7 @@ def _no_field(lost: Mapping[Hashable, Any], n_lost: int, catalogue: Path, folder
 
 def _tasks(placed: Placed, params: FramesParams, png: Path) -> list[_Task]:
     """Give every field that holds objects a task, numbered in the order of the fields' names."""
-    columns = ["id", "label", *COLUMNS[params.position]]
+    columns = ["id", "label", "r_mag", *COLUMNS[params.position]]
     columns += [column for column in FIELD_COLUMNS if column in placed.objects.columns]
     groups = placed.objects.groupby("image", sort=True)[columns]
     return [
@@ -231,6 +234,7 @@ def _rendered(task: _Task) -> _Done:
     images = _write_plots(task, frames)
     images["cutouts"], rows["edge"] = _write_cutouts(task, frames, rows)
     scale_arcsec = frames[params.position_band].astrometry.pixel_scale_arcsec
+    rows = _measured(rows, images["cutouts"], params, scale_arcsec)
     height, width = frames[params.frame_bands[0]].flux_nmgy.shape
     shrink = float(np.sqrt(height * width / (PLOT_HEIGHT_PX * PLOT_WIDTH_PX)))
     return _Done(rows, errors, images, scale_arcsec, scale_arcsec * shrink)
@@ -285,6 +289,18 @@ def _write_cutouts(
     for identity, label, picture in zip(rows["id"], rows["label"], colour, strict=True):
         write_png(task.png / "cutouts" / label / f"{identity}.png", picture)
     return cutouts.flux_nmgy, cutouts.edge
+
+
+def _measured(
+    rows: pd.DataFrame, cutouts: npt.NDArray[np.float32], params: FramesParams, scale_arcsec: float
+) -> pd.DataFrame:
+    """Add how bright and how large the objects are in the band of the positions; at an edge nothing is measured."""
+    if params.position_band not in params.bands:
+        return rows
+    ratio, half_px = measure_middles(cutouts[..., params.bands.index(params.position_band)])
+    measured = rows.assign(snr=ratio.round(3), half_light_arcsec=(half_px * scale_arcsec).round(4))
+    measured.loc[measured["edge"], ["snr", "half_light_arcsec"]] = np.nan
+    return measured
 
 
 def _finish(

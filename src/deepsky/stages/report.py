@@ -53,8 +53,9 @@ def _overview(results: list[Result]) -> Figure:
     baselines: dict[str, float] = {}
     for one in (one for one in results if one.is_cell):
         tuned = tuple(other.score[0] for other in results if other.reference == one.name)
-        cells[one.dataset, one.network] = Cell(*one.score, one.summary["weights"], one.short_remark, tuned)
-        baselines.setdefault(one.dataset, one.summary["test_baseline"])
+        row = one.dataset if one.is_reliable else f"{one.dataset}\nunreliable intervals"
+        cells[row, one.network] = Cell(*one.score, one.summary["weights"], one.short_remark, tuned)
+        baselines.setdefault(row, one.summary["test_baseline"])
     title = "Test accuracy with its 95 % interval, beside the majority-class baseline"
     return results_figure(cells, baselines, sorted({network for _, network in cells}), title)
 
@@ -65,5 +66,6 @@ def _ranking(results: list[Result], measure: str, title: str) -> Figure:
     for one in sorted(results, key=lambda one: one.score[0], reverse=results[0].target == "class"):
         weights = one.summary["weights"]
         name = f"{one.label} (weights={weights})" if weights in NAMED_WEIGHTS else one.label
-        groups.setdefault(one.dataset, []).append(Ranked(name, *one.score, one.summary["test_baseline"]))
+        heading = one.dataset if one.is_reliable else f"{one.dataset} (unreliable intervals)"
+        groups.setdefault(heading, []).append(Ranked(name, *one.score, one.summary["test_baseline"]))
     return ranking_figure(dict(sorted(groups.items())), measure, title)

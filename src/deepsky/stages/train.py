@@ -11,7 +11,7 @@ from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.runs import HIDDEN, run_params, training_run
 from deepsky.tracking.training import LogEpochs
 from deepsky.training.build import make_job
-from deepsky.training.examples import read_split
+from deepsky.training.examples import read_groups, read_split
 from deepsky.training.recipe import Recipe
 from deepsky.training.record import describe, train
 from deepsky.training.view_features import read_views
@@ -51,6 +51,7 @@ def run(
     opened = open_packed(packed)
     views = read_views(features / recipe.views.name, len(opened.images)) if recipe.of_head else None
     job = make_job(name, recipe, opened, read_split(split, opened), weights=weights, views=views)
+    groups = read_groups(split, opened)
     facts, origin = describe(job), recipe.origin
     of_search = origin_tags(tracking.experiment, origin.study, origin.trial) if origin else {}
     own = [folder for folder, read in ((features, recipe.of_head), (weights, recipe.start == "pretrained")) if read]
@@ -69,7 +70,7 @@ def run(
         parts=facts["class_counts"],
     ) as tracked:
         with whole_folder(out) as folder:
-            figures = train(job, folder, [LogEpochs(tracked)])
+            figures = train(job, folder, groups, [LogEpochs(tracked)])
         tracked.log_metrics({key: figures[key] for key in ("training_s", "images_per_s", "kept_epoch")})
         tracked.log_trained(out, facts, opened.images[0].tolist())
         tracked.finish_outputs(out)

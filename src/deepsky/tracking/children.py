@@ -8,9 +8,7 @@ tables, one transaction for all of them, 1 to 3 ms each; a test compares them wi
 import math
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
-from io import StringIO
 from typing import Any, Literal, Protocol
 
 from mlflow.entities import Metric, Param
@@ -154,9 +152,8 @@ class _OnServer:
         there = {_number(run): run for run in self._search(window)}
         closed = {number for number, run in there.items() if run.info.status != "RUNNING"}
         todo = [record for record in records if record.number not in closed]
-        with redirect_stdout(StringIO()):  # MLflow prints two links per run
-            for record in todo:
-                self._write(record, there.get(record.number))
+        for record in todo:
+            self._write(record, there.get(record.number))
 
     def numbers(self) -> set[int]:
         return {_number(run) for run in self._search("attributes.status != 'RUNNING'")}

@@ -128,9 +128,6 @@ class Delivery:
         for some in _chunks(items, _MAX_PARAMS_PER_CALL):
             self.client.log_batch(self.run_id, params=some)
 
-    def _text(self, text: str, file: str) -> None:
-        self.client.log_text(self.run_id, text, file)
-
     def _metrics(self, points: Sequence[Sequence[Any]]) -> None:
         for some in _chunks([Metric(*point) for point in points], _MAX_METRICS_PER_CALL):
             self.client.log_batch(self.run_id, metrics=some)
@@ -141,6 +138,9 @@ class Delivery:
 
     def _tags(self, tags: Mapping[str, str]) -> None:
         self.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+    def _text(self, file: str, text: str) -> None:
+        self.client.log_text(self.run_id, text, file)
 
     def _files(self, path: str, folder: str) -> None:
         log_files(self.client, self.run_id, self._base / path, folder)

@@ -13,8 +13,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from deepsky.errors import TrackingError
-from deepsky.tracking.runs import HIDDEN, LINEAGE, PATCH
+from deepsky.tracking.artifacts import local_folder
+from deepsky.tracking.logged_model import NETWORK_FILE
+from deepsky.tracking.runs import LINEAGE, PATCH
 from deepsky.tracking.store import prepare, store_errors, tracking_uri
+from deepsky.tracking.tags import HIDDEN
 
 _PAGE = 1000
 
@@ -32,6 +35,7 @@ class RecordedRun:
         metrics: the last value of each.
         tags: all of them.
         artifact_uri: where its files are.
+        model_ids: of the models that it made.
     """
 
     run_id: str
@@ -42,6 +46,7 @@ class RecordedRun:
     metrics: Mapping[str, float] = field(repr=False)
     tags: Mapping[str, str] = field(repr=False)
     artifact_uri: str
+    model_ids: tuple[str, ...] = ()
 
     def hidden(self, name: str) -> str:
         """Return one of the tags that MLflow's pages do not show; empty where it is missing."""
@@ -73,6 +78,22 @@ class RecordedRun:
             TrackingError: the store cannot be used.
         """
         return self._text(PATCH) or ""
+
+    @property
+    def is_local(self) -> bool:
+        """Tell whether its files are in a folder of this machine."""
+        return local_folder(self.artifact_uri) is not None
+
+    def network_file(self) -> Path | None:
+        """Return where a local store keeps its network; None where it made none.
+
+        Raises:
+            TrackingError: the store cannot be used.
+        """
+        with store_errors():
+            models = [MlflowClient(tracking_uri()).get_logged_model(one) for one in self.model_ids]
+        folders = [local_folder(one.artifact_location) for one in models]
+        return next((folder / NETWORK_FILE for folder in folders if folder is not None), None)
 
     def file(self, name: str, folder: Path) -> Path:
         """Bring one of the run's artifacts into a folder, unless the store is one; return where it is.
@@ -164,6 +185,7 @@ def _recorded(stored: StoredRun) -> RecordedRun:
         metrics=dict(stored.data.metrics),
         tags=tags,
         artifact_uri=stored.info.artifact_uri,
+        model_ids=tuple(one.model_id for one in stored.outputs.model_outputs) if stored.outputs else (),
     )
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from deepsky.errors import TrackingError, UnreachableError
@@ -19,7 +20,7 @@ from deepsky.tracking.logged_model import NETWORK_FILE
 from deepsky.tracking.outbox import Outbox, Pace
 from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.store import impatient, prepare, store_errors, tracking_uri
-from deepsky.tracking.tags import HIDDEN, flatten, is_alive, lineage_tags, named_tags, process_tags
+from deepsky.tracking.tags import HIDDEN, flatten, lineage_tags, named_tags, process_tags
 
 PACE = Pace()
 LINEAGE, PATCH = "lineage/lineage.json", "lineage/patch.diff"  # among the artifacts
@@ -30,6 +31,7 @@ _NOT_PARAMETERS = (
     "n_test_images", "n_skipped", "n_dropped", "crop_px", "denoise", "denoise_strength",
 )  # fmt: skip
 _OF_EPOCHS = "epoch/"  # MLflow's pages show metrics of one prefix together; the names without it are the kept network's
+_START_TOLERANCE_S = 5.0  # the kernel's clock and ours drift apart
 _RANDOM_NOTE = "**Random weights**: the backbone was not pretrained. Do not compare with pretrained runs."
 
 
@@ -72,6 +74,12 @@ class Run:
     def log_params(self, params: Mapping[str, object]) -> None:
         """Log parameters; nested mappings become ``outer.inner``, and too long a value goes whole into an artifact."""
         self._put({"kind": "params", "params": flatten(params)})
+
+    def log_lineage(self, lineage: Lineage) -> None:
+        """Log what the run came from, and how its code differed from the commit."""
+        self._put({"kind": "text", "file": LINEAGE, "text": json.dumps(lineage.as_json(), indent=1)})
+        if lineage.revision and lineage.revision.patch:
+            self._put({"kind": "text", "file": PATCH, "text": lineage.revision.patch})
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """Put a file, or all that a folder holds, into the run's artifacts below ``folder``; see `artifacts`."""
@@ -186,8 +194,9 @@ def _opened(
     outbox = Outbox(journal, pace)
     dataset = str(facts["dataset"])
     outbox.put(opening(experiment, name, journal.name, tags, dataset=dataset, data=lineage.data, parts=parts))
-    _tell_origin(outbox.put, lineage)
-    Run(outbox.delivery, outbox.put).log_params(facts)
+    run = Run(outbox.delivery, outbox.put)
+    run.log_params(facts)
+    run.log_lineage(lineage)
     try:
         deliver_waiting()
         close_dead_runs(experiment)
@@ -244,10 +253,10 @@ def restored_run(
     dataset, parts = facts["dataset"], facts["class_counts"]
     name = uuid.uuid4().hex
     delivery.write(opening(experiment, facts["run"], name, tags, dataset=dataset, data=lineage.data, parts=parts))
-    _tell_origin(delivery.write, lineage)
     run = Run(delivery)
     try:
         run.log_params(params)
+        run.log_lineage(lineage)
         run.log_epochs(history)
         run.log_trained(trained, facts)
         run.finish_outputs(trained)
@@ -329,13 +338,34 @@ def close_dead_runs(experiment: str) -> int:
     return len(dead)
 
 
-def _tell_origin(put: Callable[[Entry], None], lineage: Lineage) -> None:
-    put({"kind": "text", "text": json.dumps(lineage.as_json(), indent=1), "file": LINEAGE})
-    if lineage.revision and lineage.revision.patch:
-        put({"kind": "text", "text": lineage.revision.patch, "file": PATCH})
-
-
 def _own_tags(name: str, facts: Mapping[str, object], tags: Mapping[str, str], lineage: Lineage) -> dict[str, str]:
     own = named_tags({"run": name} | {key: str(facts[key]) for key in ("dataset", "network")} | dict(tags))
     note = {"mlflow.note.content": _RANDOM_NOTE} if tags.get("weights") == "random" else {}
     return {**lineage_tags(lineage), **process_tags(), **own, **note}
+
+
+def is_alive(tags: Mapping[str, str]) -> bool | None:
+    """Tell whether the process lives that opened a run; None where that cannot be told from here.
+
+    A machine that was started anew has none of its old processes. Those of another machine, or of another container of
+    this one, cannot be seen.
+
+    Args:
+        tags: of the run.
+    """
+    own = process_tags()
+    same = {name: tags.get(f"{HIDDEN}{name}") == own[f"{HIDDEN}{name}"] for name in ("host", "boot", "container")}
+    knows_boot = bool(tags.get(f"{HIDDEN}boot"))
+    if same["host"] and knows_boot and not same["boot"]:
+        return False
+    if not (same["boot"] and same["container"] if knows_boot else same["host"]):
+        return None
+    try:
+        process = psutil.Process(int(tags[f"{HIDDEN}pid"]))
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return abs(process.create_time() - float(tags[f"{HIDDEN}process_start"])) < _START_TOLERANCE_S
+    except psutil.NoSuchProcess:
+        return False
+    except (psutil.AccessDenied, KeyError, ValueError):
+        return None

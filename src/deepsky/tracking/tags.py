@@ -12,7 +12,6 @@ import psutil
 from deepsky.tracking.lineage import Lineage
 
 HIDDEN = "mlflow.deepsky."  # of tags that MLflow's pages do not show, as of all that begin with mlflow.
-_START_TOLERANCE_S = 5.0  # the kernel's clock and ours drift apart
 _SHOWN_AS_PARAMETERS = ("run", "dataset", "network")
 
 
@@ -46,33 +45,6 @@ def process_tags() -> dict[str, str]:
         f"{HIDDEN}pid": str(os.getpid()),
         f"{HIDDEN}process_start": f"{psutil.Process().create_time():.2f}",
     }
-
-
-def is_alive(tags: Mapping[str, str]) -> bool | None:
-    """Tell whether the process lives that opened a run; None where that cannot be told from here.
-
-    A machine that was started anew has none of its old processes. Those of another machine, or of another container of
-    this one, cannot be seen.
-
-    Args:
-        tags: of the run.
-    """
-    own = process_tags()
-    same = {name: tags.get(f"{HIDDEN}{name}") == own[f"{HIDDEN}{name}"] for name in ("host", "boot", "container")}
-    knows_boot = bool(tags.get(f"{HIDDEN}boot"))
-    if same["host"] and knows_boot and not same["boot"]:
-        return False
-    if not (same["boot"] and same["container"] if knows_boot else same["host"]):
-        return None
-    try:
-        process = psutil.Process(int(tags[f"{HIDDEN}pid"]))
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        return abs(process.create_time() - float(tags[f"{HIDDEN}process_start"])) < _START_TOLERANCE_S
-    except psutil.NoSuchProcess:
-        return False
-    except (psutil.AccessDenied, KeyError, ValueError):
-        return None
 
 
 def _read_word(path: Path) -> str:

@@ -12,6 +12,7 @@ from deepsky.datasets.packed import Packed
 from deepsky.errors import DataError
 
 SPLITS = ("train", "val", "test")
+_REMEDY = "run dvc repro to write it again"
 Array = npt.NDArray[Any]
 
 
@@ -93,18 +94,35 @@ def read_split(path: Path, packed: Packed) -> npt.NDArray[np.str_]:
     Raises:
         DataError: not a split file, or one of other objects.
     """
-    remedy = "run dvc repro to write it again"
+    split = _of_rows(path, packed, "split")
+    unknown = np.flatnonzero(~np.isin(split, SPLITS))
+    if len(unknown):
+        where = packed.rows["id"].iloc[unknown[0]]
+        raise DataError(path, f"object {where} has the split {str(split[unknown[0]])!r}", _REMEDY)
+    return split
+
+
+def read_groups(path: Path, packed: Packed) -> npt.NDArray[np.str_]:
+    """Return what of a split's groups each row of a dataset belongs to.
+
+    Raises:
+        DataError: not a split file, or one of other objects.
+    """
+    group = _of_rows(path, packed, "group")
+    if not np.char.str_len(group).all():
+        where = packed.rows["id"].iloc[int(np.flatnonzero(np.char.str_len(group) == 0)[0])]
+        raise DataError(path, f"object {where} has no group", _REMEDY)
+    return group
+
+
+def _of_rows(path: Path, packed: Packed, column: str) -> npt.NDArray[np.str_]:
+    """Return a column of a split file for each row of a dataset; empty where it has no such row."""
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("id")["split"]
+        table = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("id")[column]
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(path, f"is not a split ({error})", remedy) from error
+        raise DataError(path, f"is not a split ({error})", _REMEDY) from error
     if table.empty:
         raise DataError(
             path, "is empty: no run learns from its dataset", "enter one below runs in params.yaml, then dvc repro"
         )
-    split = packed.rows["id"].map(table).fillna("").to_numpy(str)
-    unknown = np.flatnonzero(~np.isin(split, SPLITS))
-    if len(unknown):
-        where = packed.rows["id"].iloc[unknown[0]]
-        raise DataError(path, f"object {where} has the split {str(split[unknown[0]])!r}", remedy)
-    return split
+    return packed.rows["id"].map(table).fillna("").to_numpy(str)

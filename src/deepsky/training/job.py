@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from deepsky.calibration import fit_temperature
 from deepsky.datasets.packed import Packed
-from deepsky.errors import DataError
+from deepsky.errors import ConfigError, DataError
 from deepsky.networks.augment import MirrorBack, RandomView
 from deepsky.networks.heads import join
 from deepsky.networks.params import AugmentParams
@@ -31,7 +32,8 @@ from deepsky.training.view_features import ViewFeatures
 class Job:
     """One training of one recipe; ``build.make_job`` makes it.
 
-    It raises ConfigError for views that change what the dataset's images are, and DataError for quarter turns of
+    It raises ConfigError for views that change what the dataset's images are, or an end that cannot be calibrated, and
+    DataError for quarter turns of
     images that are not square or features of another number of test views.
 
     Attributes:
@@ -63,12 +65,14 @@ class Job:
     views: ViewFeatures | None = None
 
     def __post_init__(self) -> None:
-        """Refuse views that the dataset's images do not allow, and features of other test views."""
+        """Refuse views that the images do not allow, features of other test views, and an end to be calibrated."""
         check_views(self.recipe, self.packed.card)
         refuse_oblong(self.recipe.test_views, self.packed.images.shape)
         if self.views is not None and len(self.views.sides) != self.recipe.test_views:
             problem = f"were seen from {len(self.views.sides)} sides, test_views is {self.recipe.test_views}"
             raise DataError(f"features of {self.recipe.dataset}", problem, "run dvc repro to write them again")
+        if self.recipe.calibrate != "none":
+            self._softmax()
 
     def examples(self) -> Examples:
         """Return what is learned from: the images, or their plain features."""
@@ -118,6 +122,37 @@ class Job:
         if self.recipe.augment.flip and swaps != sorted(swaps):
             answer = MirrorBack(swaps, name="mirror_back")([answer, mirrored])
         return keras.Model(image, answer, name="learner")
+
+    def calibrate(self) -> float | None:
+        """Divide the fitted network's logits by the temperature that the val rows ask for, if the recipe says so.
+
+        The number goes into kernel and bias of the last layer; no layer is added, and every answer stays what it was.
+
+        Returns:
+            The temperature; None: the recipe leaves the network as it is.
+
+        Raises:
+            ConfigError: the network does not end in a dense softmax layer.
+        """
+        if self.recipe.calibrate == "none":
+            return None
+        last = self._softmax()
+        rows = np.flatnonzero(self.split == "val")
+        image = self.packed.rows["image"].to_numpy(np.int64)[rows]
+        temperature = fit_temperature(self.answers()[image], self.packed.labels[rows])
+        for weight in last.weights:
+            weight.assign(weight / temperature)
+        return temperature
+
+    def _softmax(self) -> keras.layers.Dense:
+        """Return the layer that the network ends in."""
+        last = self.tail
+        while isinstance(last, keras.Model):
+            last = last.outputs[0]._keras_history.operation
+        if not isinstance(last, keras.layers.Dense) or last.activation is not keras.activations.softmax:
+            problem = f"the network ends in {last.name}, which is no dense softmax layer"
+            raise ConfigError(f"run {self.run}: calibrate", problem, "set calibrate: none")
+        return last
 
     def answers(self) -> npt.NDArray[np.float32]:
         """Return what the whole network says of every distinct image, (n_images, n_outputs)."""

@@ -28,7 +28,7 @@ _ALWAYS = (
     "dataset", "network", "start", "learn", "answer", "input_size_px", "test_views", "seed", "optimizer",
     "learning_rate", "schedule", "weight_decay", "momentum", "batch_size", "epochs", "patience", "keep", "precision",
 )  # fmt: skip
-_CLASSES_ONLY = ("class_weights", "label_smoothing", "monitor")
+_CLASSES_ONLY = ("class_weights", "label_smoothing", "monitor", "calibrate")
 _HEAD = ("hidden_units", "activation", "dropout", "batch_norm", "l2", "n_views")
 _PIXELS = ("augment", "mixup")
 _BACKBONE_LEARNS = ("hidden_units", "dropout")
@@ -127,6 +127,8 @@ class Recipe:
         monitor: which figure says that an epoch is better: ``val_loss``, or of classes ``val_accuracy``.
         patience: stop after this many epochs without a better one; None: never.
         keep: whose weights stay: the ``last`` epoch's, or the ``best`` one's.
+        calibrate: ``temperature``: after the fit the logits are divided by the number under which the val rows are most
+            likely; no answer changes, only how sure it is.
         origin: the search that found these numbers; None where nobody searched.
     """
 
@@ -162,6 +164,7 @@ class Recipe:
     monitor: Monitor = "val_loss"
     patience: int | None = None
     keep: Literal["last", "best"] = "best"
+    calibrate: Literal["none", "temperature"] = "none"
     origin: Origin | None = None
 
     def __post_init__(self) -> None:
@@ -170,9 +173,14 @@ class Recipe:
         if self.start == "scratch" and self.learn != "all":
             raise ValueError(f"start: scratch draws the whole network, so learn {self.learn} would keep it random")
         of_classes = self.class_weights != "none" or self.label_smoothing or self.monitor == "val_accuracy"
-        if self.answer != "softmax" and of_classes:
-            remedy = "set class_weights: none, label_smoothing: 0 and monitor: val_loss"
+        if self.answer != "softmax" and (of_classes or self.calibrate != "none"):
+            remedy = "set class_weights: none, label_smoothing: 0, monitor: val_loss and calibrate: none"
             raise ValueError(f"answer {self.answer} has no classes: {remedy}")
+        if self.calibrate != "none" and self.test_views > 1:
+            problem = (
+                f"calibrate {self.calibrate} needs one softmax at the end, test_views {self.test_views} averages some"
+            )
+            raise ValueError(f"{problem}: set test_views: 1 or calibrate: none")
 
     @property
     def of_head(self) -> bool:
@@ -194,8 +202,8 @@ class Recipe:
 
     @property
     def chooses(self) -> bool:
-        """Tell whether the val rows choose something: the epoch that is kept, or when to stop."""
-        return self.keep == "best" or self.patience is not None
+        """Tell whether the val rows choose something: the epoch that is kept, when to stop, or the temperature."""
+        return self.keep == "best" or self.patience is not None or self.calibrate != "none"
 
     def settings(self, *, own_head: bool) -> dict[str, Any]:
         """Return what shapes the result, as params.yaml and JSON hold it.

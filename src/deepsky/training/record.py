@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from deepsky.catalogue.decision_tree import COLUMNS
+from deepsky.datasets.packed import PROPERTIES
 from deepsky.datasets.splits import tested_part
 from deepsky.networks.portable import portable
 from deepsky.training.examples import SPLITS
@@ -58,12 +59,15 @@ def describe(job: Job) -> dict[str, Any]:
     }
 
 
-def train(job: Job, folder: Path, callbacks: Sequence[keras.callbacks.Callback] = ()) -> dict[str, float]:
+def train(
+    job: Job, folder: Path, groups: npt.NDArray[np.str_], callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> dict[str, float]:
     """Fit the tail and write model.h5, history.csv, predictions.csv (and predictions_plain.csv) and run.json.
 
     Args:
         job: what is trained.
         folder: an empty folder.
+        groups: what of the split's groups each row belongs to, (n_rows,); they are written beside its answer.
         callbacks: Keras' callbacks that watch the fit.
 
     Returns:
@@ -77,10 +81,12 @@ def train(job: Job, folder: Path, callbacks: Sequence[keras.callbacks.Callback] 
     started = time.perf_counter()
     history = job.fit(callbacks)
     training_s = time.perf_counter() - started
-    kept_epoch = job.kept_epoch(history)
+    kept_epoch, temperature = job.kept_epoch(history), job.calibrate()
     write_csv(history, folder / "history.csv")
-    _write_predictions(job, folder)
+    _write_predictions(job, folder, groups)
     facts = describe(job) | {"n_epochs": len(history), "kept_epoch": kept_epoch}
+    if temperature is not None:
+        facts["temperature"] = round(temperature, _DIGITS)
     (folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
     save_network(folder / "model.h5", job.whole, _model_card(job))
     n_fitted = int((job.split == "train").sum()) * len(history)
@@ -93,30 +99,36 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     table.to_csv(path, index=False, float_format=FLOAT_FORMAT, lineterminator="\n")
 
 
-def _write_predictions(job: Job, folder: Path) -> None:
+def _write_predictions(job: Job, folder: Path, groups: npt.NDArray[np.str_]) -> None:
     """Write the answers to every row, and to those tested on from one view where they are the mean of many."""
     image = job.packed.rows["image"].to_numpy(np.int64)
     # Rows that share an image share its answer: predict once per image.
-    write_csv(_predictions(job, np.arange(len(image)), job.answers()[image]), folder / "predictions.csv")
+    every = np.arange(len(image))
+    write_csv(_predictions(job, every, job.answers()[image], groups), folder / "predictions.csv")
     test = np.flatnonzero(job.split == tested_part(job.split))
     images, place = np.unique(image[test], return_inverse=True)
     plain = job.plain_answers(images)
     if plain is not None:
-        write_csv(_predictions(job, test, plain[place]), folder / "predictions_plain.csv")
+        write_csv(_predictions(job, test, plain[place], groups), folder / "predictions_plain.csv")
 
 
-def _predictions(job: Job, rows: npt.NDArray[np.int64], answers: npt.NDArray[np.float32]) -> pd.DataFrame:
-    """Table id, split, label and the answers of some rows; of vote fractions also the truth.
+def _predictions(
+    job: Job, rows: npt.NDArray[np.int64], answers: npt.NDArray[np.float32], groups: npt.NDArray[np.str_]
+) -> pd.DataFrame:
+    """Table id, split, group, label and the answers of some rows; of vote fractions also the truth.
 
-    Of classes also what is answered, whether that is right, and how probable it is said to be.
+    Also what is known of each object (PROPERTIES) and, of classes, what is answered, whether that is right, and how
+    probable it is said to be.
     """
     card, table = job.packed.card, job.packed.rows.iloc[rows]
-    left = pd.DataFrame({"id": table["id"], "split": job.split[rows], "label": table["label"]})
+    left = pd.DataFrame({"id": table["id"], "split": job.split[rows], "group": groups[rows], "label": table["label"]})
     if card.target == "class":
         written = np.round(answers.astype(np.float64), _DIGITS)  # whoever reads the table finds the same answers
         left["predicted"] = np.array(card.classes, dtype=object)[written.argmax(axis=1)]
         left["correct"] = left["predicted"] == left["label"]
         left["confidence"] = written.max(axis=1)
+    known = [name for name in PROPERTIES if job.packed.rows[name].notna().any()]
+    left[known] = table[known]
     names = COLUMNS if card.target == "fractions" else card.classes
     parts = [left, pd.DataFrame(answers, columns=[f"p_{name}" for name in names], index=left.index)]
     if job.packed.fractions is not None:
