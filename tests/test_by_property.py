@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deepsky.catalogue.magnitudes import r_magnitudes
+from deepsky.catalogue.magnitudes import with_magnitudes
 from deepsky.evaluation.by_property import by_property, property_figure
 from deepsky.imaging.apertures import measure_middles
 
@@ -25,8 +25,8 @@ def test_light_in_the_middle_is_measured_above_the_sky() -> None:
 
 def test_r_is_a_magnitude_only_beside_its_four_neighbours() -> None:
     table = pd.DataFrame({name: ["18.5", "-9999", "bright"] for name in "ugriz"})
-    assert r_magnitudes(table).fillna(0).tolist() == [18.5, 0, 0]
-    assert r_magnitudes(table.drop(columns="u")).isna().all()
+    assert with_magnitudes(table)["r_mag"].fillna(0).tolist() == [18.5, 0, 0]
+    assert "r_mag" not in with_magnitudes(table.drop(columns="u").assign(r_mag="bright"))
 
 
 def test_accuracy_falls_over_the_magnitude_and_objects_without_one_are_left_out() -> None:

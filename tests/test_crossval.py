@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
-from deepsky.commands import crossval
+from deepsky.commands import crossval, trainings
 from deepsky.commands.jobs import job_maker, packed_of
 from deepsky.datasets.packed import open_packed
 from deepsky.datasets.splits import cross_validation
@@ -37,7 +37,7 @@ def _inside(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     know_tiny(monkeypatch)
     # Its module is none of this package, and has no fingerprint.
-    monkeypatch.setattr(crossval, "place_of", lambda name: place_of("mobilenet" if name == "tiny" else name))
+    monkeypatch.setattr(trainings, "place_of", lambda name: place_of("mobilenet" if name == "tiny" else name))
     write_params(project)
 
 
@@ -127,17 +127,17 @@ def test_a_signal_leaves_no_run_running_and_finished_folds(project: Path, monkey
     write_params(project, epochs=1)
     between_folds = crossval._plan("net", 2, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(crossval._Plan, "show", stop)
+        patch.setattr(trainings.Trainings, "show", stop)
         with pytest.raises(SystemExit, match="143"):
             crossval.run("net", 2, 1)
     assert statuses() == {"parent": "KILLED", "1": "FINISHED"}
-    done = crossval._finished(between_folds)
+    done = trainings.finished(between_folds)
     assert list(done.index) == [1]
 
     # Another process does not know tiny; and the second fold must not end before the signal comes.
     write_params(project, ["net"], epochs=300)
     in_second_fold = crossval._plan("net", 2, 1)
-    crossval._write_finished(done, in_second_fold)
+    trainings._write_finished(done, in_second_fold)
     before |= {run.info.run_id for run in runs(project)}
     command = [sys.executable, "-m", "deepsky", "crossval", "net", "--folds", "2", "--seed", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
@@ -148,7 +148,7 @@ def test_a_signal_leaves_no_run_running_and_finished_folds(project: Path, monkey
         process.send_signal(signal.SIGINT)
         assert process.wait() == 128 + signal.SIGINT
     assert statuses() == {"parent": "KILLED", "2": "KILLED"}
-    assert list(crossval._finished(in_second_fold).index) == [1]
+    assert list(trainings.finished(in_second_fold).index) == [1]
 
 
 @pytest.mark.parametrize("store_refuses", [False, True])
@@ -160,7 +160,7 @@ def test_an_error_fails_the_run_and_is_the_one_that_is_told(
             MlflowClient(f"sqlite:///{project / 'mlflow.db'}").delete_run(parent_id)
         raise DataError("dataset", "is gone", "find it")
 
-    monkeypatch.setattr(crossval, "_train_missing", break_down)
+    monkeypatch.setattr(trainings, "_train_missing", break_down)
     with pytest.raises(DataError, match="dataset: is gone"):
         crossval.run("net", 2, 5)
     if not store_refuses:
@@ -169,9 +169,9 @@ def test_an_error_fails_the_run_and_is_the_one_that_is_told(
 
 def test_folds_of_other_code_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     plan, hashed = crossval._plan("net", 2, 1), list[str]()
-    assert crossval._plan("net", 2, 1).digest == plan.digest
+    assert crossval._plan("net", 2, 1).digests == plan.digests
     monkeypatch.setattr(Code, "fingerprint", lambda _, *modules: hashed.extend(modules) or "other")
-    assert crossval._plan("net", 2, 1).digest != plan.digest
+    assert crossval._plan("net", 2, 1).digests != plan.digests
     code = {module.removeprefix("deepsky.") for module in Code().closure(hashed)}
     assert {"networks.cnn_small", "networks.heads", "training.fit", "training.job", "metrics"} <= code
     assert not {"networks.alexnet", "training.population", "tracking.store", "commands.crossval"} & code
@@ -180,18 +180,18 @@ def test_folds_of_other_code_do_not_count(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_name_and_where_the_numbers_come_from_change_no_figures(project: Path) -> None:
     plan = crossval._plan("net", 2, 1)
     write_params(project, origin=Origin(study="s", trial=3, run="toy-cnn_small"))
-    assert crossval._plan("net", 2, 1).digest == plan.digest
+    assert crossval._plan("net", 2, 1).digests == plan.digests
     write_params(project, learning_rate=1e-3)
-    assert crossval._plan("net", 2, 1).digest != plan.digest
+    assert crossval._plan("net", 2, 1).digests != plan.digests
 
 
 def test_best_weights_are_chosen_by_rows_of_the_other_folds_and_fractions_have_an_rmse(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     plain = crossval._plan("votes_net", 2, 1)
-    assert "val" not in np.concatenate(plain.splits)
+    assert "val" not in np.concatenate(list(plain.splits.values()))
     write_params(Path(), epochs=1, keep="best", test_views=2)
-    assert crossval._plan("votes_net", 2, 1).digest != plain.digest  # other settings under that name
+    assert crossval._plan("votes_net", 2, 1).digests != plain.digests  # other settings under that name
     crossval.run("votes_net", 2, 1)
     assert re.search(r"^votes_net: RMSE 0\.\d{4} \+- ", capsys.readouterr().out, re.MULTILINE)
     assert all(m["test_plain_rmse"] != m["test_rmse"] for m in metrics_of(Path(), "votes_net"))
@@ -210,7 +210,7 @@ def test_heads_are_trained_on_features_of_all_images(project: Path, capsys: pyte
     assert gains == pytest.approx([0.0, 0.0])
     # A table of the same run that held other measures is no obstacle.
     Path("evaluation/crossval/heads.csv").write_text("fold,n_train,n_test,rmse,seconds,digest\n1,16,16,0.1,2,ab\n")
-    assert crossval._finished(crossval._plan("heads", 2, 1)).empty
+    assert trainings.finished(crossval._plan("heads", 2, 1)).empty
 
 
 def test_a_cell_of_compare_is_a_run_too(capsys: pytest.CaptureFixture[str]) -> None:
@@ -247,5 +247,5 @@ def test_bad_input_is_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -
     assert open_packed(Path("data/packed/toy")).rows["label"].nunique() == 2
     Path("evaluation/crossval").mkdir(parents=True, exist_ok=True)
     Path("evaluation/crossval/fine.csv").write_text("nonsense\n1\n")
-    with pytest.raises(DataError, match=r"fine\.csv: is no table of folds .*; delete it"):
+    with pytest.raises(DataError, match=r"fine\.csv: is no table of trainings .*; delete it"):
         crossval.run("fine", 2, 1)

@@ -14,6 +14,7 @@ from deepsky.errors import DataError
 from deepsky.imaging.astrometry import Astrometry, is_inside, read_astrometry
 from deepsky.imaging.badfiles import BadFiles
 from deepsky.imaging.composite import affine_between, align
+from deepsky.imaging.conditions import conditions_of
 from deepsky.imaging.cutouts import cut_objects
 from deepsky.imaging.fields import FieldSearch, SkyField, assign_fields, read_field, require_bands
 from deepsky.imaging.frame_names import band_of
@@ -346,6 +347,22 @@ def test_stretch_is_bounded_and_monotone(flux, softening):
     order = np.argsort(flux, axis=None)
     assert (np.diff(unit.ravel()[order]) >= 0).all()
     assert to_gray(unit).dtype == np.uint8
+
+
+def test_sky_and_width_of_stars_are_measured_wherever_in_a_pixel_they_are(tmp_path):
+    rng, wcs, sigma_px = np.random.default_rng(4), frame_wcs("r"), 1.4
+    places = [
+        (x + rng.random(), y + rng.random()) for x in range(10, WIDTH - 10, 20) for y in range(10, HEIGHT - 10, 20)
+    ]
+    stars = [(*wcs.all_pix2world(x, y, 0), 50.0 + 50 * rng.random()) for x, y in places]
+    flux = star_frame(wcs, stars, sigma_px=sigma_px) + np.float32(0.25)
+    frame = read_frame(write_frame(tmp_path / "frame-r.fits", flux, wcs, FILTER="r"), "r")
+    found = conditions_of(frame)
+    assert found.sky == pytest.approx(0.25, abs=0.005)
+    assert found.noise == pytest.approx(0.01, rel=0.2)
+    assert found.psf == pytest.approx(2.3548 * sigma_px * 0.396, rel=0.03)
+    few = read_frame(write_frame(tmp_path / "few-r.fits", star_frame(wcs, stars[:3]), wcs, FILTER="r"), "r")
+    assert np.isnan(conditions_of(few).psf)
 
 
 def test_stretch_refuses_bad_pixels():

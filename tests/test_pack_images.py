@@ -120,9 +120,25 @@ def test_columns_of_the_table_are_carried_over(tmp_path):
     assert rows["run"].tolist() == [752] * 4
     assert rows["dec_deg"].tolist() == [0.1, 0.2, 0.3, 0.4]
     assert rows["group"].tolist() == ["1", "2", "2", "1"]
+    assert rows["file_bytes"].tolist() == [
+        path.stat().st_size for name in "dbca" for path in pictures_of(tmp_path) if path.stem == name
+    ]
+    assert rows["r_mag"].isna().all()
     wrong = replace(PARAMS, group_column="night")
     with pytest.raises(ConfigError, match=r"group_column 'night': is not a column of .*labels.csv; it has id, l"):
         pack(tmp_path, wrong)
+
+
+def test_magnitudes_are_carried_over_where_all_five_are_numbers(tmp_path):
+    write_images(tmp_path)
+    path = tmp_path / "images/labels.csv"
+    table = pd.read_csv(path).assign(u=[21.5, None, 20.0, 19.0], g=20.0, r=19.5, i=19.25, z=19.0)
+    table.to_csv(path, index=False)
+    rows = pack(tmp_path).rows
+    assert rows["u_mag"].isna().tolist() == [False, True, False, False]
+    assert rows[["u_mag", "z_mag"]].iloc[0].tolist() == [21.5, 19.0]
+    table.drop(columns="g").to_csv(path, index=False)  # so that z may be a redshift
+    assert "z_mag" not in pack(tmp_path).rows
 
 
 def test_columns_that_are_only_called_id_or_label_give_way(tmp_path):

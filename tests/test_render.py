@@ -28,6 +28,7 @@ PARAMS = FramesParams(
 )
 PLACES_PX = [(40.3, 30.8), (90.7, 50.2), (5.0, 60.0)]  # the third is at an edge
 FIELDS = (10, 11, 12)
+MAGNITUDES = (21.0, 20.0, 19.5, 19.25, 19.0)
 
 
 def write_sky(folder, fields=FIELDS):
@@ -42,9 +43,9 @@ def write_sky(folder, fields=FIELDS):
             write_frame(sdss_path(folder / "frames", band, field), flux, own, **header)
         for number, (ra, dec, _) in enumerate(stars):
             label = ("GALAXY", "STAR")[number % 2]
-            rows.append([f"{field}{number}", ra, dec, 1000, 2, field, label])
+            rows.append([f"{field}{number}", ra, dec, 1000, 2, field, label, *MAGNITUDES])
     rows.sort(key=lambda row: row[0][-1])
-    table = pd.DataFrame(rows, columns=["objid", "ra", "dec", "run", "camcol", "field", "class"])
+    table = pd.DataFrame(rows, columns=["objid", "ra", "dec", "run", "camcol", "field", "class", *"ugriz"])
     table.to_csv(folder / "catalogue.csv", index=False)
     return table
 
@@ -90,6 +91,18 @@ def test_datasets_hold_the_same_objects_in_the_catalogues_order(sky):
         assert rows["group"].tolist() == [f"001000-2-{field:04d}" for field in catalogue["field"]]
         assert dataset.card.classes == PARAMS.classes
         assert dataset.card.n_skipped == 0
+
+
+def test_rows_carry_what_is_known_beside_the_pictures(sky):
+    _, _, packed = sky
+    for dataset in packed.values():
+        rows = dataset.rows
+        assert np.allclose(rows[[f"{band}_mag" for band in "ugriz"]], MAGNITUDES)
+        places = np.array([PLACES_PX[int(identity[-1])] for identity in rows["id"]])
+        assert np.allclose(rows[["x_px", "y_px"]], places, atol=1e-6)
+        assert rows["noise_r"].between(0.008, 0.012).all()
+        assert rows["sky_g"].abs().max() < 0.002
+        assert rows["psf_i"].isna().all()  # three stars are too few to tell
 
 
 def test_arrays_and_cards(sky):

@@ -304,6 +304,23 @@ def crossval(run: str, folds: int, seed: int) -> None:
     command.run(run, folds, seed)
 
 
+@cli.command("learning-curve", epilog="Example: deepsky learning-curve zoo1_fine_tune --n 100,200,400")
+@click.argument("run")
+@click.option(
+    "--n", "numbers", metavar="N,...", help="train objects (default: an eighth, a quarter, half, all of them)"
+)
+@click.option("--seed", default=1, show_default=True, help="of the order in which groups are taken")
+def learning_curve(run: str, numbers: str | None, seed: int) -> None:
+    """Train RUN on nested samples of its train objects, test each on its test objects, draw the curve."""
+    from deepsky.commands import learning_curve as command
+
+    try:
+        wanted = [int(one) for one in numbers.split(",")] if numbers else []
+    except ValueError as error:
+        raise click.BadParameter(f"{numbers!r} is not like 100,200,400", param_hint="--n") from error
+    command.run(run, wanted, seed)
+
+
 @cli.command("lr-range", epilog="Example: deepsky lr-range zoo1_fine_tune")
 @click.argument("run")
 @click.option("--steps", default=100, show_default=True)

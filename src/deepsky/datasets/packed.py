@@ -1,6 +1,7 @@
 """A dataset on disk: distinct images in one memory-mapped array, and one row per object that points into it."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +19,11 @@ from deepsky.imaging.params import Denoise
 GALAXY = "galaxy"  # the one label of every row whose target is fractions
 PROPERTIES = ("r_mag", "snr", "half_light_arcsec")  # of objects: what is known of how hard they are
 ROW_COLUMNS = ("id", "label", "image", "run", "camcol", "field", "ra_deg", "dec_deg", "edge", "group", *PROPERTIES)
+# What else may be known of an object beside its picture; rows.csv has a column for what is. Nothing learns from it but
+# the audit: the catalogue's magnitudes (u_mag ...); x_px, y_px in the frame of the position band; sky_BAND and
+# noise_BAND, the level of the sky of that frame and its spread, nanomaggies per pixel; psf_BAND, the width of a star
+# there, arcsec; file_bytes.
+_BESIDE = re.compile(r"\w_mag|(sky|noise|psf)_\w+|x_px|y_px|file_bytes")
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ class Packed:
 
     Attributes:
         images: (n, height, width, channel), uint8 or float32, read-only memory map.
-        rows: one row per object with ROW_COLUMNS; ``image`` indexes ``images``.
+        rows: one row per object with ROW_COLUMNS, and what is known beside the picture; ``image`` indexes ``images``.
         card: what the numbers mean.
         fractions: what to learn where the card's target is ``fractions``: (n_rows, 37) float32 in the order of
             ``catalogue.decision_tree.COLUMNS``, read-only memory map; else None.
@@ -97,14 +103,16 @@ def write_rows(
 
     Args:
         folder: the dataset's (temporary) folder.
-        rows: one row per object; columns of ROW_COLUMNS that are missing are written empty.
+        rows: one row per object; columns of ROW_COLUMNS that are missing are written empty, and of others those that
+            tell what is known beside the picture.
         card: what the numbers mean.
         skipped: (file, reason) of everything left out.
         fractions: (n_rows, 37), where they are the target.
     """
     if fractions is not None:
         np.save(folder / "targets.npy", fractions.astype(np.float32, copy=False), allow_pickle=False)
-    rows.reindex(columns=list(ROW_COLUMNS)).to_csv(folder / "rows.csv", index=False, lineterminator="\n")
+    beside = [name for name in rows.columns if _BESIDE.fullmatch(name) and name not in ROW_COLUMNS]
+    rows.reindex(columns=[*ROW_COLUMNS, *beside]).to_csv(folder / "rows.csv", index=False, lineterminator="\n")
     (folder / "dataset.json").write_text(json.dumps(asdict(card), indent=2) + "\n")
     pd.DataFrame(skipped, columns=["file", "reason"]).to_csv(folder / "skipped.csv", index=False, lineterminator="\n")
 
@@ -122,7 +130,7 @@ def open_packed(folder: Path) -> Packed:
             folder / "rows.csv",
             dtype={"id": str, "label": str, "group": str},
             keep_default_na=False,
-            na_values={column: [""] for column in ROW_COLUMNS[3:]},
+            na_values={column: [""] for column in pd.read_csv(folder / "rows.csv", nrows=0).columns[3:]},
         )
         text: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
         card = DatasetCard(**{key: tuples_of(value) for key, value in text.items()})

@@ -11,6 +11,7 @@ from deepsky.datasets.params import GroupBy, SplitParams
 from deepsky.errors import DataError
 
 SPLITS = ("train", "val", "test")
+_CHOICE = 64  # groups that one is chosen from
 _EVEN = 0.05  # by how much a class may have another share of a part than of all rows
 
 
@@ -137,6 +138,35 @@ def _folds(
     if len(np.unique(group)) == len(group):  # no need to weigh group by group, which takes a thousand times as long
         return StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(label, label)
     return StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(label, label, group)
+
+
+def nested_order(rows: pd.DataFrame, seed: int) -> npt.NDArray[np.int64]:
+    """Put rows in an order of which every beginning is a fair sample of whole groups; the last may be cut short.
+
+    Of the next groups of a shuffle always that one is taken after which the shares of the classes are most like those
+    of all rows.
+
+    Args:
+        rows: id, label and group of each row; each id's place does not depend on their order.
+        seed: of the shuffle.
+
+    Returns:
+        Positions of the rows, (n_rows,).
+    """
+    by_id, rng = np.argsort(rows["id"].to_numpy(str), kind="stable"), np.random.default_rng(seed)
+    group, label = (np.unique(rows[name].to_numpy(str)[by_id], return_inverse=True)[1] for name in ("group", "label"))
+    counts = np.zeros((group.max() + 1, label.max() + 1))
+    np.add.at(counts, (group, label), 1)
+    shares, taken, rank = counts.sum(axis=0) / len(rows), np.zeros(counts.shape[1]), np.empty(len(counts), np.int64)
+    shuffled = rng.permutation(len(counts)).tolist()
+    waiting, later = shuffled[:_CHOICE], iter(shuffled[_CHOICE:])
+    for place in range(len(counts)):
+        after = taken + counts[waiting]
+        best = int(np.abs(after / after.sum(axis=1, keepdims=True) - shares).max(axis=1).argmin())
+        taken, rank[waiting[best]] = after[best], place
+        del waiting[best]
+        waiting += [one for one in [next(later, None)] if one is not None]
+    return by_id[np.lexsort((rng.permutation(len(rows)), rank[group]))]
 
 
 def sky_groups(rows: pd.DataFrame, group_by: GroupBy, params: SplitParams) -> pd.Series:

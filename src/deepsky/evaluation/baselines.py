@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
@@ -24,11 +24,14 @@ from deepsky.intervals import Resampling, share_interval
 
 # What val chooses from, the most held back first: of equally good ones the first is taken. Features are highly
 # redundant, so logistic regression needs far less freedom than scikit-learn's 1.
-_PENALTIES, _SVM_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0), (0.1, 1.0, 10.0)
+_PENALTIES, _SVM_PENALTIES, _ROUNDS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0), (0.1, 1.0, 10.0), (10, 100)
 CANDIDATES: Mapping[Baseline, Callable[[int], list[Any]]] = {
     "logistic_regression": lambda seed: [_scaled(LogisticRegression(C=c, max_iter=1000)) for c in _PENALTIES],
     "svm": lambda seed: [_scaled(SVC(C=c)) for c in _SVM_PENALTIES],
     "random_forest": lambda seed: [RandomForestClassifier(random_state=seed)],
+    "gradient_boosting": lambda seed: [
+        HistGradientBoostingClassifier(max_iter=n, max_leaf_nodes=8, random_state=seed) for n in _ROUNDS
+    ],
 }
 
 
@@ -62,7 +65,7 @@ def score_baselines(
 
     Args:
         names: the methods.
-        features: (n_rows, n_features), finite; each method scales them as it needs.
+        features: (n_rows, n_features), finite; each method scales them as it needs. Gradient boosting takes NaN too.
         labels: class of each row, (n_rows,).
         split: ``train``, ``val`` or ``test`` of each row, (n_rows,). Without a test part the val rows score and choose
             nothing, as with networks: then, and without val rows, a method's middle candidate is taken.

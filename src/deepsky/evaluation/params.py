@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Baseline = Literal["logistic_regression", "svm", "random_forest"]
+Baseline = Literal["logistic_regression", "svm", "random_forest", "gradient_boosting"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,10 +13,12 @@ class EvaluateParams:
     Attributes:
         baselines: classical methods that learn the same frozen features as each head.
         seed: of those of them that draw.
+        audit: whether to tell what can be reached without looking at the pictures (see ``shortcuts``).
     """
 
     baselines: tuple[Baseline, ...] = ()
     seed: int = 1
+    audit: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a seed that no generator takes, and a method named twice."""

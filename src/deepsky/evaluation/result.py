@@ -34,6 +34,11 @@ class Evaluation:
         """Return the same with more figures in the summary and in the MLflow run."""
         return replace(self, summary=self.summary | more, tracked=self.tracked | more)
 
+    def with_remark(self, text: str) -> "Evaluation":
+        """Return the same with one more remark on what is wrong; of no text, the same."""
+        remarks = [one for one in (self.summary.get("remark", ""), text) if one]
+        return replace(self, summary=self.summary | {"remark": "; ".join(remarks)}) if text else self
+
 
 def title(one: Trained) -> str:
     """Return the heading of a picture: weights that make a score another one are named with it."""

@@ -4,7 +4,7 @@ from pathlib import Path, PurePath
 
 import pandas as pd
 
-from deepsky.catalogue.magnitudes import r_magnitudes
+from deepsky.catalogue.magnitudes import MAGNITUDES, with_magnitudes
 from deepsky.catalogue.tables import read_objects
 from deepsky.errors import ConfigError, DataError
 from deepsky.formats.format import OTHER_CLASSES, UNLABELLED, UNNAMED, Format, Objects, preparation_of
@@ -76,10 +76,10 @@ def _without_suffix(ids: pd.Series, table: Path) -> pd.Series:
 
 
 def _carry_over(rows: pd.DataFrame, params: PicturesParams, table: Path) -> pd.DataFrame:
-    """Keep id, label, the magnitude and whatever the splits can use."""
-    known = [column for column in _CARRIED if column in rows.columns]
+    """Keep id, label, the magnitudes and whatever the splits can use."""
+    rows = with_magnitudes(rows)
+    known = [column for column in (*_CARRIED, *MAGNITUDES) if column in rows.columns]
     carried = rows[["id", "label", *known]].rename(columns=_CARRIED)
-    carried["r_mag"] = r_magnitudes(rows)
     if params.group_column is not None:
         if params.group_column not in rows.columns:
             problem = f"is not a column of {table}"

@@ -52,8 +52,9 @@ def objects_of(
     """
     present = rows["picture"].notna().to_numpy()
     names = rows.loc[present, "picture"].to_list()
+    kept = rows[present].drop(columns="picture").reset_index(drop=True)
     return Objects(
-        rows=rows[present].drop(columns="picture").reset_index(drop=True),
+        rows=kept.assign(file_bytes=files.n_bytes(names)),
         classes=classes,
         decode=partial(_decode, files, preparation, names),
         fractions=None if fractions is None else fractions[present],

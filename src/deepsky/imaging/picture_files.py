@@ -3,7 +3,8 @@
 import threading
 import zipfile
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from math import nan
 from pathlib import Path, PurePosixPath
 
 from deepsky.errors import DataError
@@ -92,6 +93,13 @@ class PictureFiles:
         except (OSError, KeyError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise DataError(self.place / name, f"cannot be read ({error})", _AGAIN) from error
 
+    def n_bytes(self, names: Sequence[str]) -> list[float]:
+        """Return the size of each picture's file (of a zip: unpacked); NaN where it cannot be read."""
+        if not self._is_zip:
+            return [_size_of(self.place / name) for name in names]
+        members = self._threads_zip()[1]
+        return [float(members[name].file_size) for name in names]
+
     def __getstate__(self) -> dict[str, object]:
         """Travel to a worker, which reads by name: without the list of names."""
         return {**self.__dict__, "names": []}
@@ -130,3 +138,10 @@ class PictureFiles:
             return zipfile.ZipFile(self.place)
         except (OSError, zipfile.BadZipFile) as error:
             raise DataError(self.place, f"is not a whole zip ({error})", _AGAIN) from error
+
+
+def _size_of(path: Path) -> float:
+    try:
+        return float(path.stat().st_size)
+    except OSError:  # it is told when it is read
+        return nan

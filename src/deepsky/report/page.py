@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from deepsky.catalogue.decision_tree import QUESTIONS
 from deepsky.evaluation.examples import SHAPES, Example, Kind
 from deepsky.evaluation.paired import Comparison
+from deepsky.report.audited import ladder
 from deepsky.report.paper import Study
 from deepsky.report.pictures import Pictures
 from deepsky.report.results import Result, Results, tuned_results
@@ -119,6 +120,9 @@ def render_page(results: Results, provenances: Mapping[str, Provenance], study: 
             study=study,
             runs=sorted(results.runs, key=lambda one: -one.skill),
             datasets=parts,
+            ladders={
+                part.name: ladder(results.audits[part.name], part.runs) for part in parts if part.name in results.audits
+            },
             tasks=_tasks(parts),
             matrix=[part for part in parts if part.cells],
             networks=sorted({network for part in parts for network in part.cells}),

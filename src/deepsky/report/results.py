@@ -1,7 +1,7 @@
 """What stage evaluate found, read back for the report."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import nan
 from pathlib import Path
 from typing import Any, get_args
@@ -10,6 +10,7 @@ import pandas as pd
 
 from deepsky.errors import DataError
 from deepsky.evaluation.album import Album, read_album
+from deepsky.evaluation.audit import Audit, read_audit
 from deepsky.evaluation.examples import examples_of
 from deepsky.evaluation.figures import NAMED_WEIGHTS
 from deepsky.evaluation.paired import Comparison
@@ -158,9 +159,8 @@ class Result:
 
     @property
     def short_remark(self) -> str:
-        """Return it in a word or three: ``collapsed``, ``never says STAR``, ``never says 3 classes``."""
-        what, _, names = self.remark.partition(", ")
-        return f"never says {names.count(', ') + 2} classes" if names else what.partition(":")[0]
+        """Return it in a few words: ``collapsed``, ``never says STAR``, ``never says 3 classes``; several by ``;``."""
+        return "; ".join(map(_shortened, self.remark.split("; ")))
 
     @property
     def has_random_weights(self) -> bool:
@@ -196,11 +196,13 @@ class Results:
         runs: the evaluated ones, sorted by dataset, cells of the matrix first, and name.
         left_out: reason -> names of the planned runs that could not be evaluated.
         compared: by dataset, how its runs compare; one with a single run is missing.
+        audits: of the datasets that have one, by name.
     """
 
     runs: list[Result]
     left_out: dict[str, list[str]]
     compared: dict[str, Comparison]
+    audits: dict[str, Audit] = field(default_factory=dict)
 
     @property
     def n_planned(self) -> int:
@@ -212,7 +214,7 @@ def read_results(evaluation: Path) -> Results:
     """Read every run.
 
     Args:
-        evaluation: folder of summary.json and of DATASET/LABEL/metrics.json and examples.json.
+        evaluation: folder of summary.json, of DATASET/LABEL/metrics.json and examples.json, and of audits.
 
     Raises:
         DataError: a file is missing, malformed or lacks a key, or there is no run at all.
@@ -234,8 +236,13 @@ def read_results(evaluation: Path) -> Results:
     for one in summary["left_out"]:
         _check_keys(one, ("name", "reason"), path)
         left_out.setdefault(one["reason"], []).append(one["name"])
-    compared = _read_compared(evaluation / "paired.json", runs)
-    return Results(sorted(runs, key=lambda one: (one.dataset, not one.is_cell, one.name)), left_out, compared)
+    datasets = {one.dataset for one in runs}
+    return Results(
+        sorted(runs, key=lambda one: (one.dataset, not one.is_cell, one.name)),
+        left_out,
+        _read_compared(evaluation / "paired.json", runs),
+        {dataset: audit for dataset in datasets if (audit := read_audit(evaluation / dataset))},
+    )
 
 
 def _read_compared(path: Path, runs: list[Result]) -> dict[str, Comparison]:
@@ -281,6 +288,11 @@ def results_table(results: Results) -> pd.DataFrame:
         ]
     )
     return table.astype({"trial": "Int64"}) if "trial" in table else table
+
+
+def _shortened(remark: str) -> str:
+    what, _, names = remark.partition(", ")
+    return f"never says {names.count(', ') + 2} classes" if names else what.partition(":")[0]
 
 
 def _beside_best(one: Result, compared: Comparison | None) -> dict[str, float]:

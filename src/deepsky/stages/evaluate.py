@@ -13,6 +13,7 @@ import pandas as pd
 
 from deepsky import progress
 from deepsky.errors import DataError
+from deepsky.evaluation import audit
 from deepsky.evaluation.album import album_json, make_album
 from deepsky.evaluation.classes import evaluate_classes
 from deepsky.evaluation.examples import example_groups
@@ -79,9 +80,11 @@ def run(
         problem = f"holds none of the {len(left_out)} runs of params.yaml as they are planned"
         raise DataError(trained, problem, "run dvc repro to train them")
     (out / SUMMARY).unlink(missing_ok=True)  # it stands only beside the runs that it was made of
-    remove_others(out, [out / BASELINES, *(one.folder(out) for one in there)])
+    remove_others(out, [out / BASELINES, *audit.audit_paths(there, out), *(one.folder(out) for one in there)])
     baselines, without = head_baselines(there, params, places, code)
-    work = _Work({one.name: one for one in there}, baselines, experiment, places, code)
+    unaudited = audit.audit_datasets(there, params, places, code)
+    beside = audit.beside_photometry(baselines, there, out)
+    work = _Work({one.name: one for one in there}, beside, experiment, places, code)
     stale = [one for one in there if not work.is_kept(one)]
     locally: Literal["processes", "here"] = "processes" if len(stale) > FEW else "here"
     with closing(mapped(work.write, stale, n_ahead=len(stale), locally=locally)) as written:
@@ -98,15 +101,7 @@ def run(
     _write_plots(plots, there, out)
     _write_paired(there, summary, out)
     write_json(out / SUMMARY, {"runs": summary, "left_out": list(map(asdict, left_out))}, sort_keys=True)
-    for name, entry in summary.items():
-        if entry.get("remark"):
-            print(f"WARNING: {name} {entry['remark']}", file=sys.stderr)
-    few = {one["dataset"]: n for one in summary.values() if (n := one["n_test_groups"]) < FEW_GROUPS}
-    for dataset, n_groups in few.items():
-        told = f"it is tested on {n_groups} groups, fewer than {FEW_GROUPS}"
-        print(f"WARNING: intervals of {dataset} are unreliable: {told}", file=sys.stderr)
-    for name, problem in without.items():
-        print(f"WARNING: {name} has no classical baselines: {problem}", file=sys.stderr)
+    _warn(summary, without, unaudited)
     print(in_words(len(there), left_out))
 
 
@@ -126,7 +121,8 @@ def log_evaluated(runs: Sequence[PlannedRun], experiment: str, *, trained: Path,
     deliver_waiting()
     there, _ = trained_runs(runs, trained)
     places = Places(packed=Path(), features=Path(), trained=trained, out=out)  # nothing is scored
-    work = _Work({one.name: one for one in there}, read_baselines(out), experiment, places, code)
+    beside = audit.beside_photometry(read_baselines(out), there, out)
+    work = _Work({one.name: one for one in there}, beside, experiment, places, code)
     for one in there:
         if work.is_kept(one):
             work.track(one, work.scores(one))
@@ -153,6 +149,7 @@ class _Work:
         evaluate = evaluate_fractions if trained.target == "fractions" else evaluate_classes
         found = evaluate(trained, self._read(reference) if reference else None)
         found = found.with_figures(self.baselines.get(one.name, {}))
+        found = found.with_remark(audit.photometric_remark(found.summary))
         with whole_folder(one.folder(self.places.out)) as fresh:
             write_evaluation(fresh, found)
             run = open_pictured(trained, self.places.packed / one.dataset)
@@ -205,6 +202,21 @@ class _Work:
 
     def _read(self, one: PlannedRun) -> Trained:
         return read_trained(one.folder(self.places.trained), one.name)
+
+
+def _warn(summary: Mapping[str, Mapping[str, Any]], without: Mapping[str, str], unaudited: Mapping[str, str]) -> None:
+    """Say what must be known before the figures are believed, and which baselines and audits there are none of."""
+    for name, entry in summary.items():
+        if entry.get("remark"):
+            print(f"WARNING: {name} {entry['remark']}", file=sys.stderr)
+    few = {one["dataset"]: n for one in summary.values() if (n := one["n_test_groups"]) < FEW_GROUPS}
+    for dataset, n_groups in few.items():
+        told = f"it is tested on {n_groups} groups, fewer than {FEW_GROUPS}"
+        print(f"WARNING: intervals of {dataset} are unreliable: {told}", file=sys.stderr)
+    for name, problem in without.items():
+        print(f"WARNING: {name} has no classical baselines: {problem}", file=sys.stderr)
+    for name, problem in unaudited.items():
+        print(f"WARNING: {name} has no audit: {problem}", file=sys.stderr)
 
 
 def _about(one: PlannedRun, trained: Path) -> dict[str, Any]:

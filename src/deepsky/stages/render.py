@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from deepsky.catalogue.magnitudes import r_magnitudes
+from deepsky.catalogue.magnitudes import MAGNITUDES, with_magnitudes
 from deepsky.catalogue.positions import COLUMNS, with_positions
 from deepsky.catalogue.tables import check_numbers, read_objects
 from deepsky.datasets.packed import DatasetCard, create_images, write_rows
@@ -22,6 +22,7 @@ from deepsky.imaging.apertures import measure_middles
 from deepsky.imaging.astrometry import is_inside
 from deepsky.imaging.badfiles import BadFiles, OnBadFile, keep_images, read_missing, reserve_space
 from deepsky.imaging.composite import plot_composite
+from deepsky.imaging.conditions import conditions_of
 from deepsky.imaging.cutouts import cut_objects, outside, sky_positions
 from deepsky.imaging.fields import FIELD_COLUMNS, FieldSearch, SkyField, assign_fields, read_field
 from deepsky.imaging.frame_names import stem_of
@@ -73,7 +74,7 @@ class _Task:
 class _Done:
     """What a worker reports: the placed objects of one field, their images, and what went wrong."""
 
-    rows: pd.DataFrame  # index as in the task; ra_deg, dec_deg, edge
+    rows: pd.DataFrame  # index as in the task; ra_deg, dec_deg, edge, and what is known beside the pictures
     errors: list[DataError]
     # By kind. They travel: on a shared disk two machines that map one file undo what the other wrote in the same page.
     images: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
@@ -125,8 +126,7 @@ def placed_objects(params: FramesParams, bad: BadFiles, name: str) -> Placed:
     objects = read_objects(
         catalogue, id_column=params.id_column, label_column=params.label_column, classes=params.classes
     )
-    objects = with_positions(objects, catalogue, params.position, params.position_columns)
-    objects["r_mag"] = r_magnitudes(objects)
+    objects = with_positions(with_magnitudes(objects), catalogue, params.position, params.position_columns)
     if set(FIELD_COLUMNS) <= set(objects.columns):
         check_numbers(objects, catalogue, FIELD_COLUMNS)
     search = FieldSearch(params.reading, bad)
@@ -163,8 +163,8 @@ def _no_field(lost: Mapping[Hashable, Any], n_lost: int, catalogue: Path, folder
 
 def _tasks(placed: Placed, params: FramesParams, png: Path) -> list[_Task]:
     """Give every field that holds objects a task, numbered in the order of the fields' names."""
-    columns = ["id", "label", "r_mag", *COLUMNS[params.position]]
-    columns += [column for column in FIELD_COLUMNS if column in placed.objects.columns]
+    columns = ["id", "label", *COLUMNS[params.position]]
+    columns += [column for column in (*FIELD_COLUMNS, *MAGNITUDES) if column in placed.objects.columns]
     groups = placed.objects.groupby("image", sort=True)[columns]
     return [
         _Task(placed.fields[cast(int, number)], image, group, params, png)
@@ -231,6 +231,7 @@ def _rendered(task: _Task) -> _Done:
     rows, errors = _place(task, frames[params.position_band])
     if not len(rows):
         return _Done(rows, errors)
+    rows = rows.assign(**_conditions(frames))
     images = _write_plots(task, frames)
     images["cutouts"], rows["edge"] = _write_cutouts(task, frames, rows)
     scale_arcsec = frames[params.position_band].astrometry.pixel_scale_arcsec
@@ -247,7 +248,14 @@ def _place(task: _Task, reference: Frame) -> tuple[pd.DataFrame, list[DataError]
     height, width = reference.flux_nmgy.shape
     held = is_inside(reference.astrometry.depth(ra_deg, dec_deg, (height, width)))
     errors = [outside(task.params.catalogue, identity, reference.path) for identity in objects.loc[~held, "id"]]
-    return objects.assign(ra_deg=ra_deg, dec_deg=dec_deg)[held], errors
+    x_px, y_px = reference.astrometry.to_pixels(ra_deg, dec_deg)
+    return objects.assign(ra_deg=ra_deg, dec_deg=dec_deg, x_px=x_px, y_px=y_px)[held], errors
+
+
+def _conditions(frames: Mapping[str, Frame]) -> dict[str, float]:
+    """Return ``sky_u``, ``noise_u``, ``psf_u`` and so on: what all objects of a field share."""
+    measured = {band: conditions_of(frame) for band, frame in frames.items()}
+    return {f"{what}_{band}": value for band, one in measured.items() for what, value in asdict(one).items()}
 
 
 def _write_plots(task: _Task, frames: dict[str, Frame]) -> dict[str, npt.NDArray[Any]]:

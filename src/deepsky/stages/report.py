@@ -54,7 +54,8 @@ def _overview(results: list[Result]) -> Figure:
     for one in (one for one in results if one.is_cell):
         tuned = tuple(other.score[0] for other in results if other.reference == one.name)
         row = one.dataset if one.is_reliable else f"{one.dataset}\nunreliable intervals"
-        cells[row, one.network] = Cell(*one.score, one.summary["weights"], one.short_remark, tuned)
+        remark = one.short_remark.partition(";")[0]
+        cells[row, one.network] = Cell(*one.score, one.summary["weights"], remark, tuned)
         baselines.setdefault(row, one.summary["test_baseline"])
     title = "Test accuracy with its 95 % interval, beside the majority-class baseline"
     return results_figure(cells, baselines, sorted({network for _, network in cells}), title)
