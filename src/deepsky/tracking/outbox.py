@@ -18,7 +18,7 @@ class Pace:
         retry_s: seconds between two tries where the store does not answer.
     """
 
-    gather_s: float = 1.0
+    gather_s: float = 3.0
     retry_s: float = 15.0
 
 

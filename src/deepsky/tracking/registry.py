@@ -114,20 +114,6 @@ def network_file(uri: str, cache: Path) -> Path:
         return kept / NETWORK_FILE
 
 
-def network_folder(run_id: str) -> Path | None:
-    """Return the folder of this machine where a run's network is logged; None where the store keeps its files itself.
-
-    Raises:
-        TrackingError: the store cannot be used.
-    """
-    client = MlflowClient(tracking_uri())
-    with store_errors():
-        run = client.get_run(run_id)
-        models = run.outputs.model_outputs  # the first runs had theirs among their artifacts
-        place = client.get_logged_model(models[0].model_id).artifact_location if models else run.info.artifact_uri
-    return local_folder(place)
-
-
 def _model_id(client: MlflowClient, uri: str) -> str:
     """Return the id of the model that a URI names: ``models:/NAME@ALIAS``, ``models:/NAME/3`` or ``models:/ID``."""
     name = uri.removeprefix(PREFIX)
