@@ -528,7 +528,7 @@ def test_what_is_no_longer_planned_trained_or_current_is_removed(pair):
     plan[2] = replace(plan[2], settings={"seed": 2})
     (OUT / "notes.txt").write_text("stray")
     _evaluate(plan=plan)
-    assert {path.name for path in OUT.iterdir()} == {"sdss_jpg", "summary.json"}
+    assert {path.name for path in OUT.iterdir()} == {"sdss_jpg", "paired.json", "summary.json"}
     assert {path.name for path in (OUT / "sdss_jpg").iterdir()} == {"mobilenet"}
     assert {path.name for path in METRICS.iterdir()} == {"sdss_jpg.json"}
     assert {path.name for path in (PLOTS / "loss").iterdir()} == {"sdss_jpg-mobilenet.csv"}
