@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.tracking import MlflowClient
 
 from deepsky.catalogue.decision_tree import QUESTIONS, places
 from deepsky.datasets.packed import DatasetCard, open_packed, write_rows
@@ -24,6 +25,7 @@ from deepsky.stages import train as stage
 from deepsky.stages import weights as weights_stage
 from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.runs import find_run, run_key
+from deepsky.tracking.store import tracking_uri
 from deepsky.training.build import make_job
 from deepsky.training.examples import read_split
 from deepsky.training.fit import FRACTION_COLUMNS, HISTORY_COLUMNS
@@ -244,7 +246,8 @@ def test_runs_are_tracked_under_one_name_for_each_setting(trained: Path, monkeyp
     for name, recipe in RUNS.items():
         run = find_run("tests", run_key(trained / name))
         assert run is not None
-        stored = run._client.get_run(run.run_id)
+        client = MlflowClient(tracking_uri())
+        stored = client.get_run(run.run_id)
         assert (stored.info.run_name, stored.info.status) == (name, "FINISHED")
         own = {key: stored.data.tags[f"mlflow.deepsky.{key}"] for key in ("run", "dataset", "network")}
         assert own == {"run": name, "dataset": "toy", "network": recipe.network}
@@ -256,9 +259,11 @@ def test_runs_are_tracked_under_one_name_for_each_setting(trained: Path, monkeyp
         measure = "epoch/val_accuracy" if recipe.answer == "softmax" else "epoch/val_rmse"
         logged = {measure, "epoch/seconds", "training_s", "images_per_s", "kept_epoch", "epoch/input_wait_share"}
         assert logged <= set(stored.data.metrics)
-        steps = [point.step for point in run._client.get_metric_history(run.run_id, "epoch/val_loss")]
+        steps = [point.step for point in client.get_metric_history(run.run_id, "epoch/val_loss")]
         assert steps == list(pd.read_csv(trained / name / "history.csv")["epoch"])
-        assert {file.path for file in run._client.list_artifacts(run.run_id)} >= FILES
+        assert {file.path for file in client.list_artifacts(run.run_id)} >= FILES - {"model.h5"}
+        (model,) = stored.outputs.model_outputs
+        assert "model.h5" in {file.path for file in client.list_logged_model_artifacts(model.model_id)}
 
 
 def test_fresh_processes_train_the_same_network_and_jax_trains_and_loads_it(
