@@ -11,7 +11,7 @@ PACKAGE = ROOT.name
 # work, how downloads are tried again, and how params.yaml is read, because the resolved settings count. The registries
 # only name modules; those that a run uses are hashed with it.
 NO_RESULT = (
-    "cli", "commands", "config", "errors", "experiment", "files", "interruption", "progress", "tracking",
+    "cards", "cli", "commands", "config", "errors", "experiment", "files", "interruption", "progress", "tracking",
     "archives.answers", "archives.downloader", "archives.http", "archives.journal", "archives.params",
     "formats.registry", "lean_keras", "networks.registry", "papers", "parallel", "pipeline", "tuning",
 )  # fmt: skip
