@@ -57,7 +57,8 @@ def write_project(root: Path, patch: pytest.MonkeyPatch, n_rows: int = 32) -> Pa
             (made / source).rename(root / target)
         split = root / f"data/splits/{name}.csv"
         lines = split.read_text().splitlines()
-        grouped = [f"{line}g{int(line[:4]) // 4}" for line in lines[1:]]  # two rows of each class
+        # Two rows of each class are a group.
+        grouped = [f"{line.rpartition(',')[0]},g{int(line[:4]) // 4}" for line in lines[1:]]
         split.write_text("\n".join([lines[0], *grouped]) + "\n")
     know_tiny(patch)
     write_random_weights("tiny", root / "models/pretrained/tiny")
