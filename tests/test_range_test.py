@@ -135,7 +135,7 @@ def test_the_command_writes_and_logs(
     for name in ("net", "toy-cnn_small", "heads"):
         lr_range.run(name, 24)
         out = project / "evaluation/lr_range" / name
-        assert {path.name for path in out.iterdir()} == {"lineage", "range.csv", "range.png"}
+        assert {path.name for path in out.iterdir()} == {"range.csv", "range.png"}
         table = pd.read_csv(out / "range.csv")
         assert list(table.columns) == ["step", "learning_rate", "loss", "smoothed"]
         assert capsys.readouterr().out.splitlines()[-1].startswith(f"{name}: the loss ")
