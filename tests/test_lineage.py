@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from deepsky.commands import diff, lineage
+from deepsky.commands.compared import compare
 from deepsky.commands.stored import find_stored
 from deepsky.errors import ConfigError, DataError
+from deepsky.tracking.environment import environment
 from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.revision import current_revision
 from deepsky.tracking.runs import training_run
@@ -141,7 +144,8 @@ def test_a_run_leads_back_to_its_raw_files_and_their_objects(
     assert found["code"] == {"commit": project.git("rev-parse", "HEAD").strip(), "why": "", "is_dirty": False}
     assert found["run"]["name"] == "sky_cutouts-net"
     assert found["stage"] == STAGE
-    assert found["settings"]["seed"] == "1"
+    assert found["settings"] == {"seed": 1, "code": "7a1"}
+    assert found["params"]["seed"] == "1"
     assert set(found["made_by"]) == {"fetch", "render@sky", "split_frames@sky-cutouts", "weights"}
     assert found["made_by"]["split_frames@sky-cutouts"]["settings"] == {"seed": 7, "code": "5b17"}
     assert found["environment"]["packages"]["mlflow"]
@@ -212,7 +216,7 @@ def test_what_is_gone_is_said(
 def test_runs_are_found_by_the_network_that_stands_there(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = project.root / "models/trained/sky_cutouts/net"
     write_trained(folder, run="sky_cutouts-net")
-    with pytest.raises(DataError, match="has no run in this MLflow store; deepsky runs --check"):
+    with pytest.raises(DataError, match="has no run in this MLflow store; run deepsky runs --check"):
         find_stored("sky_cutouts-net")
     with training_run(
         tracking=TrackingParams(experiment="sky"), name="sky_cutouts-net", dataset="sky_cutouts", network="net",
@@ -222,6 +226,40 @@ def test_runs_are_found_by_the_network_that_stands_there(project: Project, monke
     project.train(monkeypatch)  # a newer one, of other files
     for name in (str(folder), "sky_cutouts-net", "net", "sky_cutouts/net", run.run_id):
         assert find_stored(name).run_id == run.run_id
+
+
+def trained_network(folder: Path, skill: float, n_objects: int = 400) -> Path:
+    """Write what stage train does, of classes whose names are numbers."""
+    write_trained(folder, run="digits-net", classes=("0", "1", "NA"), skill=skill, n_objects=n_objects)
+    table = pd.read_csv(folder / "predictions.csv", dtype={"id": str, "label": str}, keep_default_na=False)
+    answers = table[["p_0", "p_1", "p_NA"]].to_numpy()
+    table.insert(3, "predicted", np.array(["0", "1", "NA"])[answers.argmax(axis=1)])
+    table.to_csv(folder / "predictions.csv", index=False)
+    return folder
+
+
+def test_another_network_is_compared_object_by_object(project: Project, tmp_path: Path) -> None:
+    first = trained_network(project.root / "models/trained/digits/net", 2.0)
+    with training_run(
+        tracking=TrackingParams(experiment="sky"), name="digits-net", dataset="digits", network="net", params={}, tags={}
+    ) as run:  # fmt: skip
+        run.log_artifact(first / "predictions.csv")
+        run.finish_outputs(first)
+    stored = find_stored("digits-net")
+    here = {"environment": environment()}
+    elsewhere = {"environment": {**environment(), "processor": "another", "packages": {"keras": "2.0"}}}
+    assert compare(stored, here, first, tmp_path).word == "same"
+    near = trained_network(tmp_path / "near/digits/net", 2.01)
+    assert compare(stored, here, near, tmp_path).word == "different"
+    found = compare(stored, elsewhere, near, tmp_path)
+    assert found.word == "equal", found.lines
+    assert any(line.startswith("processor: another then, ") for line in found.lines)
+    assert any(line.startswith("keras 2.0 then, ") for line in found.lines)
+    assert any(re.match(r"test accuracy 0\.\d+ then, 0\.\d+ now: gain ", line) for line in found.lines)
+    far = trained_network(tmp_path / "far/digits/net", 0.1)
+    assert compare(stored, elsewhere, far, tmp_path).word == "different"
+    other = trained_network(tmp_path / "other/digits/net", 2.0, n_objects=404)
+    assert "other objects or classes" in "".join(compare(stored, elsewhere, other, tmp_path).lines)
 
 
 def test_code_without_a_commit_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,15 +273,18 @@ def test_code_without_a_commit_says_why(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_patch_makes_the_code_that_ran_but_shows_no_password(project: Project, tmp_path: Path) -> None:
     (project.root / "params.yaml").write_text("# postgresql://me:hunter2@db/x?sslkey=abc\ntracking: {experiment: a}\n")
-    (project.root / "new ü.py").write_text("x = 1\n")
+    (project.root / "src").mkdir()
+    (project.root / "src/new ü.py").write_text("x = 1\n")
+    (project.root / ".env").write_text("SECRET=hunter2\n")
+    (project.root / "latin.txt").write_bytes(b"\xe4\r\n")
     (project.root / "large.bin").write_bytes(b"\0" * 1_000_001)
     found = current_revision(project.root)
     assert "hunter2" not in found.patch
-    assert "new, not shown: large.bin, 1000001 bytes" in found.patch
+    assert "# not shown: large.bin" in found.patch
     project.git("stash", "--include-untracked", "--quiet")
     assert not current_revision(project.root).is_dirty
-    subprocess.run(["git", "apply", "-"], cwd=project.root, input=found.patch, text=True, check=True)
-    assert (project.root / "new ü.py").read_text() == "x = 1\n"
+    subprocess.run(["git", "apply", "--unidiff-zero", "-"], cwd=project.root, input=found.patch, text=True, check=True)
+    assert (project.root / "src/new ü.py").read_text() == "x = 1\n"
     assert "experiment: a" in (project.root / "params.yaml").read_text()
 
 

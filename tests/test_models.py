@@ -27,6 +27,13 @@ CLASSES = ("c0", "c1", "c2")  # of the tiny network
 EXAMPLE = np.random.default_rng(1).integers(0, 256, (12, 12, 3), dtype=np.uint8)
 
 
+@pytest.fixture(autouse=True)
+def _default_store():
+    """Undo what registry and server tell MLflow for their whole process."""
+    yield
+    mlflow.set_tracking_uri(None)
+
+
 @pytest.fixture(scope="module")
 def network():
     return tiny_network(3)

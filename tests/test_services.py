@@ -11,6 +11,7 @@ from pathlib import Path
 
 import asyncssh
 import boto3
+import psycopg
 import pytest
 import requests
 from moto.server import ThreadedMotoServer
@@ -28,7 +29,9 @@ KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAU
 def mlflow_server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """URL of an MLflow server on PostgreSQL, and the folder of its artifact store."""
     folder, port = tmp_path_factory.mktemp("server"), closed_port()
-    store = postgres.replace("postgresql://", "postgresql+psycopg://")
+    with psycopg.connect(postgres, autocommit=True) as database:
+        database.execute("CREATE DATABASE mlflow")  # Optuna keeps its tables' version under the same name as MLflow
+    store = postgres.replace("postgresql://", "postgresql+psycopg://").replace("/postgres", "/mlflow")
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
         "--artifacts-destination", str(folder / "artifacts"),

@@ -184,8 +184,8 @@ def test_postgresql_keeps_a_study(params, postgres):
     for study in (first, second, third):
         study._storage.close()
     with pytest.raises(StudyError, match="password authentication failed") as caught:
-        load_study("s", postgres.replace(ENCODED, "another"))
-    assert "another" not in str(caught.value)
+        load_study("s", postgres.replace(ENCODED, "mistaken"))
+    assert "mistaken" not in str(caught.value)
 
 
 def test_a_worker_sees_its_own_trials_at_once_and_others_when_it_looks(params):

@@ -18,7 +18,14 @@ def lineage(run: str, object_id: str | None, as_json: bool) -> None:
 
 @cli.command(epilog="Example: deepsky reproduce zoo_frozen --seeds 3")
 @click.argument("run")
-@click.option("--seeds", "n_seeds", default=0, metavar="N", help="train with N other seeds too: what chance does")
+@click.option(
+    "--seeds",
+    "n_seeds",
+    default=0,
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="train with N other seeds too: what chance does",
+)
 @click.option("--keep", is_flag=True, help="leave the temporary folder there")
 def reproduce(run: str, n_seeds: int, keep: bool) -> None:
     """Train RUN again from its own commit, settings and data, in a folder of its own, and say if the same comes out."""

@@ -205,7 +205,7 @@ def promote(run: str, alias: str) -> None:
 @cli.command(epilog="Example: deepsky serve my_galaxies@champion --port 5002")
 @click.argument("model", metavar="NAME[@ALIAS]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="address to listen on")
-@click.option("--port", default=5002, show_default=True)
+@click.option("--port", default=5002, show_default=True, type=click.IntRange(1, 65535))
 def serve(model: str, host: str, port: int) -> None:
     """Answer over HTTP with a registered network: pictures to /predict, MLflow's JSON to /invocations."""
     from deepsky.commands import serve as command

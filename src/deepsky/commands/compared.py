@@ -79,7 +79,8 @@ def score_of(folder: Path) -> tuple[str, float]:
 def _shift(stored: RecordedRun, out: Path, scratch: Path) -> tuple[list[str], bool]:
     """Say how the answers to the tested objects changed; and whether that is within the tolerance."""
     new = _read(out)
-    old = pd.read_csv(stored.file("predictions.csv", scratch), dtype={"id": str, "label": str})
+    words = dict.fromkeys(("id", "split", "group", "label", "predicted", "correct"), str)
+    old = pd.read_csv(stored.file("predictions.csv", scratch), dtype=words, keep_default_na=False)
     tested, measure = new.rows("test"), "accuracy" if new.target == "class" else "RMSE"
     before = old.set_index("id").reindex(tested["id"]).reset_index()
     answers = [name for name in tested if name.startswith("p_")]
@@ -89,7 +90,10 @@ def _shift(stored: RecordedRun, out: Path, scratch: Path) -> tuple[list[str], bo
     if new.target == "class":
         was, is_now = ((rows["predicted"] == rows["label"]).to_numpy() for rows in (before, tested))
         _, low, high = share_gain_interval(is_now, was, Resampling(tested["group"]))
-        scores, n_other = (was.mean(), is_now.mean()), int((before["predicted"] != tested["predicted"]).sum())
+        scores, n_other = (
+            (was.mean(), is_now.mean()),
+            int((before["predicted"].to_numpy() != tested["predicted"].to_numpy()).sum()),
+        )
     else:
         squares = row_errors(before), row_errors(tested)
         _, low, high = rmse_gain_interval(squares[1], squares[0], Resampling(tested["group"]))

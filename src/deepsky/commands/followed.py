@@ -1,5 +1,7 @@
 """One object through every stage: its place in the raw frames, its pictures, its features, every run's answer."""
 
+import csv
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ from deepsky.commands.traced import Traced
 from deepsky.datasets.packed import Packed, open_packed
 from deepsky.datasets.shown import shown
 from deepsky.errors import DataError
-from deepsky.evaluation.figures import save_png
+from deepsky.evaluation.figures import INK, save_png
 from deepsky.evaluation.tiles import RIGHT, WRONG, Picture, Row, Tile, in_rows, tiles_figure
 from deepsky.files import whole_file
 from deepsky.imaging.frame_names import identify_by_name
@@ -29,6 +31,8 @@ _MARK = (255, 160, 0)
 
 def run(identity: str, traced: Traced, root: Path) -> None:
     """Print where an object came from and what became of it, and write a strip of its pictures.
+
+    Split and raw files are those of the run; pictures and answers are those that stand in the workspace now.
 
     Raises:
         DataError: the run's dataset has no such object, or nothing of it is in the workspace.
@@ -61,6 +65,9 @@ def _raw_tiles(identity: str, traced: Traced, root: Path) -> Iterator[Tile]:
     for one in traced.files_of(identity):
         path = root / one.path
         if not path.is_file():
+            continue
+        if _digest(path, one.digest) != one.digest:
+            click.echo(f"  {one.path} has changed since the run: not shown")
             continue
         known = identify_by_name(path, reading) if reading else None
         if known is None:
@@ -103,9 +110,10 @@ def _run_tiles(identity: str, root: Path) -> Iterator[Tile]:
             said = (answer.get("predicted", "fractions"), answer.get("confidence", ""))
             norm = _features_norm(root / "data/features" / name / network, int(row["image"]), len(packed.images))
             caption = (f"{name}", folder.name, " ".join(said), *([f"norm {norm:.3g}"] if norm is not None else []))
-            word, ink = ("right", RIGHT) if answer.get("correct", "True") == "True" else ("wrong", WRONG)
+            words = {"True": ("right", RIGHT), "False": ("wrong", WRONG)}
+            word, ink = words.get(answer.get("correct", ""), ("", INK))
             yield Tile(_picture(packed, row), caption, ink)
-            click.echo(f"  {name}/{folder.name}: {answer['split']}, {' '.join(said)}, {word}")
+            click.echo(f"  {name}/{folder.name}: {answer['split']}, {', '.join(filter(None, (' '.join(said), word)))}")
 
 
 def _packed_with(identity: str, root: Path) -> Iterator[tuple[str, Packed, "pd.Series[str]"]]:
@@ -124,7 +132,8 @@ def _line_of(path: Path, identity: str) -> dict[str, str] | None:
     if start < 0:
         return None
     header, line = content[: content.find(b"\n")], content[start + 1 :].partition(b"\n")[0]
-    return dict(zip(header.decode().split(","), line.decode().split(","), strict=False))
+    names, values = csv.reader([header.decode(), line.decode()])
+    return dict(zip(names, values, strict=False))
 
 
 def _split(root: Path, dataset: str, identity: str) -> str:
@@ -147,6 +156,12 @@ def _picture(packed: Packed, row: "pd.Series[str]") -> Picture:
 def _gray(picture: Picture) -> Picture:
     """Give a gray picture its three channels; the memory is its own."""
     return np.ascontiguousarray(picture if picture.ndim == 3 else np.repeat(picture[..., np.newaxis], 3, axis=2))
+
+
+def _digest(path: Path, like: str) -> str:
+    """Return a file's hash: SHA-256 or MD5, as another one is."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256" if len(like) == 64 else "md5").hexdigest()
 
 
 def _as_file(identity: str) -> str:

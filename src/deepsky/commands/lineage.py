@@ -47,7 +47,7 @@ def _as_json(stored: RecordedRun, recorded: Mapping[str, Any], traced: Traced) -
     return {
         "run": about,
         **recorded,
-        "settings": dict(stored.params),
+        "params": dict(stored.params),
         "metrics": dict(stored.metrics),
         "weights": {name: stored.hidden(f"weights_{name}") for name in ("source", "sha256")},
         "outputs": {name: stored.hidden(name) for name in ("key", "model")},
@@ -65,6 +65,7 @@ def _lines(stored: RecordedRun, recorded: Mapping[str, Any], traced: Traced) -> 
         yield "code", f"commit {code['commit']}{patched}"
     else:
         yield "code", f"no commit can be told: {code['why']}"
+    yield "", f"fingerprint {recorded['settings'].get('code', '?')}"
     yield "settings", _listed(stored.params.items())
     yield "seeds", _listed(_seeds(stored.params, recorded["made_by"]))
     weights = (stored.params.get("weights", "?"), stored.hidden("weights_source"), stored.hidden("weights_sha256"))

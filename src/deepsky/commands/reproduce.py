@@ -1,5 +1,6 @@
 """Train a run again from what it recorded, away from the project, and tell whether the same comes out."""
 
+import configparser
 import os
 import shutil
 import subprocess
@@ -18,15 +19,19 @@ from ruamel.yaml import YAML
 from deepsky.commands.compared import compare, score_of
 from deepsky.commands.stored import find_stored
 from deepsky.errors import DataError, DeepSkyError
+from deepsky.interruption import interruptible
 from deepsky.tracking.cached import Cache
 from deepsky.tracking.lineage import workspace_root
 from deepsky.tracking.recorded import RecordedRun, differing, tag_run
+from deepsky.tracking.revision import NOT_SHOWN
 from deepsky.tracking.secrets import HIDDEN as MASK
 
 _COPIED = ("src", "dvc.yaml", "params.yaml", "pyproject.toml")  # of a project without git
+_NO_HOOKS = ("-c", "core.hooksPath=/dev/null")  # those of DVC would look for a cache
 _FROM_HERE = ("config", "config.local")  # of DVC: where the cache and the remotes are
 
 
+@interruptible()
 def run(name: str, n_seeds: int, *, keep: bool) -> None:
     """Train a run once more from its own commit, settings and data in a temporary folder, and compare.
 
@@ -44,6 +49,9 @@ def run(name: str, n_seeds: int, *, keep: bool) -> None:
     recorded, root = stored.lineage(), workspace_root(Path.cwd())
     if root is None or not recorded["stage"]:
         raise DataError(name, "was not trained by a stage of DVC", "give a run that dvc repro trained")
+    if not recorded["command"]:
+        problem = "was made of files from DVC's cache: how they were trained is not recorded"
+        raise DataError(name, problem, "give the run that trained them, or train it again")
     with _place(keep) as place, _code_of(stored, recorded, root, place) as project:
         _bring_data(recorded, root, project)
         said = _plan(stored, recorded, project)
@@ -84,7 +92,8 @@ def _code_of(stored: RecordedRun, recorded: Mapping[str, Any], root: Path, place
         yield folder
         return
     try:
-        _git(root, "worktree", "add", "--quiet", "--detach", str(folder), code["commit"])
+        _git(root, *_NO_HOOKS, "worktree", "prune")  # of an earlier one that was killed
+        _git(root, *_NO_HOOKS, "worktree", "add", "--quiet", "--detach", str(folder), code["commit"])
     except subprocess.CalledProcessError as error:
         problem = f"cannot be checked out ({error.stderr.strip()[:200]})"
         raise DataError(f"commit {code['commit']}", problem, "run git fetch where another clone has it") from error
@@ -101,14 +110,16 @@ def _code_of(stored: RecordedRun, recorded: Mapping[str, Any], root: Path, place
 
 
 def _patch(patch: str, project: Path) -> None:
-    if MASK in patch or "# new, not shown:" in patch:
-        click.echo("the patch of its code hides passwords or leaves out large files: these lines are not as they were")
-    done = subprocess.run(
-        ["git", "apply", "--whitespace=nowarn", "-"], cwd=project, input=patch, capture_output=True, text=True,
-        errors="surrogateescape", check=False,
-    )  # fmt: skip
+    for line in (line for line in patch.splitlines() if line.startswith(NOT_SHOWN)):
+        click.echo(f"its code differed from the commit in what the patch does not show: {line.removeprefix(NOT_SHOWN)}")
+    if MASK in patch:
+        click.echo("the patch of its code hides passwords: these lines are not as they were")
+    if "diff --git" not in patch:
+        return
+    command = ["git", "apply", "--unidiff-zero", "--whitespace=nowarn", "-"]
+    done = subprocess.run(command, cwd=project, input=patch.encode(), capture_output=True, check=False)
     if done.returncode:
-        problem = f"cannot be applied ({done.stderr.strip().splitlines()[0][:200]})"
+        problem = f"cannot be applied ({done.stderr.decode(errors='replace').strip()[:200]})"
         raise DataError("lineage/patch.diff", problem, "apply it by hand: mlflow artifacts download has it")
 
 
@@ -116,8 +127,15 @@ def _configure(root: Path, project: Path) -> None:
     """Let DVC know the cache and the remotes of the project."""
     (project / ".dvc").mkdir(exist_ok=True)
     for name in _FROM_HERE:
-        if (root / ".dvc" / name).exists():
-            shutil.copy2(root / ".dvc" / name, project / ".dvc" / name)
+        config = configparser.ConfigParser(interpolation=None)
+        if not config.read(root / ".dvc" / name, encoding="utf-8"):
+            continue
+        for section in config.values():
+            url = section.get("url", "")
+            if url and "://" not in url:  # a folder counts from .dvc
+                section["url"] = str((root / ".dvc" / url).resolve())
+        with (project / ".dvc" / name).open("w", encoding="utf-8") as file:
+            config.write(file)
     _dvc(project, "config", "--local", "cache.dir", str(Cache(root).folder))
     if not (root / ".git").exists():
         _dvc(project, "config", "--local", "core.no_scm", "true")

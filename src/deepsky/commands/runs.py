@@ -3,12 +3,13 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 
 import click
 
 from deepsky.commands.models import FILE
 from deepsky.commands.planned import TRAINED, log_pulled_runs
-from deepsky.errors import DeepSkyError
+from deepsky.errors import DataError, DeepSkyError, TrackingError
 from deepsky.evaluation.restored import restore_run
 from deepsky.evaluation.trained import read_trained
 from deepsky.experiment.experiment import read_experiment
@@ -59,12 +60,17 @@ def check() -> None:
     experiment = read_experiment().tracking.experiment
     done = Counter({"delivered that waited on disk": deliver_waiting()})
     done["closed as killed: their process is gone"] = close_dead_runs(experiment)
+    left = list[str]()
     for folder in sorted(model.parent for model in TRAINED.glob(f"*/*/{FILE}")):
         if find_run(experiment, run_key(folder)) is None:
-            name = json.loads((folder / "run.json").read_text(encoding="utf-8"))["run"]
-            restore_run(experiment, read_trained(folder, name))
+            try:
+                name = json.loads((folder / "run.json").read_text(encoding="utf-8"))["run"]
+                restore_run(experiment, read_trained(folder, name))
+            except (DataError, ValueError, KeyError, TypeError) as error:
+                left.append(f"{folder}: has no run, and none can be made of it ({error})")
+                continue
             done["networks without a run: given one"] += 1
-    left = [problem for one in recorded_runs(experiment) if (problem := "; ".join(_problems(one)))]
+    left += [problem for one in recorded_runs(experiment) if (problem := "; ".join(_problems(one)))]
     for what, n in (+done).items():
         click.echo(f"{n} {what}")
     for problem in left:
@@ -81,7 +87,9 @@ def _problems(one: RecordedRun) -> Iterator[str]:
         yield f"{one.run_id} {one.name}: runs, or died, on {where} where this machine cannot look; run this there"
     if one.status != "FINISHED" or not one.hidden("model") or not one.is_local:
         return  # a server keeps its files whole itself
-    network = one.network_file()
+    network = None
+    with suppress(TrackingError):  # the model was deleted
+        network = one.network_file()
     if network is None or not network.is_file():
         yield f"{one.run_id} {one.name}: its {FILE} is gone from the store; deepsky reproduce makes it again"
     elif model_hash(network.parent) != one.hidden("model"):

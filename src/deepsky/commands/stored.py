@@ -1,7 +1,6 @@
 """Find runs of the MLflow store by what a person calls them."""
 
 import re
-from contextlib import suppress
 
 from deepsky.commands.models import find_model
 from deepsky.errors import DataError
@@ -29,19 +28,16 @@ def find_stored(name: str) -> RecordedRun:
             raise DataError(name, "is no run of this MLflow store", "make ui shows the ids of all runs")
         return found
     experiment = read_experiment().tracking.experiment
-    problem: DataError | None = None
     try:
         folder = find_model(name).parent
     except DataError as error:
-        problem = error
-    else:
-        with suppress(FileNotFoundError):
-            found = newest_run(experiment, "key", run_key(folder))
-            if found is not None:
-                return found
-    found = newest_run(experiment, "run", name)
-    if found is not None:
+        found = newest_run(experiment, "run", name)
+        if found is None:
+            problem = "is neither a trained network nor a finished run of the store"
+            raise DataError(name, problem, error.remedy) from error
         return found
-    if problem is not None:
-        raise DataError(name, "is neither a trained network nor a finished run of the store", problem.remedy)
-    raise DataError(name, "has no run in this MLflow store", "deepsky runs --check makes one of its files")
+    found = newest_run(experiment, "key", run_key(folder))
+    if found is None:  # an older run of this name is of another network
+        remedy = "run deepsky runs --check, which delivers it or makes one of its files"
+        raise DataError(name, "has no run in this MLflow store", remedy)
+    return found

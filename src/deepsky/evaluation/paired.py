@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from deepsky.intervals import Resampling
+from deepsky.intervals import FEW_GROUPS, Resampling
 
 Array = npt.NDArray[np.float64]
 
@@ -25,6 +25,7 @@ class Comparison:
         behind: by how much each is worse than the best one.
         behind_low: lower end of the 95 % interval of that, by the bootstrap over groups.
         behind_high: upper end of it.
+        n_differing: in how many groups the runs of row and column have not the same score.
         better: in which share of the replicates the run of a row is better than that of a column; equal ones count
             half.
     """
@@ -37,7 +38,12 @@ class Comparison:
     behind: list[float]
     behind_low: list[float]
     behind_high: list[float]
+    n_differing: list[list[int]]
     better: list[list[float]]
+
+    def is_told(self, one: int, other: int) -> bool:
+        """Tell whether enough groups differ between two runs to say which of them is better."""
+        return self.n_differing[one][other] >= FEW_GROUPS
 
 
 def by_group(groups: pd.Series, values: npt.ArrayLike, measure: str) -> pd.DataFrame:
@@ -92,6 +98,8 @@ def _compared(joined: pd.DataFrame, measure: str) -> Comparison:
     replicates = np.array([goodness(rows.sums(sums[name]), n_drawn) for name in runs])
     low, high = np.quantile(replicates[0] - replicates, (0.025, 0.975), axis=1)
     better = [[float((one > other).mean() + (one == other).mean() / 2) for other in replicates] for one in replicates]
+    values = joined[runs].to_numpy(np.float64)
+    n_differing = [[int((one != other).sum()) for other in values.T] for one in values.T]
     return Comparison(
         measure=measure,
         n=int(n.sum()),
@@ -101,5 +109,6 @@ def _compared(joined: pd.DataFrame, measure: str) -> Comparison:
         behind=[points[runs[0]] - points[name] for name in runs],
         behind_low=low.tolist(),
         behind_high=high.tolist(),
+        n_differing=n_differing,
         better=better,
     )

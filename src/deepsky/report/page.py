@@ -84,14 +84,18 @@ class Task:
         return max(self.runs, key=lambda one: one.score[0] if is_class else -one.score[0])
 
     @property
-    def runner_up(self) -> tuple[Result, float] | None:
-        """Return the next best run of the best one's dataset, and the share of replicates in which that is better."""
+    def runner_up(self) -> tuple[Result, float | None] | None:
+        """Return the next best run of the best one's dataset, and the share of replicates in which that is better.
+
+        The share is None where too few groups differ to tell.
+        """
         part = next(part for part in self.parts if part.name == self.best.dataset)
         if part.compared is None:
             return None
         runs, best = part.compared.runs, part.compared.runs.index(self.best.name)
         other = 1 if best == 0 else 0
-        return part.run(runs[other]), part.compared.better[best][other]
+        share = part.compared.better[best][other] if part.compared.is_told(best, other) else None
+        return part.run(runs[other]), share
 
     @property
     def strip(self) -> list[Example]:

@@ -300,7 +300,10 @@ def _beside_best(one: Result, compared: Comparison | None) -> dict[str, float]:
     if compared is None:
         return {}
     place = compared.runs.index(one.name)
-    return {"behind_best": compared.behind[place], "best_is_better": compared.better[0][place] if place else nan}
+    return {
+        "behind_best": compared.behind[place],
+        "best_is_better": compared.better[0][place] if compared.is_told(0, place) else nan,
+    }
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -189,7 +189,7 @@ class _Work:
         trained, against = one.folder(self.places.trained), self._compared(one)[1]
         key = store.run_key(trained)
         evaluated = key if against is None else f"{key} against {store.run_key(against)}"
-        evaluated += self._baselines_text(one)
+        evaluated += f"{self._baselines_text(one)} as {scores['key']}"
         found = store.find_run(self.experiment, key)
         if found is None:
             found = restore_run(self.experiment, self._read(one))

@@ -6,7 +6,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -121,7 +121,11 @@ def waiting() -> list[Waiting]:
 
 
 def _journals() -> list[Path]:
-    return sorted(spool().glob(f"[!.]*/{_LINES}"), key=lambda path: path.stat().st_ctime)
+    found = []
+    for path in spool().glob(f"[!.]*/{_LINES}"):
+        with suppress(FileNotFoundError):  # its run is whole now
+            found.append((path.stat().st_ctime, path))
+    return [path for _, path in sorted(found)]
 
 
 def _deliver(folder: Path) -> None:
@@ -133,8 +137,12 @@ def _deliver(folder: Path) -> None:
 
 
 def _read(path: Path) -> Iterator[Any]:
-    for line in path.read_text().splitlines(keepends=True):
-        if line.endswith("\n"):  # else its process was killed while it wrote
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:  # its run is whole now
+        return
+    for line in lines:
+        with suppress(ValueError):  # a process was killed, or a disk full, while it was written
             yield json.loads(line)
 
 

@@ -71,7 +71,9 @@ def _limits(
         yield "It learned from a simulated sky, and was tested on it: nothing is known of how it does on the real one."
     if params["target"] == "class":
         yield "It knows its classes only: of anything else, an artefact or an empty picture, it names one of them."
-        yield "Its probabilities are not calibrated, and those of classes follow their shares in the training data."
+        if params.get("calibrate", "none") == "none":
+            yield "Its probabilities are not calibrated."
+        yield "The probabilities of classes follow their shares in the training data."
     if params["weights"] == "random":
         yield "What the backbone sees was never learned: its weights are random."
     if tags.get("deepsky.remark"):

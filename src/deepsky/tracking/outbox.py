@@ -3,6 +3,7 @@
 import sys
 import threading
 from dataclasses import dataclass
+from itertools import takewhile
 
 from deepsky.errors import TrackingError
 from deepsky.tracking.delivery import Delivery, Entry
@@ -52,11 +53,14 @@ class Outbox:
             UnreachableError: the store does not answer now; the entries wait on.
             TrackingError: the store refuses.
         """
-        with self._news:
-            sent = list(self._waiting)
-        self.delivery.write(*sent)
-        with self._news:
-            del self._waiting[: len(sent)]
+        while True:
+            with self._news:
+                sent = list(takewhile(lambda one: one["kind"] == "metrics", self._waiting)) or self._waiting[:1]
+            if not sent:
+                return
+            self.delivery.write(*sent)
+            with self._news:
+                del self._waiting[: len(sent)]  # what is through is not sent again when the next fails
 
     def close(self) -> None:
         """Send the rest, where the store answers; what it does not take stays in the spool."""

@@ -1,6 +1,7 @@
 """Runs read back from the store: what each was, what it came from, what it reached."""
 
 import json
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from deepsky.errors import TrackingError
 from deepsky.tracking.artifacts import local_folder
 from deepsky.tracking.logged_model import NETWORK_FILE
 from deepsky.tracking.runs import LINEAGE, PATCH
-from deepsky.tracking.store import prepare, store_errors, tracking_uri
+from deepsky.tracking.store import impatient, prepare, store_errors, tracking_uri
 from deepsky.tracking.tags import HIDDEN
 
 _PAGE = 1000
@@ -77,7 +78,10 @@ class RecordedRun:
         Raises:
             TrackingError: the store cannot be used.
         """
-        return self._text(PATCH) or ""
+        if self.hidden("git_dirty") != "true":
+            return ""
+        with tempfile.TemporaryDirectory() as folder:
+            return self.file(PATCH, Path(folder)).read_bytes().decode()
 
     @property
     def is_local(self) -> bool:
@@ -90,7 +94,7 @@ class RecordedRun:
         Raises:
             TrackingError: the store cannot be used.
         """
-        with store_errors():
+        with impatient(), store_errors():
             models = [MlflowClient(tracking_uri()).get_logged_model(one) for one in self.model_ids]
         folders = [local_folder(one.artifact_location) for one in models]
         return next((folder / NETWORK_FILE for folder in folders if folder is not None), None)
@@ -101,11 +105,11 @@ class RecordedRun:
         Raises:
             TrackingError: the run has none of this name, or the store cannot be used.
         """
-        with store_errors():
+        with impatient(), store_errors():
             return Path(download_artifacts(f"{self.artifact_uri}/{name}", dst_path=str(folder)))
 
     def _text(self, name: str) -> str | None:
-        with store_errors():
+        with impatient(), store_errors():
             try:
                 text: str = load_text(f"{self.artifact_uri}/{name}")
             except (MlflowException, OSError):  # of every kind of store another one
@@ -123,7 +127,7 @@ def run_by_id(run_id: str) -> RecordedRun | None:
     Raises:
         TrackingError: the store cannot be used.
     """
-    with store_errors():
+    with impatient(), store_errors():
         try:
             return _recorded(MlflowClient(tracking_uri()).get_run(run_id))
         except MlflowException as error:
@@ -149,7 +153,7 @@ def tag_run(run_id: str, name: str, value: str) -> None:
     Raises:
         TrackingError: the store cannot be used.
     """
-    with store_errors():
+    with impatient(), store_errors():
         MlflowClient(tracking_uri()).set_tag(run_id, name, value)
 
 
@@ -166,7 +170,7 @@ def _search(experiment: str, query: str, at_once: int) -> Iterator[RecordedRun]:
     client, experiment_id = prepare(experiment)
     token, order = None, ["attributes.start_time DESC"]
     while True:
-        with store_errors():
+        with impatient(), store_errors():
             page = client.search_runs([experiment_id], query, max_results=at_once, order_by=order, page_token=token)
         yield from map(_recorded, page)
         token = page.token

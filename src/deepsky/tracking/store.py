@@ -32,7 +32,7 @@ _PLACES = (
 )  # fmt: skip
 _ERRORS = (MlflowException, SQLAlchemyError, sqlite3.Error, RequestException, ImportError, OSError)
 _PASSING = (429, 502, 503, 504)  # what servers answer that are too busy, or have none behind them
-_IMPATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+_IMPATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 _MADE_FOR = "mlflow.deepsky.artifacts"
 _VIEW = "deepsky"
 # What the table of runs shows beside their names, the best accuracy on top.
