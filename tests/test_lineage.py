@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
@@ -241,7 +243,8 @@ def trained_network(folder: Path, skill: float, n_objects: int = 400) -> Path:
 def test_another_network_is_compared_object_by_object(project: Project, tmp_path: Path) -> None:
     first = trained_network(project.root / "models/trained/digits/net", 2.0)
     with training_run(
-        tracking=TrackingParams(experiment="sky"), name="digits-net", dataset="digits", network="net", params={}, tags={}
+        tracking=TrackingParams(experiment="sky"), name="digits-net", dataset="digits", network="net", params={},
+        tags={},
     ) as run:  # fmt: skip
         run.log_artifact(first / "predictions.csv")
         run.finish_outputs(first)
