@@ -250,7 +250,8 @@ def test_another_network_is_compared_object_by_object(project: Project, tmp_path
         run.finish_outputs(first)
     stored = find_stored("digits-net")
     here = {"environment": environment()}
-    elsewhere = {"environment": {**environment(), "processor": "another", "packages": {"keras": "2.0"}}}
+    packages = {**environment()["packages"], "keras": "2.0"}
+    elsewhere = {"environment": {**environment(), "processor": "another", "packages": packages}}
     assert compare(stored, here, first, tmp_path).word == "same"
     near = trained_network(tmp_path / "near/digits/net", 2.01)
     assert compare(stored, here, near, tmp_path).word == "different"
