@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 import uuid
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -219,6 +220,8 @@ def _in_processes(work: Callable[[Task], Result], tasks: Sequence[Task]) -> Gene
         yield from map(work, tasks)
         return
     start = {"initializer": _be_one_of_many, "initargs": (Path.cwd(),)}
+    # A process that has grown ends, and another one takes its place: nobody need know.
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs were given to the executor")
     parallel = joblib.Parallel(n_processes, return_as="generator", **start)
     # Closed before its end, or at an error, joblib ends the processes.
     with closing(parallel(joblib.delayed(work)(task) for task in tasks)) as results:
