@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -151,16 +152,24 @@ def test_numbers_on_the_page_are_those_of_the_summary(project):
 
 
 def test_the_best_run_of_a_dataset_is_named_with_how_sure_that_is(project):
-    text = _report()
-    compared = json.loads((RUNS / "paired.json").read_text())["sdss_jpg"]
-    section = _section(text, "dataset-sdss_jpg")
-    chance = f"{100 * compared['better'][0][1]:.3g} %"
+    _report()
+    path = RUNS / "paired.json"
+    everything = json.loads(path.read_text())
+    compared = everything["sdss_jpg"]
     assert 0 < compared["better"][0][1] < 1
-    assert f"really better than the runner-up with a probability of {chance}" in section
-    assert f"({compared['behind_low'][1]:+.4f} to".replace("(-", "(−") in section
-    table = pd.read_csv(OUT / "results.csv").set_index("run")
-    assert table.loc[compared["runs"][1], "best_is_better"] == compared["better"][0][1]
-    assert table.loc[compared["runs"][0], "behind_best"] == 0
+    for n_differing in (9, 10):
+        compared["n_differing"] = [[n_differing] * 2] * 2
+        path.write_text(json.dumps(everything))
+        section = _section(_report(), "dataset-sdss_jpg")
+        is_told = n_differing == 10
+        chance = f"{100 * compared['better'][0][1]:.3g} %"
+        assert (f"really better than the runner-up with a probability of {chance}" in section) == is_told
+        assert (f"({compared['behind_low'][1]:+.4f} to".replace("(-", "(−") in section) == is_told
+        assert (f"cannot be told: they differ in 9 of {compared['n_groups']} group" in section) != is_told
+        table = pd.read_csv(OUT / "results.csv").set_index("run")
+        told = table.loc[compared["runs"][1], "best_is_better"] if "best_is_better" in table else np.nan
+        assert told == compared["better"][0][1] if is_told else np.isnan(told)
+        assert table.loc[compared["runs"][0], "behind_best"] == 0
 
 
 def test_everything_the_page_names_is_there_and_nothing_is_outside(project):
