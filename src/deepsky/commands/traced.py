@@ -153,14 +153,14 @@ class Traced:
         A file that holds a whole dataset names none of them.
         """
         rows = self.rows
-        pairs = list(zip(rows["id"], rows["split"], strict=True))
+        pairs = list(zip(rows["id"].tolist(), rows["split"].tolist(), strict=True))
         by_id, of_field = {pair[0]: pair for pair in pairs}, dict[str, list[tuple[str, str]]]()
-        for field, pair in zip(rows["group"], pairs, strict=True):
+        for field, pair in zip(rows["group"].tolist(), pairs, strict=True):
             of_field.setdefault(field, []).append(pair)
         reading, found = self.reading, dict[str, tuple[tuple[str, str], ...]]()
         for name in names:
-            path = PurePosixPath(name)
-            known = identify_by_name(Path(name), reading) if reading and is_frame(Path(name)) else None
+            path = Path(name)
+            known = identify_by_name(path, reading) if reading and is_frame(path) else None
             if known is not None:
                 found[name] = tuple(of_field.get(known.field, ()))
             elif path.stem in by_id:
