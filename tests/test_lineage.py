@@ -309,3 +309,8 @@ def test_a_patch_makes_the_code_that_ran_but_shows_no_password(project: Project,
 )
 def test_passwords_and_tokens_are_masked(text: str, shown: str) -> None:
     assert masked(f"see {text} there") == f"see {shown} there"
+
+
+def test_the_stores_own_password_is_masked_whatever_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:pa'ss<wo@rd@host/db")
+    assert masked("see postgresql://me:pa'ss<wo@rd@host/db there") == "see postgresql://me:***@host/db there"

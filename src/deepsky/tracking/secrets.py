@@ -1,8 +1,11 @@
 """Passwords and tokens stay where they are: what leaves this process shows none."""
 
+import os
 import re
 
 HIDDEN = "***"
+_STORES = ("MLFLOW_TRACKING_URI", "MLFLOW_BACKEND_STORE_URI")
+_SHORTEST = 4  # letters of a password that cannot be an innocent part of a text
 _LOGIN = re.compile(r"(?P<before>https?://)[^\s/?#\"'<>]+(?=@)", re.IGNORECASE)  # a server's: its name may be a token
 _PASSWORD = re.compile(
     r"(?P<before>[a-z][a-z0-9+.-]*://[^\s/?#@:]*:)[^\s\"'<>]+(?=@)", re.IGNORECASE
@@ -19,6 +22,10 @@ def masked(text: str) -> str:
 
     All that a store's URL may be in goes through it before it leaves: messages, tags, files.
     """
+    for name in _STORES:  # whatever letters their passwords hold
+        told = os.environ.get(name, "").partition("://")[2].rpartition("@")[0].partition(":")[2]
+        if len(told) >= _SHORTEST:
+            text = text.replace(told, HIDDEN)
     for pattern in (_LOGIN, _PASSWORD, _TOKEN):
         text = pattern.sub(rf"\g<before>{HIDDEN}", text)
     return text
