@@ -118,7 +118,6 @@ def test_promoting_says_what_was_champion_before_and_leaves_a_card(project, caps
     assert (int(version.version), version.run_id) == (1, first.run_id)
     model = client.get_logged_model(version.model_id or version.source.removeprefix("models:/"))
     card = Path(model.artifact_location, "MODEL_CARD.md").read_text()
-    print(card)
     assert card == version.description
     assert "| accuracy | 0.5000 | 0.4000 to 0.6000 |" in card
     for words in ("c0, c1, c2", "12 x 12 px", first.run_id, "## Limits", "## Intended use", "learning_rate: 0.001"):

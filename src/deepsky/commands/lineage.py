@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from deepsky.commands.stored import find_stored
-from deepsky.commands.traced import RawFiles, Traced, trace
+from deepsky.commands.traced import RawFiles, Traced
+from deepsky.tracking.cached import Cache
 from deepsky.tracking.lineage import workspace_root
 from deepsky.tracking.recorded import RecordedRun
 
@@ -29,7 +30,7 @@ def run(name: str, object_id: str | None, *, as_json: bool) -> None:
     """
     stored = find_stored(name)
     recorded, root = stored.lineage(), workspace_root(Path.cwd()) or Path.cwd()
-    traced = trace(recorded, stored.params.get("dataset", ""), root)
+    traced = Traced(stored.params.get("dataset", ""), recorded, Cache(root))
     if object_id is not None:
         from deepsky.commands import followed  # pictures are slow to import
 

@@ -50,8 +50,8 @@ def check() -> None:
     """Print what does not belong together, and mend what can be mended.
 
     What waits on disk is delivered; a network of models/trained without a run gets one; a run of a dead process is
-    closed as killed. Runs whose network
-    is not the one that they logged, and those of processes that cannot be seen from here, are told.
+    closed as killed. Runs whose network is not the one that they logged, and those of processes that cannot be seen
+    from here, are told.
 
     Raises:
         DeepSkyError: something is left that nobody but a person can mend.

@@ -66,7 +66,7 @@ class Traced:
 
     Attributes:
         dataset: its name.
-        recorded: what the run recorded of its origin.
+        recorded: what the run recorded of its origin, see ``Lineage.as_json``.
         cache: the project's.
     """
 
@@ -176,17 +176,6 @@ class Traced:
                 reading: Reading = build({k: v for k, v in settings.items() if k in names}, Reading, stage)
                 return reading
         return None
-
-
-def trace(recorded: Mapping[str, Any], dataset: str, root: Path) -> Traced:
-    """Return what a run learned from.
-
-    Args:
-        recorded: see ``Lineage.as_json``.
-        dataset: its name.
-        root: of the project.
-    """
-    return Traced(dataset, recorded, Cache(root))
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from deepsky.catalogue.tables import read_table
 from deepsky.datasets.packed import open_packed
 from deepsky.errors import DataError
-from deepsky.evaluation.folders import write_json
+from deepsky.evaluation.folders import kept_entries, write_json
 from deepsky.evaluation.params import Baseline, EvaluateParams
 from deepsky.evaluation.planned import Places, PlannedRun
 from deepsky.evaluation.trained import read_facts
@@ -64,13 +64,13 @@ def audit_datasets(runs: Sequence[PlannedRun], params: EvaluateParams, places: P
     for path in audit_paths(runs, places.out) - {places.out / dataset / KEPT for dataset in work}:
         path.unlink(missing_ok=True)
     keys = {dataset: one.key(code) for dataset, one in work.items()}
-    new = [dataset for dataset, key in keys.items() if _read(places.out / dataset).get("key") != key]
+    new = [dataset for dataset, key in keys.items() if kept_entries(places.out / dataset / KEPT).get("key") != key]
     locally: Literal["processes", "here"] = "processes" if len(new) > 1 else "here"
     with closing(mapped(_audited, [work[dataset] for dataset in new], n_ahead=len(new), locally=locally)) as found:
         for dataset, entry in zip(new, found, strict=True):
             (places.out / dataset).mkdir(parents=True, exist_ok=True)
             write_json(places.out / dataset / KEPT, {"key": keys[dataset], **entry})
-    problems = {dataset: str(_read(places.out / dataset)["problem"]) for dataset in work}
+    problems = {dataset: str(kept_entries(places.out / dataset / KEPT)["problem"]) for dataset in work}
     return {dataset: problem for dataset, problem in problems.items() if problem}
 
 
@@ -81,7 +81,7 @@ def audit_paths(runs: Iterable[PlannedRun], out: Path) -> set[Path]:
 
 def read_audit(folder: Path) -> Audit | None:
     """Return the audit of a dataset by the folder of its runs; None where it has none."""
-    entry = _read(folder)
+    entry = kept_entries(folder / KEPT)
     return Audit(entry["shortcuts"], entry["photometry"]) if entry.get("shortcuts") else None
 
 
@@ -172,12 +172,3 @@ def _entry(
     problem: str, shortcuts: Mapping[str, Figures] | None = None, photometry: Mapping[str, Figures] | None = None
 ) -> dict[str, Any]:
     return {"problem": problem, "shortcuts": shortcuts or {}, "photometry": photometry or {}}
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    """Return what stands in KEPT; nothing where it is not whole."""
-    try:
-        entry = json.loads((folder / KEPT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return dict(entry) if isinstance(entry, dict) else {}

@@ -53,6 +53,15 @@ def kept_scores(folder: Path, key: str) -> dict[str, Any] | None:
     return scores
 
 
+def kept_entries(path: Path) -> dict[str, Any]:
+    """Return the mapping that a JSON file of an earlier evaluation holds; nothing where it is not whole."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return dict(entries) if isinstance(entries, dict) else {}
+
+
 def write_evaluation(folder: Path, found: Evaluation) -> None:
     """Write metrics.json, tables and figures into an empty folder."""
     write_json(folder / "metrics.json", found.details)

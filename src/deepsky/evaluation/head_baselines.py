@@ -14,7 +14,7 @@ import pandas as pd
 from deepsky.catalogue.tables import read_table
 from deepsky.datasets.packed import open_packed
 from deepsky.errors import DataError
-from deepsky.evaluation.folders import write_json
+from deepsky.evaluation.folders import kept_entries, write_json
 from deepsky.evaluation.params import EvaluateParams
 from deepsky.evaluation.planned import Places, PlannedRun
 from deepsky.parallel import mapped
@@ -50,7 +50,7 @@ def head_baselines(
         (out / KEPT).unlink(missing_ok=True)
         return {}, {}
     keys = {name: one.key(code) for name, one in work.items()}
-    found = {entry["key"]: entry for entry in _read(out).values() if entry["figures"]}
+    found = {entry["key"]: entry for entry in kept_entries(out / KEPT).values() if entry["figures"]}
     new = {key: work[name] for name, key in keys.items() if key not in found}
     with closing(mapped(_scored, list(new.values()), n_ahead=len(new), locally="processes")) as scored:
         found |= {key: {"key": key, **entry} for key, entry in zip(new, scored, strict=True)}
@@ -61,7 +61,7 @@ def head_baselines(
 
 def read_baselines(out: Path) -> dict[str, Figures]:
     """Return the figures that ``head_baselines`` wrote, by the name of a run; none where there is no such file."""
-    return {name: entry["figures"] for name, entry in _read(out).items() if entry["figures"]}
+    return {name: entry["figures"] for name, entry in kept_entries(out / KEPT).items() if entry["figures"]}
 
 
 @dataclass(frozen=True)
@@ -108,12 +108,3 @@ def _scored(work: _Work) -> dict[str, Any]:
         return {"figures": {}, "problem": str(error)}
     figures = {f"test_{name}_{figure}": v for name, one in scores.items() for figure, v in asdict(one).items()}
     return {"figures": figures, "problem": ""}
-
-
-def _read(out: Path) -> dict[str, Any]:
-    """Return what stands in KEPT, by run; nothing where it is not whole."""
-    try:
-        entries = json.loads((out / KEPT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return dict(entries) if isinstance(entries, dict) else {}

@@ -18,8 +18,7 @@ from deepsky.tracking.environment import environment
 from deepsky.tracking.revision import Revision, current_revision
 from deepsky.tracking.secrets import masked
 
-# DVC rewrites these while the pipeline runs; what they say is in the data hashes.
-_LOCK_LOOKS = 25
+_LOCK_LOOKS = 25  # at dvc.lock, which a stage beside this one may be rewriting
 _PACKAGES = ("deepsky", "keras", "tensorflow", "numpy")
 
 

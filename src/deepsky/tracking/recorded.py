@@ -67,7 +67,7 @@ class RecordedRun:
         """
         text = self._text(LINEAGE)
         if text is None:
-            remedy = "train it again: runs record this since deepsky 0.2"
+            remedy = "train it again: it was made before runs recorded where they came from"
             raise TrackingError(f"run {self.run_id}", f"has no {LINEAGE} among its artifacts", remedy)
         found: dict[str, Any] = json.loads(text)
         return found

@@ -297,7 +297,7 @@ def model_hash(trained: Path) -> str:
         TrackingError: it cannot be read.
     """
     try:
-        with (trained / "model.h5").open("rb") as file:
+        with (trained / NETWORK_FILE).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise TrackingError(error.filename, f"cannot be read ({error.strerror})", "run the train stage") from error

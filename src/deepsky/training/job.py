@@ -33,8 +33,7 @@ class Job:
     """One training of one recipe; ``build.make_job`` makes it.
 
     It raises ConfigError for views that change what the dataset's images are, or an end that cannot be calibrated, and
-    DataError for quarter turns of
-    images that are not square or features of another number of test views.
+    DataError for quarter turns of images that are not square or features of another number of test views.
 
     Attributes:
         run: its name.
