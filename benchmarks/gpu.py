@@ -4,7 +4,8 @@
 
 Under TensorFlow and JAX in turn, a process for each. Features: images/s from a memory map on disk, against the same
 network on images that are on the device already. Heads: a population in one program against one by one, compiling not
-counted in either. Training: DenseNet121 from scratch. On a CPU the sizes are small, which shows that it works.
+counted in either. Training: DenseNet121 from scratch, also with deterministic: true, in a process of its own. On a CPU
+the sizes are small, which shows that it works.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from population import draw, fit_alone, make_examples
 
 from deepsky.cards import memory_bytes
 from deepsky.datasets.packed import DatasetCard, Packed
+from deepsky.lean_keras import compute_deterministically
 from deepsky.networks.backbone import build_features
 from deepsky.networks.inputs import ImageSpec
 from deepsky.networks.params import Precision
@@ -48,6 +50,7 @@ def main() -> None:
             command = [sys.executable, __file__, "--here", *(["--small"] if options.small else [])]
             subprocess.run(command, env={**os.environ, "KERAS_BACKEND": backend}, check=True)
         return
+    compute_deterministically(options.deterministic)
     small = options.small or on_cpu()
     memory = memory_bytes()
     on = f"{keras.distribution.list_devices()[0]}{f' of {memory / 2**30:.0f} GiB' if memory else ''}"
@@ -55,11 +58,19 @@ def main() -> None:
     n_images, size_px, n_heads, n_alone = (64, 64, 8, 2) if small else (8192, 224, 256, 8)
     with tempfile.TemporaryDirectory() as folder:
         packed = noise(Path(folder) / "images.npy", n_images, size_px)
+        trained = replace(packed, rows=packed.rows[: n_images // 4])
+        if options.deterministic:
+            print(training_rate(trained, size_px, "float32"))
+            return
         for network in ("mobilenet", "resnet50"):
             for precision in ("float32", "mixed"):
                 measure_features(network, precision, packed.images, size_px)
         measure_heads(n_heads, n_alone)
-        measure_training(replace(packed, rows=packed.rows[: n_images // 4]), size_px)
+        rates = {precision: training_rate(trained, size_px, precision) for precision in ("float32", "mixed")}
+    print(f"ratio mixed / float32: {rates['mixed'] / rates['float32']:.2f}", flush=True)
+    command = [sys.executable, *sys.argv, "--deterministic"]
+    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+    print(f"ratio deterministic / free, float32: {float(said[-1]) / rates['float32']:.2f}", flush=True)
 
 
 def read_options() -> argparse.Namespace:
@@ -67,6 +78,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--backend", choices=BACKENDS, help="only this one")
     parser.add_argument("--small", action="store_true", help="small sizes on a card too")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # measure in this process
+    parser.add_argument("--deterministic", action="store_true", help=argparse.SUPPRESS)  # measure one training so
     return parser.parse_args()
 
 
@@ -108,19 +120,17 @@ def measure_heads(n_heads: int, n_alone: int) -> None:
     print(f"ratio population / one by one: {together / alone:.1f} (aim 50 on a GPU)", flush=True)
 
 
-def measure_training(packed: Packed, size_px: int) -> None:
+def training_rate(packed: Packed, size_px: int, precision: Precision) -> float:
+    """Return images/s of a training from scratch, and print them."""
     recipe = Recipe(
         dataset="noise", network="densenet121", start="scratch", learn="all", hidden_units=(), input_size_px=size_px,
         epochs=1 + N_ROUNDS, keep="last",
     )  # fmt: skip
-    rates = {}
-    for precision in ("float32", "mixed"):
-        watch = Watch()
-        fit_ours(packed, replace(recipe, precision=precision), watch)
-        rates[precision] = len(packed.rows) / median(watch.epochs_s)
-        waiting = max(watch.waits)
-        print(f"densenet121 at {size_px} px, {precision}: {rates[precision]:.0f} images/s, {waiting:.1%} waiting")
-    print(f"ratio mixed / float32: {rates['mixed'] / rates['float32']:.2f}", flush=True)
+    watch = Watch()
+    fit_ours(packed, replace(recipe, precision=precision), watch)
+    rate = len(packed.rows) / median(watch.epochs_s)
+    print(f"densenet121 at {size_px} px, {precision}: {rate:.0f} images/s, {max(watch.waits):.1%} waiting")
+    return rate
 
 
 def seconds(call: Callable[[], object]) -> float:

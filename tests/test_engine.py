@@ -388,6 +388,12 @@ def test_a_worker_of_another_backend_is_another_one(project, monkeypatch):
     assert under_jax != resource_of(project) == resource_of(project)
 
 
+def test_a_worker_that_does_not_ask_a_gpu_for_the_same_bytes_is_another_one(project):
+    as_it_was = resource_of(project)
+    (project / "params.yaml").write_text((project / "params.yaml").read_text() + "\ndeterministic: true\n")
+    assert resource_of(project) != as_it_was
+
+
 @pytest.mark.parametrize("jobs", ["0", "99"])
 def test_jobs_out_of_range_are_one_line(project, jobs):
     process = subprocess.run(["deepsky", "repro", "--jobs", jobs], env=ENV, capture_output=True, text=True)

@@ -260,6 +260,11 @@ def test_another_network_is_compared_object_by_object(project: Project, tmp_path
     assert any(line.startswith("processor: another then, ") for line in found.lines)
     assert any(line.startswith("keras 2.0 then, ") for line in found.lines)
     assert any(re.match(r"test accuracy 0\.\d+ then, 0\.\d+ now: gain ", line) for line in found.lines)
+    on_card = {**environment(), "devices": ["gpu:0"], "deterministic": False}
+    found = compare(stored, {"environment": on_card}, near, tmp_path)
+    assert (found.word, [line for line in found.lines if "deterministic: true" in line] != []) == ("equal", True)
+    asked = {"environment": {**on_card, "deterministic": True}}
+    assert compare(stored, asked, near, tmp_path).word == "different"
     far = trained_network(tmp_path / "far/digits/net", 0.1)
     assert compare(stored, elsewhere, far, tmp_path).word == "different"
     other = trained_network(tmp_path / "other/digits/net", 2.0, n_objects=404)

@@ -53,6 +53,8 @@ OF_NETWORK = {
     "mobilenet": {key for key in RUNS if key.endswith("-mobilenet")},
     "cnn_small": {key for key in RUNS if key.endswith("-cnn_small")},
 }
+# Features of networks of which heads learn.
+OF_HEADS = {f"features.{run.recipe.dataset}" for run in EXPERIMENT.runs.values() if run.recipe.of_head}
 CUTOUTS = {f"features.{name}" for name in ("sdss_frames", "sdss_rgb", "sdss_cutouts", "sdss_jpg", "stsci_jpg")}
 
 
@@ -164,6 +166,7 @@ def test_own_epochs_rerun_the_run(tmp_path):
         ("split.link_arcmin", 3.0, {"split.galaxy10"}),
         ("weights.seed", 2, {"weights"}),
         ("on_bad_file", "skip", {"fetch", "render.sdss"} | {f"pack.{name}" for name in EXPERIMENT.pictures}),
+        ("deterministic", True, RUNS | OF_HEADS),
         ("simulate.seed", 3, {"simulate"}),
         ("catalogue.n_fields", 17, {"catalogue", "fetch"}),
         ("archive.release", "dr16", {"catalogue", "fetch"}),

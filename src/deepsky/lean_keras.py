@@ -23,6 +23,7 @@ from types import ModuleType
 _NOT_NEEDED = frozenset({"sklearn", "matplotlib", "scipy", "pandas", "PIL", "jax"})
 _STDERR = 2
 _GREETINGS = (b"I0000 ", b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR")
+_SAME_BYTES = "--xla_gpu_deterministic_ops=true"
 _OF_JAX = frozenset({"jax", "scipy"})  # what Keras does need where JAX computes
 
 
@@ -97,6 +98,25 @@ def backend() -> str:
     with suppress(OSError, ValueError, AttributeError):
         return str(json.loads(file.read_text()).get("backend", "tensorflow"))
     return "tensorflow"
+
+
+def compute_deterministically(wanted: bool) -> None:
+    """Let a GPU give the same bytes each time, at a cost; a CPU always does.
+
+    Of this process and those that it starts from now on, as long as Keras has computed nothing in it yet.
+
+    Args:
+        wanted: what params.yaml says; False: nothing changes.
+    """
+    if wanted:
+        os.environ["TF_DETERMINISTIC_OPS"] = "1"
+        flags = os.environ.get("XLA_FLAGS", "").split()  # JAX computes by XLA, and TensorFlow where it compiles
+        os.environ["XLA_FLAGS"] = " ".join([*(flag for flag in flags if flag != _SAME_BYTES), _SAME_BYTES])
+
+
+def computes_deterministically() -> bool:
+    """Tell whether a GPU was asked to give the same bytes each time."""
+    return os.environ.get("TF_DETERMINISTIC_OPS") == "1" and _SAME_BYTES in os.environ.get("XLA_FLAGS", "").split()
 
 
 sys.meta_path.insert(0, _KerasFinder())

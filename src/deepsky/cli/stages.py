@@ -7,6 +7,7 @@ import click
 from deepsky.cli.group import PATH, cli, path_option
 from deepsky.config import PARAMS, build
 from deepsky.files import leave_empty
+from deepsky.lean_keras import compute_deterministically
 
 
 @cli.command()
@@ -148,6 +149,7 @@ def features(dataset: str, **paths: Path) -> None:
 
     settings = read_plan().settings("features", dataset)["networks"]
     networks = build(settings, dict[str, stage.NetworkFeatures], f"plan.yaml: features.{dataset}")
+    compute_deterministically(any(one.deterministic for one in networks.values()))
     stage.run(networks, read_experiment().features.batch_size, **paths)  # it changes speed only
 
 
@@ -167,6 +169,7 @@ def train(run: str, **paths: Path) -> None:
     plan = read_plan()
     recipe = plan.params(Recipe, "train", run)
     split_params = {key: value for key, value in plan.settings("split", recipe.dataset).items() if key != "code"}
+    compute_deterministically(plan.settings("train", run)["deterministic"])
     from deepsky.stages import train as stage  # takes seconds: what is wrong with the plan was told before
 
     stage.run(run, recipe, read_experiment().tracking, split_params, **paths)

@@ -16,10 +16,12 @@ from deepsky.tracking.environment import environment
 from deepsky.tracking.recorded import RecordedRun, differing
 from deepsky.tracking.runs import model_hash, run_key
 
-_NO_MATTER = ("n_processors", "backend", "devices")  # here only where Keras is in use; the setting of the run says it
+# Not of the machine, or not known here, where Keras is not in use; the run's settings say it.
+_NO_MATTER = ("n_processors", "backend", "devices", "deterministic")
 _FEW = 6
+_NOT_THE_SAME = "a GPU gives the same bytes only with deterministic: true in params.yaml"
 _MEANING = {
-    "equal": "other machine or versions, and the score within the tolerance (the 95 % interval of its change holds 0)",
+    "equal": "within the tolerance, which is that the 95 % interval of the score's change holds 0",
     "different": "more than the tolerance allows",
 }
 
@@ -29,8 +31,8 @@ class Comparison:
     """The outcome.
 
     Attributes:
-        word: ``same`` to the byte; ``equal`` within the tolerance, on another machine or with other versions; or
-            ``different``.
+        word: ``same`` to the byte; ``equal`` within the tolerance, on another machine, with other versions or on a
+            GPU; or ``different``.
         lines: what was found, for a person.
     """
 
@@ -41,9 +43,9 @@ class Comparison:
 def compare(stored: RecordedRun, recorded: Mapping[str, Any], out: Path, scratch: Path) -> Comparison:
     """Compare a network that was trained again with the run.
 
-    On the same kind of processor and with the same versions, the same bytes must come out. Elsewhere a training goes
-    another way from the first rounding on; then the tolerance is that the gain or loss of the score, on the same
-    objects, has a 95 % interval that holds 0.
+    On the same kind of processor and with the same versions, the same bytes must come out; on a GPU if it was asked for
+    them. Elsewhere a training goes another way from the first rounding on; then the tolerance is that the gain or loss
+    of the score, on the same objects, has a 95 % interval that holds 0.
 
     Args:
         stored: the run.
@@ -111,12 +113,18 @@ def _machine_lines(then: Mapping[str, Any]) -> list[str]:
     now = environment()
     facts = [{name: value for name, value in one.items() if name not in _NO_MATTER} for one in (then, now)]
     packages = differing([one.pop("packages") for one in facts])
-    lines = [f"{name}: {before} then, {after} now" for name, (before, after) in differing(facts).items()]
+    lines = [_NOT_THE_SAME] if _may_differ(then) else []
+    lines += [f"{name}: {before} then, {after} now" for name, (before, after) in differing(facts).items()]
     told = [f"{name} {before or 'none'} then, {after or 'none'} now" for name, (before, after) in packages.items()]
     lines += told[:_FEW]
     if len(packages) > _FEW:
         lines.append(f"... and {len(packages) - _FEW} more packages")
     return lines
+
+
+def _may_differ(then: Mapping[str, Any]) -> bool:
+    """Tell whether a run was computed on a card that need not give the same bytes twice."""
+    return not then.get("deterministic") and any("gpu" in device for device in then.get("devices", ()))
 
 
 def _read(folder: Path) -> Trained:

@@ -11,6 +11,7 @@ from deepsky.datasets.splits import cross_validation
 from deepsky.errors import ConfigError, about
 from deepsky.experiment.experiment import read_experiment
 from deepsky.interruption import interruptible
+from deepsky.lean_keras import compute_deterministically
 
 FOLDER = Path("evaluation/crossval")
 
@@ -55,6 +56,7 @@ def _plan(name: str, n_folds: int, seed: int) -> Trainings:
     if not 0 <= seed < 2**32:
         raise ConfigError(f"--seed {seed}", "is out of range", f"give 0 to {2**32 - 1}")
     whole = read_experiment()
+    compute_deterministically(whole.deterministic)
     run = whole.find(name)
     folder, packed = packed_of(run.recipe), open_packed(packed_of(run.recipe))
     rows, fractions = grouped_rows(run, packed), whole.split

@@ -17,6 +17,7 @@ from deepsky.evaluation.learning_figure import learning_figure
 from deepsky.experiment.experiment import read_experiment
 from deepsky.files import whole_file
 from deepsky.interruption import interruptible
+from deepsky.lean_keras import compute_deterministically
 from deepsky.training.examples import read_split
 
 FOLDER = Path("evaluation/learning")
@@ -65,6 +66,7 @@ def run(name: str, numbers: Sequence[int], seed: int) -> None:
 def _plan(name: str, numbers: Sequence[int], seed: int) -> tuple[Trainings, str]:
     """Return what is to be done, and a hash of what all of it has in common."""
     whole = read_experiment()
+    compute_deterministically(whole.deterministic)
     run = whole.find(name)
     packed = open_packed(packed_of(run.recipe))
     rows, split = grouped_rows(run, packed), read_split(split_of(run.recipe), packed)

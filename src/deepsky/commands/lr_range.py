@@ -16,6 +16,7 @@ from deepsky.experiment.experiment import read_experiment
 from deepsky.experiment.runs import Run
 from deepsky.files import whole_folder
 from deepsky.interruption import interruptible
+from deepsky.lean_keras import compute_deterministically
 from deepsky.networks.params import BatchSize
 from deepsky.tracking.runs import Run as TrackedRun
 from deepsky.tracking.runs import training_run
@@ -50,6 +51,7 @@ def run(name: str, n_steps: int) -> None:
     if not MIN_STEPS <= n_steps <= MAX_STEPS:
         raise ConfigError(f"--steps {n_steps}", "is out of range", f"give {MIN_STEPS} to {MAX_STEPS}")
     experiment = read_experiment()
+    compute_deterministically(experiment.deterministic)
     run = experiment.find(name)
     table = _measure(run, n_steps, experiment.features.batch_size)
     suggested, own, out = suggest_rate(table), run.recipe.learning_rate, FOLDER / name

@@ -14,6 +14,7 @@ import click
 from deepsky.errors import ConfigError, DeepSkyError
 from deepsky.experiment.experiment import Experiment, read_experiment
 from deepsky.interruption import Terminated, interruptible, uninterrupted
+from deepsky.lean_keras import compute_deterministically
 from deepsky.tuning.params import check_objectives
 
 MAX_WORKERS = 64
@@ -53,6 +54,7 @@ def run(
     if trials is not None and trials < 1:
         raise ConfigError(f"--trials {trials}", "is below 1", "give the number of trials in total")
     experiment = read_experiment()
+    compute_deterministically(experiment.deterministic)
     chosen = _chosen(experiment, dataset, network, name)
     base = experiment.run(chosen)
     check_objectives(experiment.tune.of_run(base).objectives, base, chosen)

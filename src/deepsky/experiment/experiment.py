@@ -35,7 +35,7 @@ _PLAIN: dict[str, type[Any]] = {
     "tune": TuneParams,
     "tracking": TrackingParams,
 }
-SECTIONS = ("on_bad_file", "paper", *_PLAIN, "datasets", "train", "networks", "compare", "runs")
+SECTIONS = ("on_bad_file", "deterministic", "paper", *_PLAIN, "datasets", "train", "networks", "compare", "runs")
 # What became of the sections of older files.
 _FORMER = {
     "frames": "its entries stand under datasets.frames, with group_by",
@@ -78,6 +78,7 @@ class Experiment:
     """All of params.yaml. The attributes are its sections; ``runs`` holds those of ``compare`` too, by name."""
 
     on_bad_file: OnBadFile
+    deterministic: bool
     paper: str | None
     catalogue: CatalogueParams
     archive: ArchiveParams
@@ -139,6 +140,7 @@ def read_experiment(path: Path = PARAMS) -> Experiment:
     _note_former(raw, path, problems)
     plain = {name: _built(raw, name, kind, path, problems) for name, kind in _PLAIN.items()}
     on_bad_file = _built(raw, "on_bad_file", OnBadFile, path, problems, default="stop")
+    deterministic = _built(raw, "deterministic", bool, path, problems)
     paper = _built(raw, "paper", Literal[PAPERS], path, problems) if raw.get("paper") else None
     frames, pictures = _datasets(raw, path, problems)
     targets: dict[str, Target | None] = dict.fromkeys(
@@ -155,7 +157,7 @@ def read_experiment(path: Path = PARAMS) -> Experiment:
     runs = _cells(raw, path, inheritance, problems) | _singles(raw, path, inheritance, problems)
     problems.stop()
     whole = Experiment(
-        on_bad_file, paper, **plain, frames=frames, pictures=pictures, runs=runs, inheritance=inheritance
+        on_bad_file, deterministic, paper, **plain, frames=frames, pictures=pictures, runs=runs, inheritance=inheritance
     )
     _check_choices(whole, path, problems)
     problems.stop()

@@ -157,7 +157,7 @@ def _of_datasets(experiment: Experiment, of: Callable[..., str]) -> dict[str, An
 
 def _of_runs(experiment: Experiment, of: Callable[..., str]) -> dict[str, Any]:
     """Return what the runs are trained with, and what must be there before."""
-    runs = experiment.runs
+    runs, same_bytes = experiment.runs, {"deterministic": experiment.deterministic}
     networks = _networks(runs.values())
     pretrained = [place_of(network) for network, is_needed in networks.items() if is_needed]
     features: dict[str, Any] = {}
@@ -165,7 +165,7 @@ def _of_runs(experiment: Experiment, of: Callable[..., str]) -> dict[str, Any]:
         of_dataset = _views(run for run in runs.values() if run.recipe.dataset == name)
         features[name] = {
             "networks": {
-                network: {"views": views, "code": of("features", place_of(network)) if views else ""}
+                network: {"views": views, "code": of("features", place_of(network)), **same_bytes} if views else {}
                 for network, views in of_dataset.items()
             }
         }
@@ -173,7 +173,8 @@ def _of_runs(experiment: Experiment, of: Callable[..., str]) -> dict[str, Any]:
         "weights": {**_plain(experiment.weights), "networks": networks, "code": of("weights", *pretrained)},
         "features": features,
         "train": {
-            name: {**run.settings, "code": of("train", place_of(run.recipe.network))} for name, run in runs.items()
+            name: {**run.settings, **same_bytes, "code": of("train", place_of(run.recipe.network))}
+            for name, run in runs.items()
         },
         "evaluate": {
             **_plain(experiment.evaluate),

@@ -29,6 +29,7 @@ from distributed.security import Security
 
 from deepsky import lean_keras, parallel, progress
 from deepsky.cards import has_gpu
+from deepsky.config import PARAMS, read_yaml
 from deepsky.errors import DeepSkyError
 from deepsky.pipeline.logs import log_of, open_log
 
@@ -68,7 +69,7 @@ def resource_of(root: Path) -> str:
 
 
 def identity(root: Path) -> dict[str, str]:
-    """Return what must be equal of an engine and its workers: project, code, Keras' backend and versions."""
+    """Return what must be equal of an engine and its workers: project, code, what computes, and versions."""
     project, file = f"none in {root}", root / _PROJECT_ID
     if (root / ".dvc").is_dir():
         file.parent.mkdir(exist_ok=True)
@@ -80,7 +81,14 @@ def identity(root: Path) -> dict[str, str]:
                 project = uuid.uuid4().hex
                 held.write(project)
     versions = {name: version(name) for name in _MATTERS} | {"python": f"{sys.version_info[0]}.{sys.version_info[1]}"}
-    return {"project": project, "code": _code(), "backend": lean_keras.backend(), **versions}
+    computing = {"backend": lean_keras.backend(), "deterministic": str(_is_deterministic(root))}
+    return {"project": project, "code": _code(), **computing, **versions}
+
+
+def _is_deterministic(root: Path) -> bool:
+    """Tell what the project says: of a worker it holds for all its stages."""
+    params = root / PARAMS
+    return params.is_file() and read_yaml(params).get("deterministic") is True
 
 
 def _code() -> str:
@@ -184,6 +192,7 @@ def serve(address: str, command_line: Callable[[], None], n_threads: int) -> Non
     global _command_line, _resource
     parallel.check_address(address)
     _command_line, _resource = command_line, resource_of(Path.cwd())
+    lean_keras.compute_deterministically(_is_deterministic(Path.cwd()))
     failed, cut_short = list[BaseException](), list[bool]()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a script started this in the background
     _print_at_once()

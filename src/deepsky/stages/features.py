@@ -28,10 +28,12 @@ class NetworkFeatures:
     Attributes:
         code: fingerprint of the code that computes it.
         views: what the network is shown, by the name of its folder; none where it learns from the images.
+        deterministic: whether a GPU gives the same bytes each time.
     """
 
     code: str = ""
     views: Mapping[str, ViewSpec] = field(default_factory=dict)
+    deterministic: bool = False
 
 
 def run(
@@ -77,7 +79,7 @@ def _write_network(
     trained = dataset.rows["image"].to_numpy(np.int64)[read_split(split, dataset) == "train"]
     images = np.unique(trained)
     for name, views in wanted.views.items():
-        key = _key(wanted.code, views, dataset, packed, read_weights_card(weights).sha256, images)
+        key = _key(wanted, views, dataset, packed, read_weights_card(weights).sha256, images)
         key_file = out / name / KEY
         if key_file.exists() and key_file.read_text() == key:
             print(f"{network} {name}: is there")
@@ -91,12 +93,14 @@ def _write_network(
         print(f"{network} {name}: {n_features} features of {len(dataset.images)} images{seen}", flush=True)
 
 
-def _key(code: str, views: ViewSpec, dataset: Packed, packed: Path, weights_sha256: str, images: np.ndarray) -> str:
+def _key(
+    wanted: NetworkFeatures, views: ViewSpec, dataset: Packed, packed: Path, weights_sha256: str, images: np.ndarray
+) -> str:
     """Return a hash of all that features follow from."""
     with (packed / "images.npy").open("rb") as file:
         pixels = hashlib.file_digest(file, "sha256").hexdigest()
     seen = images.tobytes().hex() if views.n_views else ""
-    parts = [code, asdict(views), asdict(dataset.card), pixels, weights_sha256, seen]
+    parts = [wanted.code, wanted.deterministic, asdict(views), asdict(dataset.card), pixels, weights_sha256, seen]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

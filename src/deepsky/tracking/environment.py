@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deepsky.cards import visible_cards
+from deepsky.lean_keras import computes_deterministically
 
 _DRIVER_S = 30
 
@@ -19,7 +20,8 @@ def environment() -> dict[str, Any]:
 
     Returns:
         ``python``, ``system``, ``processor``, ``n_processors``, ``driver`` (of the cards; empty without any),
-        ``packages`` (version by name); where Keras is in use also its ``backend`` and ``devices``.
+        ``packages`` (version by name); where Keras is in use also its ``backend`` and ``devices``, and whether a GPU
+        was to give the same bytes each time (``deterministic``).
     """
     found: dict[str, Any] = {
         "python": platform.python_version(),
@@ -32,6 +34,7 @@ def environment() -> dict[str, Any]:
     keras = sys.modules.get("keras")
     if keras is not None:
         found |= {"backend": keras.backend.backend(), "devices": sorted(keras.distribution.list_devices())}
+        found["deterministic"] = computes_deterministically()
     return found
 
 
