@@ -18,8 +18,9 @@ from deepsky.evaluation.params import EvaluateParams
 from deepsky.evaluation.planned import Places
 from deepsky.report.results import read_results
 from deepsky.stages import evaluate, report
-from deepsky.tracking.runs import find_run, run_key
+from deepsky.tracking.runs import find_run
 from deepsky.tracking.store import tracking_uri
+from deepsky.tracking.trained_files import run_key
 from tests.trained_folders import CLASSES, make_project, planned, write_trained
 
 ALL = tuple(CANDIDATES)

@@ -21,9 +21,10 @@ from deepsky.evaluation.planned import Places
 from deepsky.intervals import Resampling, paired_gain_interval, share_gain_interval
 from deepsky.stages import evaluate
 from deepsky.tracking.params import TrackingParams
-from deepsky.tracking.runs import find_run, run_key, training_run
+from deepsky.tracking.runs import find_run, training_run
 from deepsky.tracking.store import prepare, tracking_uri
 from deepsky.tracking.studies import TrialRecord, open_study_run
+from deepsky.tracking.trained_files import run_key
 from tests.conftest import ROOT
 from tests.trained_folders import (
     CLASSES,

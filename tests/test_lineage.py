@@ -2,127 +2,31 @@
 
 import hashlib
 import json
+import math
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from ruamel.yaml import YAML
+from mlflow.tracking import MlflowClient
 
 from deepsky.commands import diff, lineage
 from deepsky.commands.compared import compare
 from deepsky.commands.stored import find_stored
-from deepsky.errors import ConfigError, DataError
+from deepsky.errors import ConfigError, DataError, TrackingError
 from deepsky.tracking.environment import environment
 from deepsky.tracking.params import TrackingParams
+from deepsky.tracking.recorded import _of_client, newest_run, recorded_runs, run_by_id
 from deepsky.tracking.revision import current_revision
 from deepsky.tracking.runs import training_run
 from deepsky.tracking.secrets import masked
+from deepsky.tracking.store import tracking_uri
+from tests.lineage_project import FRAMES, SPLIT, STAGE, URL, Project
 from tests.trained_folders import make_project, write_trained
-
-FRAMES = {f"2874/1/frame-{band}-002874-1-0330.fits.bz2": f"{band} frame".encode() for band in "gr"}
-URL = "https://data.sdss.org/frames/"
-ROWS = "id,label,image,run,camcol,field,ra_deg,dec_deg,edge,group\n" + "".join(
-    f"{one},STAR,{one},2874,1,{field},10.0,1.0,False,002874-1-0{field}\n"
-    for one, field in ((1, 330), (2, 330), (3, 331))
-)
-SPLIT = "id,split,group\n1,train,a\n2,test,a\n3,val,b\n"
-STAGE = "train@sky_cutouts-net"
-
-
-def digest_of(content: bytes) -> str:
-    return hashlib.md5(content).hexdigest()
-
-
-class Project:
-    """A project whose stages were run by hand."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        (root / ".dvc").mkdir()
-        (root / ".gitignore").write_text("mlflow.db*\nmlruns\ndata\nmodels\n.dvc\nplan.yaml\n")
-        (root / "params.yaml").write_text("tracking: {experiment: sky}\n")
-        self.git("init", "--quiet")
-        self.commit("first")
-
-    def git(self, *words: str) -> str:
-        return subprocess.run(
-            ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *words],
-            cwd=self.root, check=True, capture_output=True, text=True,
-        ).stdout  # fmt: skip
-
-    def commit(self, message: str) -> None:
-        self.git("add", ".")
-        self.git("commit", "--quiet", "--message", message)
-
-    def keep(self, content: bytes) -> str:
-        """Put content into DVC's cache."""
-        digest = digest_of(content)
-        place = self.root / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(content)
-        return digest
-
-    def keep_folder(self, files: dict[str, bytes]) -> str:
-        entries = [{"md5": self.keep(content), "relpath": name} for name, content in files.items()]
-        text = json.dumps(entries).encode()
-        digest = f"{digest_of(text)}.dir"
-        place = self.root / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(text)
-        return digest
-
-    def run_stages(self, *, frames: dict[str, bytes] = FRAMES, split: str = SPLIT, size_px: int = 64) -> None:
-        """Write what dvc repro leaves in lock, plan and cache before stage train."""
-        manifest = "path,url,bytes,sha256,time,etag,last_modified,mirror\n" + "".join(
-            f"frames/{name},{URL}{name},{len(content)},{hashlib.sha256(content).hexdigest()},,,,\n"
-            for name, content in frames.items()
-        )
-        raw, packed = self.keep_folder(frames), self.keep_folder({"rows.csv": ROWS.encode()})
-        outs = {
-            "fetch": {"data/raw/frames": raw, "data/raw/manifest.csv": self.keep(manifest.encode())},
-            "render@sky": {"data/packed/sky_cutouts": packed},
-            "split_frames@sky-cutouts": {"data/splits/sky_cutouts.csv": self.keep(split.encode())},
-            "weights": {"models/pretrained": self.keep_folder({"net/weights.json": b"{}"})},
-        }
-        deps = {
-            "render@sky": {"data/raw/frames": raw},
-            "split_frames@sky-cutouts": {"data/packed/sky_cutouts": packed},
-        }
-        places = {"fetch": "fetch", "render@sky": "render.sky", "split_frames@sky-cutouts": "split.sky_cutouts"}
-        lock = {
-            stage: {
-                "deps": [{"path": path, "md5": md5} for path, md5 in deps.get(stage, {}).items()],
-                "params": {"versions.json": {places[stage]: "abc"}} if stage in places else {},
-                "outs": [{"path": path, "md5": md5} for path, md5 in made.items()],
-            }
-            for stage, made in outs.items()
-        }
-        render = {"cutout_size_px": size_px, "bands": ["g", "r"], "position_band": "r", "code": "c0de"}
-        plan = {
-            "fetch": {"code": "fe7c", "release": "dr17"},
-            "render": {"sky": render},
-            "split": {"sky_cutouts": {"seed": 7, "code": "5b17"}},
-            "train": {"sky_cutouts-net": {"seed": 1, "code": "7a1"}},
-        }
-        for name, content in (("dvc.lock", {"stages": lock}), ("plan.yaml", {"stages": plan})):
-            with (self.root / name).open("w") as file:
-                YAML(typ="safe").dump(content, file)
-
-    def train(self, monkeypatch: pytest.MonkeyPatch, **params: Any) -> str:
-        """Log a run as stage train does; returns its id."""
-        monkeypatch.setenv("DVC_STAGE", STAGE)
-        inputs = [Path("data/packed/sky_cutouts"), Path("data/splits/sky_cutouts.csv"), Path("models/pretrained/net")]
-        with training_run(
-            tracking=TrackingParams(experiment="sky"), name="sky_cutouts-net", dataset="sky_cutouts", network="net",
-            params={"seed": 1, **params}, tags={}, inputs=inputs,
-        ) as run:  # fmt: skip
-            run.log_metrics({"test_accuracy": 0.5 + 0.1 * params.get("epochs", 0)})
-        monkeypatch.delenv("DVC_STAGE")
-        return run.run_id
 
 
 @pytest.fixture
@@ -228,6 +132,44 @@ def test_runs_are_found_by_the_network_that_stands_there(project: Project, monke
     project.train(monkeypatch)  # a newer one, of other files
     for name in (str(folder), "sky_cutouts-net", "net", "sky_cutouts/net", run.run_id):
         assert find_stored(name).run_id == run.run_id
+
+
+def test_what_the_tables_hold_is_what_the_client_says(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What guards `tables` against a change of MLflow's."""
+    folder = project.root / "models/trained/sky_cutouts/net"
+    write_trained(folder, run="sky_cutouts-net")
+    ids = [project.train(monkeypatch, epochs=epochs) for epochs in (1, 2, 3)]
+    with training_run(
+        tracking=TrackingParams(experiment="sky"), name="sky_cutouts-net", dataset="sky_cutouts", network="net",
+        params={"text": "it's 100 %"}, tags={},
+    ) as run:  # fmt: skip
+        run.log_epochs([(1, {"loss": math.nan}), (2, {"loss": math.inf, "a": -math.inf})])
+        run.log_trained(folder, json.loads((folder / "run.json").read_text()))
+        run.finish_outputs(folder)
+    client = MlflowClient(tracking_uri())
+    client.delete_run(ids[1])
+    made = client.create_run(client.get_run(ids[0]).info.experiment_id, run_name="no tags")
+    for run_id in (*ids, run.run_id, made.info.run_id):
+        assert repr(vars(run_by_id(run_id))) == repr(vars(_of_client(client.get_run(run_id))))
+    assert run_by_id("0" * 32) is None
+    assert [one.run_id for one in recorded_runs("sky")] == [made.info.run_id, run.run_id, ids[2], ids[0]]
+    assert newest_run("sky", "run", "sky_cutouts-net").run_id == run.run_id
+    assert newest_run("sky", "run", "it's none") is newest_run("nothing", "run", "x") is None
+    client.delete_experiment(made.info.experiment_id)
+    with pytest.raises(TrackingError, match="experiment 'sky' is deleted; run mlflow experiments restore"):
+        newest_run("sky", "run", "sky_cutouts-net")
+
+
+def test_a_database_is_read_without_mlflow_which_takes_seconds_to_import(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = project.train(monkeypatch)
+    script = f"import sys; from deepsky.commands import lineage; lineage.run({run_id!r}, None, as_json=False)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{script}; print(sorted({{'mlflow', 'pandas', 'astropy'}} & set(sys.modules)))"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr
 
 
 def trained_network(folder: Path, skill: float, n_objects: int = 400) -> Path:

@@ -16,9 +16,10 @@ from deepsky.commands.models import find_model
 from deepsky.errors import ConfigError, DataError, TrackingError
 from deepsky.tracking.delivery import Delivery
 from deepsky.tracking.params import TrackingParams
-from deepsky.tracking.runs import Run, find_run, run_key, run_params, training_run
+from deepsky.tracking.runs import Run, find_run, run_params, training_run
 from deepsky.tracking.serving import scoring_app
 from deepsky.tracking.store import tracking_uri
+from deepsky.tracking.trained_files import run_key
 from deepsky.training.saved import load_network
 from tests.tiny_networks import tiny_network
 from tests.trained_folders import make_project, write_trained

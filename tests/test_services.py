@@ -18,7 +18,8 @@ from moto.server import ThreadedMotoServer
 
 from deepsky.commands.stored import find_stored
 from deepsky.tracking.params import TrackingParams
-from deepsky.tracking.runs import find_run, run_key, training_run
+from deepsky.tracking.runs import find_run, training_run
+from deepsky.tracking.trained_files import run_key
 from tests.postgresql import PASSWORD, closed_port
 from tests.trained_folders import make_project, write_trained
 

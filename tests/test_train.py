@@ -24,8 +24,9 @@ from deepsky.stages import features as features_stage
 from deepsky.stages import train as stage
 from deepsky.stages import weights as weights_stage
 from deepsky.tracking.params import TrackingParams
-from deepsky.tracking.runs import find_run, run_key
+from deepsky.tracking.runs import find_run
 from deepsky.tracking.store import tracking_uri
+from deepsky.tracking.trained_files import run_key
 from deepsky.training.build import make_job
 from deepsky.training.examples import read_split
 from deepsky.training.fit import FRACTION_COLUMNS, HISTORY_COLUMNS

@@ -14,7 +14,7 @@ from deepsky.evaluation.trained import Trained, read_trained
 from deepsky.intervals import Resampling, rmse_gain_interval, share_gain_interval
 from deepsky.tracking.environment import environment
 from deepsky.tracking.recorded import RecordedRun, differing
-from deepsky.tracking.runs import model_hash, run_key
+from deepsky.tracking.trained_files import model_hash, run_key
 
 # Not of the machine, or not known here, where Keras is not in use; the run's settings say it.
 _NO_MATTER = ("n_processors", "backend", "devices", "deterministic")

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from deepsky.commands.planned import TRAINED
+from deepsky.commands.models import TRAINED
 from deepsky.commands.traced import Traced
 from deepsky.datasets.packed import Packed, open_packed
 from deepsky.datasets.shown import shown

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from deepsky.commands.planned import TRAINED
 from deepsky.errors import DataError
 
-FILE = "model.h5"
+TRAINED, FILE = Path("models/trained"), "model.h5"
 _DOWNLOADED = Path("models/registered")
 
 

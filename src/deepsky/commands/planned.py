@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from deepsky.commands.models import TRAINED
 from deepsky.evaluation.planned import PlannedRun
 from deepsky.experiment.plan import PLAN, Plan, read_plan
 from deepsky.training.recipe import Recipe
 
-TRAINED, EVALUATED = Path("models/trained"), Path("evaluation/runs")
+EVALUATED = Path("evaluation/runs")
 
 
 def planned_runs(plan: Plan) -> list[PlannedRun]:

@@ -7,15 +7,16 @@ from contextlib import suppress
 
 import click
 
-from deepsky.commands.models import FILE
-from deepsky.commands.planned import TRAINED, log_pulled_runs
+from deepsky.commands.models import FILE, TRAINED
+from deepsky.commands.planned import log_pulled_runs
 from deepsky.errors import DataError, DeepSkyError, TrackingError
 from deepsky.evaluation.restored import restore_run
 from deepsky.evaluation.trained import read_trained
 from deepsky.experiment.experiment import read_experiment
 from deepsky.tracking.journal import deliver_waiting, waiting
 from deepsky.tracking.recorded import RecordedRun, recorded_runs
-from deepsky.tracking.runs import close_dead_runs, find_run, is_alive, model_hash, run_key
+from deepsky.tracking.runs import close_dead_runs, find_run, is_alive
+from deepsky.tracking.trained_files import model_hash, run_key
 
 
 def list_runs() -> None:

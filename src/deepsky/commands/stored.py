@@ -6,7 +6,7 @@ from deepsky.commands.models import find_model
 from deepsky.errors import DataError
 from deepsky.experiment.experiment import read_experiment
 from deepsky.tracking.recorded import RecordedRun, newest_run, run_by_id
-from deepsky.tracking.runs import run_key
+from deepsky.tracking.trained_files import run_key
 
 _ID = re.compile(r"[0-9a-f]{32}")
 

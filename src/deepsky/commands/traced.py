@@ -1,13 +1,12 @@
 """The raw files that a run's data came from, and which objects of which split came from each."""
 
+import csv
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
-
-import pandas as pd
 
 from deepsky.archives.manifest import MANIFEST, Receipt, read_receipts
 from deepsky.config import build
@@ -74,9 +73,8 @@ class Traced:
     recorded: Mapping[str, Any]
     cache: Cache
 
-    @cached_property
-    def rows(self) -> pd.DataFrame:
-        """Return the dataset's rows, as text, with the split of each.
+    def rows(self) -> Iterator[dict[str, str]]:
+        """Yield the dataset's rows, a mapping by column each, with the split of each.
 
         Raises:
             DataError: they are no longer there.
@@ -86,9 +84,11 @@ class Traced:
         for path in (packed, split):
             if path not in data:
                 raise DataError(path, "is not among what the run recorded", "give a run that dvc repro trained")
-        rows = _read(self.cache.inside(packed, data[packed], "rows.csv"))
-        parts = _read(self.cache.file(split, data[split])).set_index("id")["split"]
-        return rows.assign(split=rows["id"].map(parts).fillna("none"))
+        rows, file = self.cache.inside(packed, data[packed], "rows.csv"), self.cache.file(split, data[split])
+        parts = {row["id"]: row["split"] for row in _read(file)}
+        for row in _read(rows):
+            row["split"] = parts.get(row["id"], "none")
+            yield row
 
     @cached_property
     def raw(self) -> list[RawFiles]:
@@ -103,16 +103,16 @@ class Traced:
         made = {path: digest for entry in made_by.values() for path, digest in entry["outs"].items()}
         return [self._below(path, digest, made) for path, digest in sorted(read.items())]
 
-    def row_of(self, identity: str) -> "pd.Series[str]":
+    def row_of(self, identity: str) -> dict[str, str]:
         """Return an object's row, with its split.
 
         Raises:
             DataError: the dataset has no such object.
         """
-        found = self.rows[self.rows["id"] == identity]
-        if found.empty:
+        found = next((row for row in self.rows() if row["id"] == identity), None)
+        if found is None:
             raise DataError(identity, f"is no object of {self.dataset}", "give the id as data/packed's rows.csv has it")
-        return found.iloc[0]
+        return found
 
     def files_of(self, identity: str) -> list[RawFile]:
         """Return the raw files that an object came from."""
@@ -147,16 +147,21 @@ class Traced:
             return {}
         return read_receipts(self.cache.file(manifest, made[manifest]))
 
+    @cached_property
+    def _objects(self) -> tuple[Mapping[str, tuple[str, str]], Mapping[str, Sequence[tuple[str, str]]]]:
+        """Return id and split of each object by its id, and of those of each group."""
+        by_id, of_group = dict[str, tuple[str, str]](), dict[str, list[tuple[str, str]]]()
+        for row in self.rows():
+            pair = by_id[row["id"]] = (row["id"], row["split"])
+            of_group.setdefault(row["group"], []).append(pair)
+        return by_id, of_group
+
     def _objects_of(self, names: Iterable[str]) -> dict[str, tuple[tuple[str, str], ...]]:
         """Return the objects that came from each file: of a frame those of its field, of a picture the one of its name.
 
         A file that holds a whole dataset names none of them.
         """
-        rows = self.rows
-        pairs = list(zip(rows["id"].tolist(), rows["split"].tolist(), strict=True))
-        by_id, of_field = {pair[0]: pair for pair in pairs}, dict[str, list[tuple[str, str]]]()
-        for field, pair in zip(rows["group"].tolist(), pairs, strict=True):
-            of_field.setdefault(field, []).append(pair)
+        by_id, of_field = self._objects
         reading, found = self.reading, dict[str, tuple[tuple[str, str], ...]]()
         for name in names:
             path = Path(name)
@@ -178,5 +183,10 @@ class Traced:
         return None
 
 
-def _read(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
+def _read(path: Path) -> Iterator[dict[str, str]]:
+    """Yield the lines of a table; pandas takes longer to import than this to read, and all at once cost more memory."""
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = csv.reader(file)
+        header = next(lines)
+        for line in lines:
+            yield dict(zip(header, line, strict=True))

@@ -4,11 +4,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from astropy.io import fits
+from typing import TYPE_CHECKING
 
 from deepsky.errors import DataError
 from deepsky.imaging.params import Reading
+
+if TYPE_CHECKING:
+    from astropy.io import fits  # slow to import
 
 FRAME_FILES = "*.fits, *.fit or *.fts, also with .bz2, .gz or .fz"
 _FRAME_FILE = re.compile(r"(?P<stem>.+)\.(fits|fit|fts)(\.(bz2|gz|fz))?", re.IGNORECASE)
@@ -44,7 +46,7 @@ def stem_of(path: Path) -> str:
     return match["stem"] if match else path.stem
 
 
-def identify(path: Path, reading: Reading, header: Callable[[], fits.Header]) -> Identity:
+def identify(path: Path, reading: Reading, header: "Callable[[], fits.Header]") -> Identity:
     """Tell field and band of a frame.
 
     Args:
@@ -82,7 +84,7 @@ def identify_by_name(path: Path, reading: Reading) -> Identity | None:
     return Identity(*found) if found else None
 
 
-def band_of(header: fits.Header, reading: Reading) -> str | None:
+def band_of(header: "fits.Header", reading: Reading) -> str | None:
     """Return the band that a header's filter names: one of ``reading``, else a standard one, else None.
 
     It may stand among other words, in upper or lower case: ``g DECam SDSS c0001``, ``HSC-G``, ``r.00000``.
@@ -98,7 +100,7 @@ def band_of(header: fits.Header, reading: Reading) -> str | None:
     return None
 
 
-def filter_names(header: fits.Header) -> list[str]:
+def filter_names(header: "fits.Header") -> list[str]:
     """List the filters that a header names, as it writes them."""
     return [text for key in _FILTER_KEYS if (text := str(header.get(key, "")).strip())]
 

@@ -2,16 +2,18 @@
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
-from mlflow.entities import LoggedModel
-from mlflow.tracking import MlflowClient
-from mlflow.utils.file_utils import local_file_uri_to_path
-from mlflow.utils.uri import is_local_uri
+if TYPE_CHECKING:  # it takes seconds to import
+    from mlflow.entities import LoggedModel
+    from mlflow.tracking import MlflowClient
 
 _NETWORK = ".h5"
 
 
-def log_files(client: MlflowClient, run_id: str, path: Path, folder: str = "") -> None:
+def log_files(client: "MlflowClient", run_id: str, path: Path, folder: str = "") -> None:
     """Log a file, or all that a folder holds, into the artifacts of a run; see `place_files` for a local store.
 
     Args:
@@ -32,7 +34,7 @@ def log_files(client: MlflowClient, run_id: str, path: Path, folder: str = "") -
         client.log_artifact(run_id, str(path), folder or None)
 
 
-def log_model_files(client: MlflowClient, model: LoggedModel, path: Path) -> None:
+def log_model_files(client: "MlflowClient", model: "LoggedModel", path: Path) -> None:
     """Log a file, or all that a folder holds, into the top of a model's files; raises as ``log_files``."""
     root = local_folder(model.artifact_location)
     if root is not None:
@@ -72,8 +74,10 @@ def place_files(root: Path, path: Path, folder: str = "") -> None:
 
 def local_folder(uri: str) -> Path | None:
     """Return the folder that a URI of artifacts names; None where they are elsewhere."""
-    is_local = is_local_uri(uri, is_tracking_or_registry_uri=False)
-    return Path(local_file_uri_to_path(uri)) if is_local else None
+    parts = urlsplit(uri)
+    if parts.scheme not in ("", "file"):
+        return None
+    return Path(url2pathname(parts.path if parts.scheme else uri))  # MLflow reads a bare path as a URL's, too
 
 
 def _link(file: Path, target: Path) -> bool:

@@ -18,6 +18,7 @@ from deepsky.tracking.environment import environment
 from deepsky.tracking.revision import Revision, current_revision
 from deepsky.tracking.secrets import masked
 
+LINEAGE, PATCH = "lineage/lineage.json", "lineage/patch.diff"  # among the artifacts of a run
 _LOCK_LOOKS = 25  # at dvc.lock, which a stage beside this one may be rewriting
 _PACKAGES = ("deepsky", "keras", "tensorflow", "numpy")
 

@@ -15,8 +15,8 @@ from mlflow.types import ColSpec, Schema, TensorSpec
 
 from deepsky.catalogue.decision_tree import COLUMNS
 from deepsky.tracking.artifacts import log_model_files
+from deepsky.tracking.trained_files import NETWORK_FILE
 
-NETWORK_FILE = "model.h5"
 _LOADER = "deepsky.tracking.scoring"
 _CONTEXT = "mlflow.data.context"
 _SHOWN = ("dataset", "network", "weights", "start", "learn", "target")  # facts of run.json in the table of models

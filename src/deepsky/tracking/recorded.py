@@ -6,19 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-from mlflow.artifacts import download_artifacts, load_text
-from mlflow.entities import Run as StoredRun
-from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
+from typing import TYPE_CHECKING, Any
 
 from deepsky.errors import TrackingError
 from deepsky.tracking.artifacts import local_folder
-from deepsky.tracking.logged_model import NETWORK_FILE
-from deepsky.tracking.runs import LINEAGE, PATCH
-from deepsky.tracking.store import impatient, prepare, store_errors, tracking_uri
+from deepsky.tracking.lineage import LINEAGE, PATCH
+from deepsky.tracking.store import impatient, prepare, readable_database, store_errors, tracking_uri
 from deepsky.tracking.tags import HIDDEN
+from deepsky.tracking.trained_files import NETWORK_FILE
+
+if TYPE_CHECKING:  # mlflow takes seconds to import: a database is read without it
+    from mlflow.entities import Run as StoredRun
 
 _PAGE = 1000
 
@@ -94,6 +92,8 @@ class RecordedRun:
         Raises:
             TrackingError: the store cannot be used.
         """
+        from mlflow.tracking import MlflowClient
+
         with impatient(), store_errors():
             models = [MlflowClient(tracking_uri()).get_logged_model(one) for one in self.model_ids]
         folders = [local_folder(one.artifact_location) for one in models]
@@ -105,20 +105,35 @@ class RecordedRun:
         Raises:
             TrackingError: the run has none of this name, or the store cannot be used.
         """
+        from mlflow.artifacts import download_artifacts
+
         with impatient(), store_errors():
             return Path(download_artifacts(f"{self.artifact_uri}/{name}", dst_path=str(folder)))
 
     def _text(self, name: str) -> str | None:
+        """Return the text of an artifact; None where the run has none of this name."""
+        folder = local_folder(self.artifact_uri)
         with impatient(), store_errors():
+            if folder is None:
+                return self._downloaded(name)
             try:
-                text: str = load_text(f"{self.artifact_uri}/{name}")
-            except (MlflowException, OSError):  # of every kind of store another one
-                client = MlflowClient(tracking_uri())
-                folder = name.rpartition("/")[0]
-                if name in (file.path for file in client.list_artifacts(self.run_id, folder)):
-                    raise
+                return (folder / name).read_text(encoding="utf-8")
+            except FileNotFoundError:
                 return None
-            return text
+
+    def _downloaded(self, name: str) -> str | None:
+        from mlflow.artifacts import load_text
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
+
+        try:
+            text: str = load_text(f"{self.artifact_uri}/{name}")
+        except (MlflowException, OSError):  # of every kind of store another one
+            client = MlflowClient(tracking_uri())
+            if name in (file.path for file in client.list_artifacts(self.run_id, name.rpartition("/")[0])):
+                raise
+            return None
+        return text
 
 
 def run_by_id(run_id: str) -> RecordedRun | None:
@@ -127,9 +142,16 @@ def run_by_id(run_id: str) -> RecordedRun | None:
     Raises:
         TrackingError: the store cannot be used.
     """
+    if (database := readable_database()) is not None:
+        from deepsky.tracking.tables import run_in
+
+        return run_in(database, run_id)
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
     with impatient(), store_errors():
         try:
-            return _recorded(MlflowClient(tracking_uri()).get_run(run_id))
+            return _of_client(MlflowClient(tracking_uri()).get_run(run_id))
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
@@ -142,9 +164,7 @@ def newest_run(experiment: str, tag: str, value: str) -> RecordedRun | None:
     Raises:
         TrackingError: the store cannot be used.
     """
-    escaped = value.replace("'", "")
-    query = f"attributes.status = 'FINISHED' and tags.`{HIDDEN}{tag}` = '{escaped}'"
-    return next(_search(experiment, query, 1), None)
+    return next(_search(experiment, (f"{HIDDEN}{tag}", value), 1), None)
 
 
 def tag_run(run_id: str, name: str, value: str) -> None:
@@ -153,6 +173,8 @@ def tag_run(run_id: str, name: str, value: str) -> None:
     Raises:
         TrackingError: the store cannot be used.
     """
+    from mlflow.tracking import MlflowClient
+
     with impatient(), store_errors():
         MlflowClient(tracking_uri()).set_tag(run_id, name, value)
 
@@ -163,33 +185,61 @@ def recorded_runs(experiment: str) -> Iterator[RecordedRun]:
     Raises:
         TrackingError: the store cannot be used.
     """
-    yield from _search(experiment, "", _PAGE)
+    yield from _search(experiment)
 
 
-def _search(experiment: str, query: str, at_once: int) -> Iterator[RecordedRun]:
+def _search(experiment: str, tag: tuple[str, str] | None = None, limit: int | None = None) -> Iterator[RecordedRun]:
+    """Yield runs, the newest first: those that finished with a tag of this name and value, or every one."""
+    if (database := readable_database()) is not None:
+        from deepsky.tracking.tables import runs_in
+
+        yield from runs_in(database, experiment, tag, limit=limit)
+        return
     client, experiment_id = prepare(experiment)
-    token, order = None, ["attributes.start_time DESC"]
+    value = tag[1].replace("'", "") if tag else ""
+    query = f"attributes.status = 'FINISHED' and tags.`{tag[0]}` = '{value}'" if tag else ""
+    token, order, at_once = None, ["attributes.start_time DESC"], limit or _PAGE
     while True:
         with impatient(), store_errors():
             page = client.search_runs([experiment_id], query, max_results=at_once, order_by=order, page_token=token)
-        yield from map(_recorded, page)
+        yield from map(_of_client, page)
         token = page.token
-        if not token:
+        if not token or limit:
             return
 
 
-def _recorded(stored: StoredRun) -> RecordedRun:
-    tags = dict(stored.data.tags)
+def _of_client(stored: "StoredRun") -> RecordedRun:
+    """Return a run as MLflow's client tells it."""
+    info, data = stored.info, stored.data
+    models = [one.model_id for one in stored.outputs.model_outputs] if stored.outputs else []
+    return recorded(
+        info.run_id, info.run_name, info.status, info.start_time, data.tags, data.params, data.metrics,
+        info.artifact_uri, models,
+    )  # fmt: skip
+
+
+def recorded(
+    run_id: str,
+    name: str,
+    status: str,
+    start_ms: int,
+    tags: Mapping[str, str],
+    params: Mapping[str, str],
+    metrics: Mapping[str, float],
+    artifact_uri: str,
+    model_ids: Sequence[str],
+) -> RecordedRun:
+    """Return a run of what MLflow knows of it, under its name in params.yaml."""
     return RecordedRun(
-        run_id=stored.info.run_id,
-        name=tags.get(f"{HIDDEN}run") or stored.info.run_name,
-        status=stored.info.status,
-        started=datetime.fromtimestamp(stored.info.start_time / 1000, UTC),
-        params=dict(stored.data.params),
-        metrics=dict(stored.data.metrics),
-        tags=tags,
-        artifact_uri=stored.info.artifact_uri,
-        model_ids=tuple(one.model_id for one in stored.outputs.model_outputs) if stored.outputs else (),
+        run_id=run_id,
+        name=tags.get(f"{HIDDEN}run") or name,
+        status=status,
+        started=datetime.fromtimestamp(start_ms / 1000, UTC),
+        params=dict(params),
+        metrics=dict(metrics),
+        tags=dict(tags),
+        artifact_uri=artifact_uri,
+        model_ids=tuple(model_ids),
     )
 
 

@@ -16,10 +16,10 @@ from mlflow.tracking import MlflowClient
 from deepsky.errors import TrackingError
 from deepsky.files import whole_folder
 from deepsky.tracking.artifacts import local_folder
-from deepsky.tracking.logged_model import NETWORK_FILE
 from deepsky.tracking.model_card import write_card
 from deepsky.tracking.store import prepare, store_errors, tracking_uri
 from deepsky.tracking.tags import HIDDEN
+from deepsky.tracking.trained_files import NETWORK_FILE
 
 CARD = "MODEL_CARD.md"
 PREFIX = "models:/"

@@ -1,6 +1,5 @@
 """MLflow runs: one per dataset x network, closed truthfully however its process ends."""
 
-import hashlib
 import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,16 +14,14 @@ from deepsky.errors import TrackingError, UnreachableError
 from deepsky.interruption import interruptible, status_of, uninterrupted
 from deepsky.tracking.delivery import Delivery, Entry, now_ms, opening
 from deepsky.tracking.journal import Journal, deliver_waiting
-from deepsky.tracking.lineage import Lineage, current_lineage, package_versions, recorded_lineage
-from deepsky.tracking.logged_model import NETWORK_FILE
+from deepsky.tracking.lineage import LINEAGE, PATCH, Lineage, current_lineage, package_versions, recorded_lineage
 from deepsky.tracking.outbox import Outbox, Pace
 from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.store import impatient, prepare, store_errors, tracking_uri
 from deepsky.tracking.tags import HIDDEN, flatten, lineage_tags, named_tags, process_tags
+from deepsky.tracking.trained_files import NETWORK_FILE, model_hash, run_key
 
 PACE = Pace()
-LINEAGE, PATCH = "lineage/lineage.json", "lineage/patch.diff"  # among the artifacts
-KEY_FILES = ("run.json", "predictions.csv")
 # Facts that are tables, or about the dataset: its inputs show them. They are no parameters to compare runs by.
 _NOT_PARAMETERS = (
     "run", "params", "class_counts", "classes", "kind", "bands", "image_shape", "n_images", "n_objects",
@@ -272,35 +269,6 @@ def run_params(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a run logs as parameters: the facts of run.json but tables, and each setting under its own name."""
     kept = {key: value for key, value in facts.items() if key not in _NOT_PARAMETERS}
     return kept | {key: value for key, value in facts["params"].items() if key not in kept}
-
-
-def run_key(trained: Path) -> str:
-    """Return the hash that ties a run to what its stage wrote: sha256 over run.json and predictions.csv.
-
-    Raises:
-        TrackingError: one of the files cannot be read.
-    """
-    digest = hashlib.sha256()
-    for name in KEY_FILES:
-        try:
-            content = (trained / name).read_bytes()
-        except OSError as error:
-            raise TrackingError(trained / name, f"cannot be read ({error.strerror})", "run the train stage") from error
-        digest.update(len(content).to_bytes(8) + content)
-    return digest.hexdigest()
-
-
-def model_hash(trained: Path) -> str:
-    """Return the SHA-256 of a trained network's file.
-
-    Raises:
-        TrackingError: it cannot be read.
-    """
-    try:
-        with (trained / NETWORK_FILE).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise TrackingError(error.filename, f"cannot be read ({error.strerror})", "run the train stage") from error
 
 
 def find_run(experiment: str, key: str) -> Run | None:

@@ -9,10 +9,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mlflow.entities import Experiment
-from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
 from requests.exceptions import RequestException
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
@@ -21,16 +19,21 @@ from deepsky.files import whole_file
 from deepsky.tracking.lineage import workspace_root
 from deepsky.tracking.secrets import masked
 
+if TYPE_CHECKING:  # it takes seconds to import, and whoever only reads an SQLite file needs none of it
+    from mlflow.entities import Experiment
+    from mlflow.tracking import MlflowClient
+
 _URI_VARIABLE = "MLFLOW_TRACKING_URI"
 _ARTIFACTS, _DATABASE = "mlruns", "mlflow.db"
 _SQLITE = "sqlite:///"
+_ENGINES = ("sqlite", "postgresql", "mysql", "mssql")  # the databases that MLflow takes
 _SQLITE_WAIT_S = 20.0  # as long as MLflow itself waits for another writer
 # Where MLflow keeps the place of artifacts as an absolute path.
 _PLACES = (
     ("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"),
     ("experiment_tags", "value"), ("model_versions", "storage_location"),
 )  # fmt: skip
-_ERRORS = (MlflowException, SQLAlchemyError, sqlite3.Error, RequestException, ImportError, OSError)
+_ERRORS = (SQLAlchemyError, sqlite3.Error, RequestException, ImportError, OSError)
 _PASSING = (429, 502, 503, 504)  # what servers answer that are too busy, or have none behind them
 _IMPATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 _MADE_FOR = "mlflow.deepsky.artifacts"
@@ -80,7 +83,7 @@ def tracking_uri() -> str:
     return uri
 
 
-def prepare(experiment: str) -> tuple[MlflowClient, str]:
+def prepare(experiment: str) -> tuple["MlflowClient", str]:
     """Create the database and the experiment where they are missing; any number of processes may call it at once.
 
     Args:
@@ -92,22 +95,49 @@ def prepare(experiment: str) -> tuple[MlflowClient, str]:
     Raises:
         TrackingError: the store cannot be reached, read or written, or the experiment was deleted in it.
     """
+    from mlflow.tracking import MlflowClient
+
     uri = tracking_uri()
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints tracebacks; we raise one line
     with store_errors(), one_at_a_time(), impatient():
-        if (database := _sqlite_path(uri)) is not None:
-            _check_or_create_sqlite(database)
-            if database == project_root() / _DATABASE:  # not one that several projects share
-                _follow_project(database)
+        _prepare_sqlite(uri)
         client = MlflowClient(uri)
         found = client.get_experiment_by_name(experiment) or _create(client, experiment, _artifact_root(uri))
-    if found.lifecycle_stage != "active":
-        raise TrackingError(
-            masked(uri),
-            f"experiment {experiment!r} is deleted",
-            f"run mlflow experiments restore -x {found.experiment_id}, or name another under tracking in params.yaml",
-        )
+    check_active(experiment, found.experiment_id, found.lifecycle_stage)
     return client, found.experiment_id
+
+
+def readable_database() -> str | None:
+    """Return the URI of the database that is the store, ready to be read; None where the store is a server.
+
+    Raises:
+        TrackingError: it cannot be used.
+    """
+    uri = tracking_uri()
+    if uri.partition("://")[0].partition("+")[0] not in _ENGINES:
+        return None
+    with store_errors(), one_at_a_time():
+        _prepare_sqlite(uri)
+    return uri
+
+
+def check_active(experiment: str, experiment_id: str, stage: str) -> None:
+    """Refuse a deleted experiment.
+
+    Args:
+        experiment: its name.
+        experiment_id: MLflow's.
+        stage: of its life, in MLflow's words.
+
+    Raises:
+        TrackingError: it is not active.
+    """
+    if stage != "active":
+        raise TrackingError(
+            masked(tracking_uri()),
+            f"experiment {experiment!r} is deleted",
+            f"run mlflow experiments restore -x {experiment_id}, or name another under tracking in params.yaml",
+        )
 
 
 def page_of_runs(experiment: str) -> str:
@@ -169,7 +199,9 @@ def store_errors() -> Iterator[None]:
     """
     try:
         yield
-    except _ERRORS as error:
+    except Exception as error:
+        if not isinstance(error, _errors()):
+            raise
         transport = _of_transport(error)
         said = (
             type(transport).__name__ if transport else next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -197,6 +229,12 @@ def without_if_away(remedy: str) -> Iterator[None]:
         print(f"WARNING: {error.where}: {error.problem}; {remedy}", file=sys.stderr)
 
 
+def _errors() -> tuple[type[Exception], ...]:
+    """Return what a store raises; MLflow's own errors only where somebody imported it, else there can be none."""
+    of_mlflow = sys.modules.get("mlflow.exceptions")
+    return (*_ERRORS, of_mlflow.MlflowException) if of_mlflow else _ERRORS
+
+
 def _of_transport(error: BaseException) -> BaseException | None:
     """Return the error of the transport that this is, or that MLflow hides behind one of its own."""
     hidden = (error, error.__cause__, error.__context__)
@@ -205,12 +243,14 @@ def _of_transport(error: BaseException) -> BaseException | None:
 
 def _may_pass(error: BaseException) -> bool:
     """Tell a store that is busy or ill from one that refuses."""
-    if isinstance(error, MlflowException):
-        return error.get_http_status_code() in _PASSING
+    if answered := getattr(error, "get_http_status_code", None):
+        return answered() in _PASSING
     return isinstance(error, OperationalError | sqlite3.OperationalError)
 
 
-def _create(client: MlflowClient, experiment: str, artifact_root: str | None) -> Experiment:
+def _create(client: "MlflowClient", experiment: str, artifact_root: str | None) -> "Experiment":
+    from mlflow.exceptions import MlflowException
+
     try:
         tags = {"mlflow.experimentKind": "custom_model_development"}  # else its page is one of language models
         tags |= {_MADE_FOR: artifact_root} if artifact_root else {}
@@ -232,9 +272,19 @@ def _sqlite_path(uri: str) -> Path | None:
     return Path(uri.removeprefix(_SQLITE).partition("?")[0]) if uri.startswith(_SQLITE) else None
 
 
+def _prepare_sqlite(uri: str) -> None:
+    """Make the database of a project where it is missing, and let it follow the project; nothing of another store."""
+    if (database := _sqlite_path(uri)) is not None:
+        _check_or_create_sqlite(database)
+        if database == project_root() / _DATABASE:  # not one that several projects share
+            _follow_project(database)
+
+
 def _check_or_create_sqlite(path: Path) -> None:
     """Fail at once on a database that is locked, unwritable or no database: MLflow would retry for minutes."""
     if not path.exists() or not path.stat().st_size:
+        from mlflow.tracking import MlflowClient
+
         with whole_file(path) as fresh:  # a process killed meanwhile leaves no half-made store
             MlflowClient(f"{_SQLITE}{fresh}").search_experiments(max_results=1)
     with closing(sqlite3.connect(path, timeout=_SQLITE_WAIT_S, isolation_level=None)) as database:
