@@ -21,6 +21,7 @@ from deepsky.tracking.serving import scoring_app
 from deepsky.tracking.store import tracking_uri
 from deepsky.tracking.trained_files import run_key
 from deepsky.training.saved import load_network
+from tests.postgresql import closed_port
 from tests.tiny_networks import tiny_network
 from tests.trained_folders import make_project, write_trained
 
@@ -161,11 +162,28 @@ def test_a_registered_network_answers_over_http(project):
         assert sum(requests.post(f"{address}/predict", data=jpeg).json()["probabilities"].values()) == pytest.approx(1)
         refused = requests.post(f"{address}/predict", data=b"no picture")
         assert (refused.status_code, "JPEG" in refused.json()["detail"]) == (422, True)
-        with pytest.raises(ConfigError, match="taken"):
+        form = requests.post(f"{address}/predict", files={"file": picture})
+        assert (form.status_code, "--data-binary" in form.json()["detail"]) == (415, True)
+        with pytest.raises(ConfigError, match=f"--port {port}: is taken"):
             serve.run("toy", "127.0.0.1", port)
     finally:
         server.should_exit = True
         thread.join()
+
+
+@pytest.mark.parametrize("host", ["no such host", "192.0.2.1", "::2"])  # the last two are never this machine's
+def test_an_address_of_another_machine_is_refused(project, host):
+    with pytest.raises(ConfigError, match=f"--host {host}: cannot be listened on .*; give 127.0.0.1"):
+        serve.run("toy", host, closed_port())
+
+
+@pytest.mark.parametrize("alias", ["", "my best", "latest", "V3", "a" * 256])
+def test_what_mlflow_takes_for_no_alias_is_refused_before_there_is_a_version(project, alias):
+    (project / "params.yaml").write_text("tracking: {experiment: sky}\n")
+    logged(project)
+    with pytest.raises(ConfigError, match=r"--alias .*: cannot be an alias; give letters"):
+        promote.run("toy-net", alias)
+    assert MlflowClient(tracking_uri()).search_registered_models() == []
 
 
 def test_logging_a_model_again_completes_it(project):

@@ -3,24 +3,33 @@
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import asyncssh
 import boto3
+import cv2
+import mlflow
+import numpy as np
+import pandas as pd
 import psycopg
 import pytest
 import requests
 from moto.server import ThreadedMotoServer
 
+from deepsky.commands import promote
 from deepsky.commands.stored import find_stored
+from deepsky.errors import ConfigError
 from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.runs import find_run, training_run
 from deepsky.tracking.trained_files import run_key
 from tests.postgresql import PASSWORD, closed_port
+from tests.test_train import NET, run_train, write_sky
 from tests.trained_folders import make_project, write_trained
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -83,6 +92,74 @@ def test_runs_and_networks_go_to_a_server_on_postgresql(
     assert stored.file("predictions.csv", tmp_path).read_bytes() == (trained / "predictions.csv").read_bytes()
     assert len(list(artifacts.rglob("model.h5"))) == 1
     assert PASSWORD not in str(stored)
+
+
+@pytest.fixture
+def _default_store() -> Iterator[None]:
+    """Undo what the registry tells MLflow for its whole process."""
+    yield
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.mark.usefixtures("_default_store")
+def test_a_network_of_a_server_is_promoted_and_answers_elsewhere(
+    mlflow_server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, artifacts = mlflow_server
+    project, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
+    project.mkdir()
+    elsewhere.mkdir()
+    make_project(project, monkeypatch)
+    (project / "params.yaml").write_text("tracking: {experiment: tests}\n")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+    run_train("net", NET, write_sky(project / "sky", "uint8"), project / "models/trained/toy")
+    with pytest.raises(ConfigError, match="cannot be an alias"):
+        promote.run("net", "v1")
+    capsys.readouterr()
+    promote.run("net", "champion")
+    promote.run("net", "challenger")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "models:/toy@champion is version 1, run net (not evaluated); see MODEL_CARD.md in its files"
+    assert said[2].startswith("models:/toy@challenger is version 1"), "a network is a version once"
+    assert len(list(artifacts.rglob("MODEL_CARD.md"))) == 1
+
+    shutil.rmtree(project / "models")  # the server has all that it takes
+    picture = np.load(project / "sky/packed/images.npy")[1]
+    cv2.imwrite(str(elsewhere / "red.png"), picture[..., ::-1])
+    told = _deepsky(elsewhere, "predict", "models:/toy@champion", "red.png", "--csv", "answers.csv")
+    answer = pd.read_csv(elsewhere / "answers.csv").iloc[0]
+    assert answer["class"] == "RED", told
+    with _served(elsewhere, "toy@challenger") as address:
+        posted = requests.post(f"{address}/predict", data=(elsewhere / "red.png").read_bytes()).json()
+        assert posted["class"] == "RED"
+        assert posted["probabilities"]["RED"] == pytest.approx(answer["p_RED"], abs=1e-5)
+        told = requests.post(f"{address}/invocations", json={"inputs": [picture.tolist()]}).json()
+        assert told["predictions"][0]["RED"] == pytest.approx(answer["p_RED"], abs=1e-5)
+    (file,) = elsewhere.glob("models/registered/*/model.h5")
+    before = file.stat().st_mtime_ns
+    _deepsky(elsewhere, "predict", "models:/toy/1", "red.png", "--csv", "again.csv")
+    assert file.stat().st_mtime_ns == before, "downloaded once"
+
+
+def _deepsky(folder: Path, *words: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "deepsky", *words], cwd=folder, capture_output=True, text=True)
+    assert not done.returncode, done.stdout + done.stderr
+    return done.stdout
+
+
+@contextmanager
+def _served(folder: Path, name: str) -> Iterator[str]:
+    """Serve a registered network by the command; gives its address."""
+    port = closed_port()
+    command = [sys.executable, "-m", "deepsky", "serve", name, "--port", str(port)]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stderr is not None
+        line = server.stdout.readline()
+        assert line.startswith(f"{name} answers on "), line + server.stderr.read()
+        yield f"http://127.0.0.1:{port}"
+        server.send_signal(signal.SIGINT)
+        server.communicate()
 
 
 class SftpServer:

@@ -20,6 +20,7 @@ def run(name: str, alias: str) -> None:
         alias: of the version.
 
     Raises:
+        ConfigError: this cannot be an alias.
         DataError: there is no such run.
         TrackingError: the store cannot be used, or does not know the run.
     """

@@ -1,5 +1,6 @@
 """A scoring server of a registered network."""
 
+import errno
 import socket
 from typing import Any
 
@@ -24,12 +25,10 @@ def run(name: str, host: str, port: int) -> None:
         port: of it.
 
     Raises:
-        ConfigError: something else serves there.
+        ConfigError: something else serves there, or this machine has no such address.
         TrackingError: the store cannot be used, or knows no such network.
     """
-    with socket.socket() as probe:
-        if not probe.connect_ex((host, port)):
-            raise ConfigError(f"port {port}", "is taken", "say deepsky serve --port 5003, or end what serves there")
+    _check_free(host, port)
     app = scoring_app(name, read_posted)
     _Server(uvicorn.Config(app, host=host, port=port, log_level="warning"), name).run()
 
@@ -43,6 +42,20 @@ def read_posted(content: bytes, network: ScoredNetwork) -> npt.NDArray[np.uint8]
     if network.card.kind == "flux":
         raise DataError("the picture", "this network takes flux of several bands", "post its numbers to /invocations")
     return preparation_of(network.card).apply("the picture", decode_picture("the picture", content))[np.newaxis]
+
+
+def _check_free(host: str, port: int) -> None:
+    """Refuse an address on which nobody can listen, before the network is loaded."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(f"--port {port}", "is taken", "give another, or end what serves there") from error
+        if error.errno == errno.EACCES:
+            raise ConfigError(f"--port {port}", "is for root alone", "give one above 1023") from error
+        remedy = "give 127.0.0.1, 0.0.0.0 for all addresses of this machine, or one of them"
+        raise ConfigError(f"--host {host}", f"cannot be listened on ({error.strerror})", remedy) from error
 
 
 class _Server(uvicorn.Server):

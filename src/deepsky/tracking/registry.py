@@ -1,5 +1,6 @@
 """Registered networks: one registered model per dataset, its versions and their aliases."""
 
+import re
 import tempfile
 from collections.abc import Container
 from contextlib import suppress
@@ -13,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.tracking import MlflowClient
 
-from deepsky.errors import TrackingError
+from deepsky.errors import ConfigError, TrackingError
 from deepsky.files import whole_folder
 from deepsky.tracking.artifacts import local_folder
 from deepsky.tracking.model_card import write_card
@@ -23,6 +24,7 @@ from deepsky.tracking.trained_files import NETWORK_FILE
 
 CARD = "MODEL_CARD.md"
 PREFIX = "models:/"
+_ALIAS = re.compile(r"(?!(v\d+|latest)$)[\w-]{1,255}", re.IGNORECASE)  # as MLflow wants it
 MAIN_FIGURES = ("test_accuracy", "test_rmse")
 
 
@@ -56,8 +58,12 @@ def promote(experiment: str, run_id: str, alias: str, simulated: Container[str] 
         The version, and the one that the alias named before; None: there was none.
 
     Raises:
+        ConfigError: this cannot be an alias.
         TrackingError: the store cannot be used, or the run has no network.
     """
+    if not _ALIAS.fullmatch(alias):  # MLflow would say so when the version is made
+        remedy = "give letters, digits, - and _, but neither latest nor the like of v3"
+        raise ConfigError(f"--alias {alias!r}", "cannot be an alias", remedy)
     client, _ = prepare(experiment)
     mlflow.set_tracking_uri(tracking_uri())  # MLflow's registry looks up the models of runs there
     with store_errors():
