@@ -18,6 +18,7 @@ from deepsky.commands import diff, lineage
 from deepsky.commands.compared import compare
 from deepsky.commands.stored import find_stored
 from deepsky.errors import ConfigError, DataError, TrackingError
+from deepsky.tracking.cached import Cache
 from deepsky.tracking.environment import environment
 from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.recorded import _of_client, newest_run, recorded_runs, run_by_id
@@ -170,6 +171,37 @@ def test_a_database_is_read_without_mlflow_which_takes_seconds_to_import(
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr
+
+
+def test_the_cache_is_where_dvc_has_it(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC's own answer is the measure: system, global, the project's and its local configuration, the last one."""
+    (project.root / ".dvc/config").write_text("[core]\n    analytics = false\n    no_scm = true\n")
+    for name in ("SYSTEM", "GLOBAL"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(f"DVC_{name}_CONFIG_DIR", str(tmp_path / name))
+    assert Cache(project.root).folder == Path(_dvc("cache", "dir"))
+    lines = {
+        tmp_path / "SYSTEM/config": "../of all",
+        tmp_path / "GLOBAL/config": "~/50 % of mine",
+        project.root / ".dvc/config": '"../shared, with a comma"  # and a comment',
+        project.root / ".dvc/config.local": str(tmp_path / "local"),
+    }
+    found = set()
+    for path, line in lines.items():
+        with path.open("a") as file:
+            file.write(f"[cache]\n    dir = {line}\n")
+        found.add(Cache(project.root).folder)
+        assert Cache(project.root).folder == Path(_dvc("cache", "dir")).resolve()
+    assert len(found) == len(lines)
+    (project.root / ".dvc/config.local").write_text("[cache\n")
+    with pytest.raises(DataError, match=r"config\.local: is no configuration of DVC"):
+        Cache(project.root)
+
+
+def _dvc(*words: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-m", "dvc", *words], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def trained_network(folder: Path, skill: float, n_objects: int = 400) -> Path:

@@ -162,12 +162,18 @@ def test_second_repro_does_nothing(project):
 
 
 def test_a_clone_with_dvc_pull_runs_nothing_and_knows_its_runs(project, tmp_path):
-    project.run("dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
+    project.run("dvc", "remote", "add", "--default", "store", "../../store")
     project.run("dvc", "push")
     project.run("git", "add", ".")
     project.run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "--quiet", "-m", "results")
     project.run("git", "clone", "--quiet", str(project.root), str(tmp_path / "clone"))
     clone = Workspace(tmp_path / "clone", project.env)
+    store = f"sqlite:///{project.root / 'mlflow.db'}"
+    said = clone.run("deepsky", "reproduce", "sdss_cutouts-cnn_small", MLFLOW_TRACKING_URI=store).stdout
+    assert "\nsame: model.h5, predictions.csv and run.json are the same bytes\n" in said, (
+        "its data come from the remote"
+    )
+    assert not (clone.root / "data").exists()
     clone.run("dvc", "pull")
     assert "everything is up to date" in clone.run("deepsky", "repro", "--jobs", "2").stdout
     table = runs(clone)

@@ -1,6 +1,5 @@
 """Train a run again from what it recorded, away from the project, and tell whether the same comes out."""
 
-import configparser
 import os
 import shutil
 import subprocess
@@ -20,7 +19,7 @@ from deepsky.commands.compared import compare, score_of
 from deepsky.commands.stored import find_stored
 from deepsky.errors import DataError, DeepSkyError
 from deepsky.interruption import interruptible
-from deepsky.tracking.cached import Cache
+from deepsky.tracking.cached import Cache, read_config, resolved
 from deepsky.tracking.lineage import workspace_root
 from deepsky.tracking.recorded import RecordedRun, differing, tag_run
 from deepsky.tracking.revision import NOT_SHOWN
@@ -28,6 +27,11 @@ from deepsky.tracking.secrets import HIDDEN as MASK
 
 _COPIED = ("src", "dvc.yaml", "params.yaml", "pyproject.toml")  # of a project without git
 _NO_HOOKS = ("-c", "core.hooksPath=/dev/null")  # those of DVC would look for a cache
+# Values of DVC's configuration that may be paths, as dvc/config.py has them.
+_PATHS = {
+    "dir", "url", "keyfile", "credentialpath", "configpath", "cert_path", "key_path", "gdrive_user_credentials_file",
+    "gdrive_service_account_json_file_path",
+}  # fmt: skip
 _FROM_HERE = ("config", "config.local")  # of DVC: where the cache and the remotes are
 
 
@@ -127,14 +131,11 @@ def _configure(root: Path, project: Path) -> None:
     """Let DVC know the cache and the remotes of the project."""
     (project / ".dvc").mkdir(exist_ok=True)
     for name in _FROM_HERE:
-        config = configparser.ConfigParser(interpolation=None)
-        if not config.read(root / ".dvc" / name, encoding="utf-8"):
-            continue
+        config = read_config(root / ".dvc" / name)
         for section in config.values():
-            url = section.get("url", "")
-            if url and "://" not in url:  # a folder counts from .dvc
-                section["url"] = str((root / ".dvc" / url).resolve())
-        with (project / ".dvc" / name).open("w", encoding="utf-8") as file:
+            for key in _PATHS & set(section):
+                section[key] = resolved(root / ".dvc" / name, section[key])
+        with (project / ".dvc" / name).open("wb") as file:
             config.write(file)
     _dvc(project, "config", "--local", "cache.dir", str(Cache(root).folder))
     if not (root / ".git").exists():

@@ -1,13 +1,17 @@
 """What DVC keeps by hash: the content of a file or folder as it was, whatever stands in the workspace now."""
 
-import configparser
 import hashlib
 import json
+import os
 from pathlib import Path
+
+import platformdirs
+from configobj import ConfigObj, ConfigObjError
 
 from deepsky.errors import DataError
 
 _FOLDER = ".dir"
+_DVC = ("dvc", "iterative")  # as DVC names itself to platformdirs
 
 
 class Cache:
@@ -74,12 +78,32 @@ class Cache:
         return self.file(f"{path}/{name}", listing[name])
 
 
+def read_config(path: Path) -> ConfigObj:
+    """Read one of DVC's configuration files, by what DVC reads it with; a file that is not there is empty.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        return ConfigObj(str(path), encoding="utf-8", interpolation=False)
+    except ConfigObjError as error:
+        raise DataError(path, f"is no configuration of DVC ({error})", "mend this line") from error
+
+
+def resolved(path: Path, value: str) -> str:
+    """Return a path or URL that stands in one of DVC's configuration files: a relative path counts from its folder."""
+    return value if "://" in value else str((path.parent / Path(value).expanduser()).resolve())
+
+
 def _cache_folder(root: Path) -> Path:
-    """Return where the cache is: .dvc/cache, unless the project's configuration says otherwise."""
-    config = configparser.ConfigParser()
-    config.read([root / ".dvc/config", root / ".dvc/config.local"], encoding="utf-8")
-    told = config.get("cache", "dir", fallback="")
-    return root / ".dvc" / (told or "cache")  # a relative one counts from .dvc
+    """Return where the cache is: .dvc/cache, unless one of the files that DVC reads says otherwise, the last one."""
+    system = os.getenv("DVC_SYSTEM_CONFIG_DIR") or platformdirs.site_config_dir(*_DVC)
+    person = os.getenv("DVC_GLOBAL_CONFIG_DIR") or platformdirs.user_config_dir(*_DVC)
+    found = root / ".dvc/cache"
+    for path in (Path(system, "config"), Path(person, "config"), root / ".dvc/config", root / ".dvc/config.local"):
+        told = read_config(path).get("cache", {}).get("dir")
+        found = Path(resolved(path, told)) if told else found
+    return found
 
 
 def _md5(path: Path) -> str:
