@@ -21,7 +21,10 @@ from deepsky.errors import ConfigError, DataError
 from deepsky.experiment.experiment import read_experiment
 from deepsky.experiment.fingerprint import Code
 from deepsky.networks.registry import place_of
+from deepsky.tracking.journal import deliver_waiting
+from deepsky.tracking.studies import StudyRun
 from deepsky.training.recipe import Origin
+from tests.postgresql import closed_port
 from tests.run_project import know_tiny, write_params, write_project
 
 
@@ -114,6 +117,26 @@ def test_a_run_is_trained_in_folds_and_finished_folds_are_kept(
     assert sum("mlflow.parentRunId" not in run.data.tags for run in runs(project)) == 1
 
 
+def test_folds_need_no_server(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {run.info.run_id for run in runs(project)}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port()}")
+    crossval.run("net", 2, 6)
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1].startswith("net: accuracy ")
+    assert "deepsky runs --sync" in said.err
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert deliver_waiting() == 3
+    new = [run for run in runs(project) if run.info.run_id not in before]
+    (parent,) = [run for run in new if "mlflow.parentRunId" not in run.data.tags]
+    folds = [run for run in new if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert sorted(run.data.tags["deepsky.fold"] for run in folds) == ["1", "2"]
+    accuracies = [run.data.metrics["test_accuracy"] for run in folds]
+    assert parent.data.metrics["accuracy_mean"] == pytest.approx(np.mean(accuracies))
+    assert {run.info.status for run in new} == {"FINISHED"}
+
+
 def test_a_signal_leaves_no_run_running_and_finished_folds(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {run.info.run_id for run in runs(project)}
 
@@ -155,9 +178,9 @@ def test_a_signal_leaves_no_run_running_and_finished_folds(project: Path, monkey
 def test_an_error_fails_the_run_and_is_the_one_that_is_told(
     store_refuses: bool, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def break_down(_plan: object, parent_id: str) -> None:
+    def break_down(_plan: object, parent: StudyRun) -> None:
         if store_refuses:
-            MlflowClient(f"sqlite:///{project / 'mlflow.db'}").delete_run(parent_id)
+            MlflowClient(f"sqlite:///{project / 'mlflow.db'}").delete_run(parent.run_id)
         raise DataError("dataset", "is gone", "find it")
 
     monkeypatch.setattr(trainings, "_train_missing", break_down)

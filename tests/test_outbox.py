@@ -1,6 +1,7 @@
 """What a training tells of its run reaches the store once, whatever becomes of the store meanwhile."""
 
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -12,10 +13,12 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from deepsky.tracking.journal import SPOOL, Waiting, deliver_waiting, waiting
+from deepsky.tracking.origin import find_parent
 from deepsky.tracking.outbox import Pace
 from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.runs import training_run
 from deepsky.tracking.store import prepare, tracking_uri
+from deepsky.tracking.studies import TrialRecord, open_study_run
 from tests.mlflow_server import Proxy, mlflow_server
 from tests.trained_folders import make_project, write_trained
 
@@ -152,6 +155,53 @@ def test_the_next_run_brings_those_that_wait(proxy):
     both = client.search_runs([there.info.experiment_id], max_results=2)
     for one in both:
         check_whole(client, client.get_run(one.info.run_id))
+
+
+@pytest.mark.parametrize("goes", ["before it begins", "in the middle"])
+def test_a_study_goes_on_without_its_server_and_comes_whole_and_once(proxy, capsys, goes):
+    study_name, figures = f"without a server {goes}", Path("drawn")
+    figures.mkdir()
+    (figures / "history.png").write_bytes(b"png")
+    trials = [
+        TrialRecord(n, "COMPLETE", 1000 + n, 2000, {"units": (8, 4)}, [(1, {"loss": math.nan})], {"f1_macro": 0.5})
+        for n in range(3)
+    ]
+    if goes == "before it begins":
+        proxy.stop()
+    study = open_study_run("sky-study", study_name, {"epochs": 4}, {"run": "toy-net"})
+    study.log_trials(trials[:1])
+    if goes == "in the middle":
+        assert study.logged_trials() == {0}
+        proxy.stop()
+    study.log_trials(trials[1:])
+    assert study.logged_trials() == {0, 1, 2}
+    about = {"dataset": "toy", "network": "net", "params": {}, "tags": {}}
+    tracking = TrackingParams(experiment="sky-study")
+    with training_run(tracking=tracking, name="fold", study=study_name, pace=QUICK, **about) as fold:
+        fold.log_metrics({"test_accuracy": 0.5})
+    study.finish(figures, {"best_f1_macro": 0.5})
+    assert sorted(waiting(), key=lambda one: one.name) == [
+        Waiting("fold", "sky-study", "FINISHED"), Waiting(study_name, "sky-study", "FINISHED"),
+    ]  # fmt: skip
+    said = [line for line in capsys.readouterr().err.splitlines() if "WARNING" in line]
+    assert len(said) == 2, "of the study and of the fold"
+
+    proxy.start()
+    for folder in list(Path(SPOOL).iterdir()):
+        shutil.copytree(folder, folder.with_name(f"copy-{folder.name}"))  # as if the answer had been lost
+    assert deliver_waiting() == 4
+    client, experiment = prepare("sky-study")
+    parent = find_parent(client, experiment, study_name)
+    assert (parent.info.status, parent.data.params["epochs"]) == ("FINISHED", "4")
+    assert parent.data.metrics == {"best_f1_macro": 0.5}
+    assert [file.path for file in client.list_artifacts(parent.info.run_id, "figures")] == ["figures/history.png"]
+    below = client.search_runs([experiment], f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
+    (there,) = [run for run in below if run.info.run_name == "fold"]
+    assert (there.info.status, there.data.metrics) == ("FINISHED", {"test_accuracy": 0.5})
+    found = sorted((run.data.tags["deepsky.trial"], run.info.start_time) for run in below if run != there)
+    assert [(number, start) for number, start in found] == [("0", 1000), ("1", 1001), ("2", 1002)]
+    assert {run.data.params["units"] for run in below if run != there} == {"[8, 4]"}
+    assert waiting() == []
 
 
 KILLED = """

@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 
 from deepsky.errors import StudyError
 from deepsky.interruption import Terminated
+from deepsky.tracking.journal import deliver_waiting
 from deepsky.tracking.studies import open_study_run
 from deepsky.training.examples import Examples
 from deepsky.tuning.database import quiet
@@ -19,6 +20,7 @@ from deepsky.tuning.objective import Objective
 from deepsky.tuning.search import Worker
 from deepsky.tuning.space import suggest
 from deepsky.tuning.study import is_done, meaning_of, open_study
+from tests.postgresql import closed_port
 from tests.trained_folders import _empty_store
 from tests.tuning_project import HEAD, RUN, TUNE_PARAMS, FormulaTrainer
 
@@ -240,6 +242,21 @@ def test_trials_that_mlflow_never_heard_of_are_handed_in():
     assert children("late")[0] == []
     new_worker("late").run(4)
     assert len(children("late")[0]) == 4
+
+
+def test_a_search_needs_no_server(monkeypatch, store, capsys):
+    monkeypatch.setattr(DRAW, draw_study)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port()}")
+    new_worker("away").run(6)
+    new_worker("away").run(8)
+    assert capsys.readouterr().err.count("deepsky runs --sync") == 2
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    assert deliver_waiting() == 2
+    runs, (parent,) = children("away")
+    assert sorted(int(run.data.tags["deepsky.trial"]) for run in runs) == list(range(8))
+    assert (parent.info.status, parent.data.params["epochs"]) == ("FINISHED", str(TUNE.epochs))
+    assert parent.data.metrics["n_complete"] + parent.data.metrics["n_pruned"] == 8
+    assert MlflowClient().list_artifacts(parent.info.run_id, "figures")
 
 
 def test_two_objectives(monkeypatch):

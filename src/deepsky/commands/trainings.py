@@ -27,7 +27,6 @@ from deepsky.networks.params import BatchSize
 from deepsky.networks.registry import place_of
 from deepsky.networks.views import images_at_once
 from deepsky.networks.weights_card import read_weights_card
-from deepsky.tracking.origin import PARENT_TAG
 from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.runs import training_run
 from deepsky.tracking.studies import StudyRun, open_study_run
@@ -121,7 +120,7 @@ def train_all(
     try:
         with uninterrupted():  # nobody could close a run that is open but not known yet
             parent = open_study_run(plan.tracking.experiment, name, settings, tags)
-        done = _train_missing(plan, parent.run_id)
+        done = _train_missing(plan, parent)
         with uninterrupted():
             parent.finish(draw(done), dict(summarize(done)))
     except BaseException as error:
@@ -174,7 +173,7 @@ def digests_of(run: Run, splits: Mapping[int, Sequence[npt.NDArray[np.str_]]]) -
     return digests
 
 
-def _train_missing(plan: Trainings, parent_id: str) -> pd.DataFrame:
+def _train_missing(plan: Trainings, parent: StudyRun) -> pd.DataFrame:
     """Return the figures of all that are finished, one row each, in their order."""
     done = finished(plan)
     for number in plan.wanted:
@@ -184,7 +183,7 @@ def _train_missing(plan: Trainings, parent_id: str) -> pd.DataFrame:
     if todo:
         with job_maker(plan.run, plan.packed, np.arange(len(plan.packed.images)), plan.batch_size) as make_job:
             for number in todo:
-                figures = _run_one(plan, number, make_job, parent_id)
+                figures = _run_one(plan, number, make_job, parent.name)
                 with uninterrupted():
                     done.loc[number] = figures
                     _write_finished(done, plan)
@@ -192,7 +191,7 @@ def _train_missing(plan: Trainings, parent_id: str) -> pd.DataFrame:
     return done.sort_index()
 
 
-def _run_one(plan: Trainings, number: int, make_job: MakeJob, parent_id: str) -> pd.Series:
+def _run_one(plan: Trainings, number: int, make_job: MakeJob, study: str) -> pd.Series:
     """Train and test on one split as a run of its own."""
     keras.utils.clear_session()  # the networks of those before
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of networks that are built again and again
@@ -205,7 +204,8 @@ def _run_one(plan: Trainings, number: int, make_job: MakeJob, parent_id: str) ->
         dataset=run.recipe.dataset,
         network=run.recipe.network,
         params={**run.settings, plan.column: number},
-        tags={"run": run.name, "weights": job.weights, plan.column: str(number), PARENT_TAG: parent_id},
+        tags={"run": run.name, "weights": job.weights, plan.column: str(number)},
+        study=study,
     ) as tracked:
         job.fit([LogEpochs(tracked)])
         job.calibrate()

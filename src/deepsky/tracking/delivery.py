@@ -15,12 +15,14 @@ from mlflow.tracking import MlflowClient
 from deepsky.tracking.artifacts import log_files
 from deepsky.tracking.inputs import files_of, log_inputs, parts_of
 from deepsky.tracking.logged_model import log_model, scores_of
-from deepsky.tracking.store import prepare, store_errors
+from deepsky.tracking.origin import PARENT_TAG, parent_of
+from deepsky.tracking.store import one_at_a_time, prepare, store_errors
 from deepsky.tracking.tags import HIDDEN
 
 Entry = dict[str, Any]
 _DELIVERY = f"{HIDDEN}delivery"  # the tag by which a run is found that was made, but whose id never came back
 _MAX_VALUE_LENGTH = 6000  # MLflow's limit of a parameter's value
+_TRIALS_PER_LOCK = 100  # so that other workers do not wait long
 _MAX_PARAMS_PER_CALL, _MAX_METRICS_PER_CALL = 100, 1000  # MLflow's limits of log_batch
 
 
@@ -38,6 +40,7 @@ def opening(
     dataset: str = "",
     data: Mapping[str, str] | None = None,
     parts: Mapping[str, Mapping[str, int]] | None = None,
+    study: str = "",
 ) -> Entry:
     """Return the entry that makes a run.
 
@@ -49,10 +52,26 @@ def opening(
         dataset: its name.
         data: hash of each input by its path.
         parts: objects by class in each part of the dataset.
+        study: whose run this one stands below, in the same experiment.
     """
     return {
-        "kind": "open", "experiment": experiment, "name": name, "start_ms": now_ms(),
+        "kind": "open", "experiment": experiment, "name": name, "start_ms": now_ms(), "study": study,
         "tags": {**tags, _DELIVERY: delivery}, "dataset": dataset, "data": dict(data or {}), "parts": parts or {},
+    }  # fmt: skip
+
+
+def opening_study(experiment: str, study: str, params: Mapping[str, str], tags: Mapping[str, str]) -> Entry:
+    """Return the entry that makes the run of a study, or opens it again.
+
+    Args:
+        experiment: of MLflow.
+        study: its name.
+        params: what stays the same as long as the study lives.
+        tags: what may change.
+    """
+    return {
+        "kind": "study", "experiment": experiment, "name": study, "start_ms": now_ms(), "params": dict(params),
+        "tags": dict(tags),
     }  # fmt: skip
 
 
@@ -108,13 +127,33 @@ class Delivery:
         dataset: str,
         data: Mapping[str, str],
         parts: Mapping[str, Mapping[str, int]],
+        study: str = "",  # journals of older versions have none
     ) -> None:
         self._client, experiment_id = prepare(experiment)
+        if study:
+            tags = {**tags, PARENT_TAG: parent_of(self._client, experiment_id, study, start_ms).info.run_id}
         query = f"tags.`{_DELIVERY}` = '{tags[_DELIVERY]}'"
         there = self._client.search_runs([experiment_id], query, max_results=1)
         run = there[0] if there else self._client.create_run(experiment_id, start_ms, tags, name)
         log_inputs(self._client, run.info.run_id, [*parts_of(dataset, data, parts), *files_of(data)])
         self.run_id = str(run.info.run_id)
+
+    def _study(
+        self, experiment: str, name: str, start_ms: int, params: dict[str, str], tags: Mapping[str, str]
+    ) -> None:
+        self._client, experiment_id = prepare(experiment)
+        self.run_id = str(parent_of(self._client, experiment_id, name, start_ms).info.run_id)
+        self._params(params)
+        self._tags(tags)
+        self._client.update_run(self.run_id, status="RUNNING")
+
+    def _trials(self, records: Sequence[Mapping[str, Any]]) -> None:
+        from deepsky.tracking.children import TrialRecord, children_of  # slow to import, and only searches have some
+
+        children = children_of(self.client, self.client.get_run(self.run_id))
+        for some in _chunks([TrialRecord(**record) for record in records], _TRIALS_PER_LOCK):
+            with one_at_a_time():
+                children.write(some)
 
     def _params(self, params: dict[str, str]) -> None:
         flat = dict(params)
@@ -149,6 +188,8 @@ class Delivery:
         log_model(self.client, self.run_id, self._base / path, facts, example)
 
     def _end(self, status: str, end_ms: int) -> None:
+        if status == "RUNNING":  # others work on it
+            return
         self.client.set_terminated(self.run_id, status, end_ms)
 
 

@@ -4,7 +4,7 @@ from mlflow.entities import Run as StoredRun
 from mlflow.tracking import MlflowClient
 
 from deepsky.errors import TrackingError, UnreachableError
-from deepsky.tracking.store import impatient, prepare, store_errors
+from deepsky.tracking.store import impatient, one_at_a_time, prepare, store_errors
 
 PARENT_TAG, TRIAL_TAG = "mlflow.parentRunId", "deepsky.trial"
 
@@ -54,10 +54,26 @@ def find_trial_run(experiment: str, study: str, number: int) -> str | None:
     return str(found[0].info.run_id) if found else None
 
 
-def find_parent(client: MlflowClient, experiment_id: str, study: str) -> StoredRun | None:
-    """Return the parent run of a study, None where there is none."""
+def check_name(study: str) -> None:
+    """Refuse a study that could not be found again.
+
+    Raises:
+        TrackingError: its name is one.
+    """
     if "'" in study or "\\" in study:
         raise TrackingError(f"study {study!r}", "MLflow cannot search for ' and \\", "give it a name without them")
+
+
+def parent_of(client: MlflowClient, experiment_id: str, study: str, start_ms: int) -> StoredRun:
+    """Return the parent run of a study, made where there is none."""
+    with one_at_a_time():
+        found = find_parent(client, experiment_id, study)
+        return found or client.create_run(experiment_id, start_ms, {"deepsky.study": study}, study)
+
+
+def find_parent(client: MlflowClient, experiment_id: str, study: str) -> StoredRun | None:
+    """Return the parent run of a study, None where there is none."""
+    check_name(study)
     query, order = f"tags.`deepsky.study` = '{study}'", ["attributes.start_time ASC"]
     found = client.search_runs([experiment_id], query, order_by=order, max_results=1)
     return found[0] if found else None

@@ -23,6 +23,12 @@ class Pace:
     retry_s: float = 15.0
 
 
+def warn_of_waiting(error: TrackingError) -> None:
+    """Tell that a run waits on disk, and why."""
+    told = f"{error.where}: {error.problem}; the run waits in {SPOOL}/ for the next run or deepsky runs --sync"
+    print(f"WARNING: {told}", file=sys.stderr)
+
+
 class Outbox:
     """The entries of one run on their way: into its journal at once, into the store by a thread of its own."""
 
@@ -77,8 +83,7 @@ class Outbox:
     def warn(self, error: TrackingError) -> None:
         """Tell once that the run waits on disk."""
         if not self._has_warned:
-            told = f"{error.where}: {error.problem}; the run waits in {SPOOL}/ for the next run or deepsky runs --sync"
-            print(f"WARNING: {told}", file=sys.stderr)
+            warn_of_waiting(error)
         self._has_warned = True
 
     def _work(self) -> None:

@@ -136,6 +136,7 @@ def training_run(
     tags: Mapping[str, str],
     inputs: Sequence[Path] = (),
     parts: Mapping[str, Mapping[str, int]] | None = None,
+    study: str = "",
     pace: Pace = PACE,
 ) -> Iterator[Run]:
     """Open a run and close it as what happened: finished, failed, or killed (Ctrl-C, SIGTERM).
@@ -153,6 +154,7 @@ def training_run(
         tags: more tags, see ``named_tags``.
         inputs: outputs of other DVC stages that it reads.
         parts: objects by class in ``train``, ``val`` and ``test`` of the dataset, which is one of the inputs.
+        study: whose run this one stands below, see ``studies``.
         pace: when it is sent.
 
     Raises:
@@ -164,7 +166,7 @@ def training_run(
     with interruptible(), impatient():
         try:
             with uninterrupted():  # nobody could close a run that is made but not known yet
-                outbox = _opened(tracking.experiment, name, own, facts, lineage, parts, pace)
+                outbox = _opened(tracking.experiment, name, own, facts, lineage, parts, study, pace)
             run = Run(outbox.delivery, outbox.put)
             with _machine_watched(run, is_wanted=tracking.system_metrics):
                 yield run
@@ -184,13 +186,15 @@ def _opened(
     facts: Mapping[str, object],
     lineage: Lineage,
     parts: Mapping[str, Mapping[str, int]] | None,
+    study: str,
     pace: Pace,
 ) -> Outbox:
     """Begin a run, after those that wait; raises what a store says that refuses."""
     journal = Journal()
     outbox = Outbox(journal, pace)
     dataset = str(facts["dataset"])
-    outbox.put(opening(experiment, name, journal.name, tags, dataset=dataset, data=lineage.data, parts=parts))
+    made = opening(experiment, name, journal.name, tags, dataset=dataset, data=lineage.data, parts=parts, study=study)
+    outbox.put(made)
     run = Run(outbox.delivery, outbox.put)
     run.log_params(facts)
     run.log_lineage(lineage)

@@ -1,34 +1,46 @@
-"""Searches in MLflow: one parent run per study, one child run per finished trial."""
+"""Searches and other studies in MLflow: one parent run per study, one child run per finished trial or training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 
-from mlflow.entities import Run as StoredRun
-from mlflow.entities import RunTag
-from mlflow.tracking import MlflowClient
-
+from deepsky.errors import UnreachableError
 from deepsky.tracking.children import TrialRecord, children_of
-from deepsky.tracking.delivery import Delivery
+from deepsky.tracking.delivery import Delivery, Entry, opening_study
+from deepsky.tracking.journal import Journal, deliver_waiting
 from deepsky.tracking.lineage import current_lineage
-from deepsky.tracking.origin import find_parent
+from deepsky.tracking.origin import check_name
+from deepsky.tracking.outbox import warn_of_waiting
 from deepsky.tracking.runs import Run, close_dead_runs
-from deepsky.tracking.store import one_at_a_time, prepare, store_errors
-from deepsky.tracking.tags import lineage_tags, named_tags, process_tags
+from deepsky.tracking.store import impatient, store_errors
+from deepsky.tracking.tags import flatten, lineage_tags, named_tags, process_tags
 
 __all__ = ["StudyRun", "TrialRecord", "open_study_run"]
-_TRIALS_PER_LOCK = 100  # so that other workers do not wait long
 
 
 class StudyRun:
-    """The parent run of a study.
+    """The parent run of a study: written at once, but from when the store does not answer on, to a journal.
 
     Attributes:
-        run_id: MLflow's id.
+        name: of the study.
     """
 
-    def __init__(self, client: MlflowClient, stored: StoredRun) -> None:
-        """Wrap an existing run."""
-        self._client, self.run_id, self._children = client, str(stored.info.run_id), children_of(client, stored)
+    def __init__(self, experiment: str, opening: Entry) -> None:
+        """Open the run, after those that wait."""
+        self.name: str = opening["name"]
+        self._opening, self._delivery = opening, Delivery()
+        self._journal: Journal | None = None
+        self._logged = set[int]()
+        with self._unless_away():
+            deliver_waiting()
+            close_dead_runs(experiment)
+            self._delivery.write(opening)
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id, empty where the store did not answer when the run was opened."""
+        return self._delivery.run_id
 
     def log_trials(self, records: Sequence[TrialRecord]) -> None:
         """Make the children of finished trials, each closed with its true times and state.
@@ -43,18 +55,21 @@ class StudyRun:
         """
         once = {record.number: record for record in records}.values()
         ordered = sorted(once, key=lambda record: record.started_ms)
-        for first in range(0, len(ordered), _TRIALS_PER_LOCK):
-            with one_at_a_time(), store_errors():
-                self._children.write(ordered[first : first + _TRIALS_PER_LOCK])
+        if ordered:
+            self._put({"kind": "trials", "records": [asdict(record) for record in ordered]})
+        self._logged |= {record.number for record in ordered}
 
     def logged_trials(self) -> set[int]:
-        """Return the numbers of the trials whose child is complete.
+        """Return the numbers of the trials whose child is complete; without the store, of those logged here.
 
         Raises:
             TrackingError: the store refuses.
         """
-        with store_errors():
-            return self._children.numbers()
+        if self._journal is None:
+            with self._unless_away(), store_errors():
+                client = self._delivery.client
+                return children_of(client, client.get_run(self.run_id)).numbers()
+        return set(self._logged)
 
     def finish(self, figures: Path | None, summary: Mapping[str, float], status: str = "FINISHED") -> None:
         """Log the study's figures and close its run.
@@ -62,17 +77,40 @@ class StudyRun:
         Args:
             figures: a folder, copied to the artifacts below ``figures``; None for none.
             summary: metrics of the whole study.
-            status: FINISHED, or KILLED where trials are left to do.
+            status: FINISHED; KILLED where trials are left to do; or RUNNING where others work on it, who close it.
 
         Raises:
             TrackingError: the store refuses.
         """
-        run = Run(Delivery(self._client, self.run_id))
-        run.log_metrics(summary)
+        run = Run(self._delivery, self._put)
+        if summary:
+            run.log_metrics(summary)
         if figures is not None:
             run.log_artifact(figures, "figures")
-        with store_errors():
-            self._client.set_terminated(self.run_id, status)
+        run.end(status)
+        if self._journal is not None:
+            self._journal.close(is_delivered=False)
+            with suppress(UnreachableError):
+                deliver_waiting()
+
+    def _put(self, entry: Entry) -> None:
+        if self._journal is None:
+            with self._unless_away():
+                self._delivery.write(entry)
+                return
+        assert self._journal is not None
+        self._journal.append(entry)
+
+    @contextmanager
+    def _unless_away(self) -> Iterator[None]:
+        """Begin a journal where the store does not answer: asked again and again, it would hold up the study."""
+        try:
+            with impatient():
+                yield
+        except UnreachableError as error:
+            warn_of_waiting(error)
+            self._journal = Journal()
+            self._journal.append(self._opening)
 
 
 def open_study_run(experiment: str, study: str, params: Mapping[str, object], tags: Mapping[str, str]) -> StudyRun:
@@ -85,18 +123,9 @@ def open_study_run(experiment: str, study: str, params: Mapping[str, object], ta
         tags: what may change; the last worker's stay; see ``named_tags``.
 
     Raises:
-        TrackingError: the store cannot be used, or has other values of the parameters.
+        TrackingError: the store refuses, has other values of the parameters, or cannot know a study by this name.
     """
-    close_dead_runs(experiment)
-    client, experiment_id = prepare(experiment)
+    check_name(study)
     lineage = current_lineage(())  # a search is no stage: the git commit
-    with one_at_a_time(), store_errors():
-        parent = find_parent(client, experiment_id, study)
-        if parent is None:
-            parent = client.create_run(experiment_id, tags={"deepsky.study": study}, run_name=study)
-        run = Run(Delivery(client, parent.info.run_id))
-        run.log_params({"study": study, **params})
-        latest = {**lineage_tags(lineage), **process_tags(), **named_tags(tags)}
-        client.log_batch(run.run_id, tags=[RunTag(name, value) for name, value in latest.items()])
-        client.update_run(run.run_id, status="RUNNING")
-    return StudyRun(client, parent)
+    latest = {**lineage_tags(lineage), **process_tags(), **named_tags(tags)}
+    return StudyRun(experiment, opening_study(experiment, study, flatten({"study": study, **params}), latest))

@@ -254,6 +254,7 @@ class Worker:
         print(f"{self._progress()} done, {self._best()}; {adopt}", flush=True)
         last = max(done, key=lambda trial: (trial.datetime_complete, trial.number), default=None)
         if last is None or (self._told and last.number not in self._told):
+            self._run.finish(None, {}, "RUNNING")
             return
         with tempfile.TemporaryDirectory() as folder:
             draw_study(self._study, Path(folder), self._params.objectives)
