@@ -41,7 +41,7 @@ def mlflow_server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> It
     folder, port = tmp_path_factory.mktemp("server"), closed_port()
     with psycopg.connect(postgres, autocommit=True) as database:
         database.execute("CREATE DATABASE mlflow")  # Optuna keeps its tables' version under the same name as MLflow
-    store = postgres.replace("postgresql://", "postgresql+psycopg://").replace("/postgres", "/mlflow")
+    store = _database_of(postgres)
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
         "--artifacts-destination", str(folder / "artifacts"),
@@ -60,6 +60,10 @@ def mlflow_server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> It
         server.wait()
 
 
+def _database_of(postgres: str) -> str:
+    return postgres.replace("postgresql://", "postgresql+psycopg://").replace("/postgres", "/mlflow")
+
+
 def _is_up(url: str) -> bool:
     try:
         return requests.get(url, timeout=5).ok
@@ -68,7 +72,7 @@ def _is_up(url: str) -> bool:
 
 
 def test_runs_and_networks_go_to_a_server_on_postgresql(
-    mlflow_server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mlflow_server: tuple[str, Path], postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, artifacts = mlflow_server
     make_project(tmp_path, monkeypatch)
@@ -92,6 +96,8 @@ def test_runs_and_networks_go_to_a_server_on_postgresql(
     assert stored.file("predictions.csv", tmp_path).read_bytes() == (trained / "predictions.csv").read_bytes()
     assert len(list(artifacts.rglob("model.h5"))) == 1
     assert PASSWORD not in str(stored)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", _database_of(postgres))  # the same store, read without its server
+    assert vars(find_stored("sky-net")) == vars(stored)
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def run(name: str, n_folds: int, seed: int) -> None:
         ConfigError: an argument, or a value of params.yaml, is wrong or does not fit the dataset.
         DataError: the dataset is not there, has one class only, or a class lies in too few groups.
         WeightsError: the backbone's weights are missing or do not fit.
-        TrackingError: the MLflow store cannot be used.
+        TrackingError: the MLflow store refuses.
     """
     plan = _plan(name, n_folds, seed)
     settings = {**plan.run.settings, "folds": n_folds, "folds_seed": seed}

@@ -42,7 +42,7 @@ def run(name: str, numbers: Sequence[int], seed: int) -> None:
         ConfigError: an argument, or a value of params.yaml, is wrong or does not fit the dataset.
         DataError: dataset or split is not there.
         WeightsError: the backbone's weights are missing or do not fit.
-        TrackingError: the MLflow store cannot be used.
+        TrackingError: the MLflow store refuses.
     """
     if not 0 <= seed < 2**32:
         raise ConfigError(f"--seed {seed}", "is out of range", f"give 0 to {2**32 - 1}")

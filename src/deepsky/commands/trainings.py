@@ -112,7 +112,7 @@ def train_all(
         ConfigError: the recipe does not fit the dataset or the network.
         DataError: the table is none.
         WeightsError: the backbone's weights are missing or do not fit.
-        TrackingError: the MLflow store cannot be used.
+        TrackingError: the MLflow store refuses.
     """
     recipe = plan.run.recipe
     tags = {"run": plan.run.name, "dataset": recipe.dataset, "network": recipe.network}

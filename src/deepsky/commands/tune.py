@@ -46,7 +46,7 @@ def run(
         ConfigError: an argument or a key of params.yaml is wrong.
         DataError: what the candidates learn from is missing or stale.
         StudyError: the database cannot be used, the study's trials mean something else, or all diverged.
-        TrackingError: the MLflow store cannot be used.
+        TrackingError: the MLflow store refuses.
         DeepSkyError: one of several workers failed.
     """
     if not 1 <= workers <= MAX_WORKERS:
