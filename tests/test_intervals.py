@@ -57,19 +57,33 @@ def test_where_all_answers_are_right_as_many_rows_count_as_there_are_groups():
     assert rows.is_reliable
 
 
+@pytest.mark.parametrize("n_groups", [9, 20])
+def test_the_interval_of_the_macro_f1_holds_the_truth_as_that_of_the_accuracy_does(n_groups):
+    # Three equally frequent classes that are confused alike: the true macro F1 is the accuracy.
+    rng, held = np.random.default_rng(9), []
+    for _ in range(200):
+        is_right, group = grouped_answers(rng, n_groups, 0.95, 0.3)
+        truth, rows = rng.integers(0, 3, len(group)), Resampling(group)
+        answer = np.where(is_right, truth, (truth + rng.integers(1, 3, len(group))) % 3)
+        low, high = f1_interval(truth, answer, 3, rows)
+        assert low <= f1_score(truth, answer, average="macro") <= high
+        held.append(low <= 0.95 <= high)
+    assert np.mean(held) > 0.9  # less by the bootstrap alone
+
+
 def test_replicates_are_those_of_a_loop_over_groups():
     rng = np.random.default_rng(3)
-    group, truth, answer = rng.integers(0, 6, 80), rng.integers(0, 3, 80), rng.integers(0, 2, 80)
+    group, truth, answer = rng.integers(0, 15, 200), rng.integers(0, 3, 200), rng.integers(0, 2, 200)
     rows = Resampling(group)
     means = rows.means(truth)
     low, high = f1_interval(truth, answer, 4, rows)
     names, f1 = np.unique(group), []
     from deepsky.intervals import _draws
 
-    place = np.random.default_rng(20180227).permutation(6)
-    for number, draws in enumerate(_draws(6)[:400]):
+    place = np.random.default_rng(20180227).permutation(15)
+    for number, draws in enumerate(_draws(15)[:400]):
         drawn = np.concatenate(
-            [np.flatnonzero(group == names[g]) for g in range(6) for _ in range(int(draws[place[g]]))]
+            [np.flatnonzero(group == names[g]) for g in range(15) for _ in range(int(draws[place[g]]))]
         )
         assert means[number] == pytest.approx(truth[drawn].mean())
         f1.append(f1_score(truth[drawn], answer[drawn], average="macro", zero_division=0))
