@@ -9,6 +9,7 @@ from sklearn.metrics import f1_score
 from deepsky.intervals import (
     Resampling,
     f1_interval,
+    independent_gain_interval,
     paired_gain_interval,
     rmse_gain_interval,
     rmse_interval,
@@ -143,6 +144,15 @@ def test_gain_interval_holds_the_truth_about_as_often_as_it_says(n, gained, lost
     intervals = np.array([paired_gain_interval(int(b), int(c), n) for b, c, _ in counts])
     held = ((intervals[:, 0] <= gained - lost) & (gained - lost <= intervals[:, 1])).mean()
     assert 0.94 < held <= 1.0
+
+
+def test_gain_of_different_objects_equals_published_values():
+    # Newcombe 1998, Statistics in Medicine 17, 873, table II, method 10: 56/70 and 48/80, 9/10 and 3/10, 5/56 and 0/29.
+    for (a, m), (b, n), wanted in (((56, 70), (48, 80), (0.0524, 0.3339)), ((9, 10), (3, 10), (0.1705, 0.8090)),
+                                   ((5, 56), (0, 29), (-0.0381, 0.1926))):  # fmt: skip
+        one, other = (k / of for k, of in ((a, m), (b, n)))
+        found = independent_gain_interval((one, *wilson_interval(a, m)), (other, *wilson_interval(b, n)))
+        assert found == pytest.approx(wanted, abs=5e-5)
 
 
 @pytest.mark.parametrize("counts", [(1, 0, 0), (2, 2, 3), (-1, 0, 5), (0, -1, 5)])

@@ -36,7 +36,7 @@ def run(experiment: str, *, evaluation: Path, out: Path, paper: Mapping[str, Any
     of_classes = [one for one in results.runs if one.target == "class"]
     fractions = [one for one in results.runs if one.target == "fractions"]
     singles = [one for one in of_classes if not one.is_cell and not one.is_tuned]
-    study = read_study(paper, results.runs) if paper else None
+    study = read_study(paper, results) if paper else None
     with whole_folder(out) as folder:
         (folder / "index.html").write_text(render_page(results, origins, study), encoding="utf-8")
         results_table(results).to_csv(folder / "results.csv", index=False, lineterminator="\n")
