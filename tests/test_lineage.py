@@ -19,7 +19,7 @@ from deepsky.errors import ConfigError, DataError
 from deepsky.tracking.environment import environment
 from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.revision import current_revision
-from deepsky.tracking.runs import training_run
+from deepsky.tracking.runs import restored_run, training_run
 from deepsky.tracking.secrets import masked
 from tests.trained_folders import make_project, write_trained
 
@@ -213,6 +213,17 @@ def test_what_is_gone_is_said(
     found = find_stored("x")
     assert found.run_id == run.run_id
     assert found.lineage()["made_by"] == {}
+
+
+def test_of_a_machine_that_was_not_recorded_only_that_is_told(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_id, folder = project.train(monkeypatch), project.root / "models/trained/sky_cutouts/net"
+    write_trained(folder, run="sky_cutouts-net")
+    facts = json.loads((folder / "run.json").read_text())
+    restored = restored_run(experiment="sky", trained=folder, facts=facts, history=[])
+    diff.run([run_id, restored.run_id], as_json=True)
+    assert json.loads(capsys.readouterr().out)["machine"] == {"recorded": ["yes", "no"]}
 
 
 def test_runs_are_found_by_the_network_that_stands_there(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

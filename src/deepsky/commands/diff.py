@@ -60,7 +60,7 @@ def differences(runs: Sequence[RecordedRun]) -> dict[str, dict[str, list[Any]]]:
         "data": differing([one.data for one in runs]),
         "code": differing(code),
         "stages": differing([_of_stages(of["made_by"]) for of in origins]),
-        "machine": differing([_machine(of["environment"]) for of in origins]),
+        "machine": _machines([of["environment"] for of in origins]),
         "metrics": {name: [one.get(name) for one in metrics] for name in names},
     }
 
@@ -77,10 +77,12 @@ def _of_stages(made_by: Mapping[str, Any]) -> dict[str, str]:
     return flatten({stage: one["settings"] for stage, one in made_by.items()})
 
 
-def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Return processor, versions and packages in one mapping."""
-    facts = dict(environment)
-    return facts.pop("packages", {}) | facts
+def _machines(environments: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return in what processor, versions and packages differ; where one is not known, only that."""
+    if not all(environments):
+        known = [{"recorded": "yes" if one else "no"} for one in environments]
+        return differing(known)
+    return differing([{**one["packages"], **one, "packages": None} for one in environments])
 
 
 def _labels(runs: Sequence[RecordedRun]) -> list[str]:

@@ -45,6 +45,18 @@ class Lineage:
     command: tuple[str, ...] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_simulated(self) -> bool:
+        """Whether any of the data was drawn: by stage simulate, or by fetch from the simulated survey."""
+        fetched = self.made_by.get("fetch", {}).get("settings", {}).get("catalogue", {})
+        return "simulate" in self.made_by or fetched.get("survey") == "simulated"
+
+    def split_settings(self, dataset: str) -> dict[str, Any]:
+        """Return what shaped the split of a dataset; nothing where that is not known."""
+        path = f"data/splits/{dataset}.csv"
+        made: Mapping[str, Any] = next((one["settings"] for one in self.made_by.values() if path in one["outs"]), {})
+        return {key: value for key, value in made.items() if key != "code"}
+
     def as_json(self) -> dict[str, Any]:
         """Return all but the patch as plain values."""
         code = self.revision or Revision(why="the files came from the DVC cache")
