@@ -128,6 +128,28 @@ def test_promoting_says_what_was_champion_before_and_leaves_a_card(project, caps
         find_model("models:/toy@nobody")
 
 
+@pytest.mark.parametrize(("stage", "plan", "is_drawn"), [
+    ("simulate", "{simulate: {needed: true}}", True),
+    ("fetch", "{fetch: {catalogue: {survey: simulated}}}", True),
+    ("fetch", "{fetch: {catalogue: {survey: sdss}}}", False),
+])  # fmt: skip
+def test_the_card_says_of_the_run_itself_that_its_sky_was_simulated(project, monkeypatch, stage, plan, is_drawn):
+    (project / "params.yaml").write_text("tracking: {experiment: sky}\n")
+    entries = {
+        stage: f"{{deps: [], params: {{versions.json: {{{stage}: a}}}}, outs: [{{path: data/raw/x, md5: b}}]}}",
+        "pack@toy": "{deps: [{path: data/raw/x, md5: b}], outs: [{path: data/packed/toy, md5: c.dir}]}",
+    }
+    lines = "".join(f"  {name}: {entry}\n" for name, entry in entries.items())
+    (project / "dvc.lock").write_text(f"schema: '2.0'\nstages:\n{lines}")
+    (project / "plan.yaml").write_text(f"stages: {plan}\n")
+    monkeypatch.setenv("DVC_STAGE", "train")
+    logged(project, inputs=[Path("data/packed/toy")])
+    (project / "plan.yaml").write_text("stages: {}\n")  # whatever is planned since
+    promote.run("net", "champion")
+    card = MlflowClient(tracking_uri()).get_model_version_by_alias("toy", "champion").description
+    assert ("simulated sky" in card) == is_drawn
+
+
 def test_a_run_that_mlflow_does_not_know_is_not_promoted(project):
     (project / "params.yaml").write_text("tracking: {experiment: sky}\n")
     with pytest.raises(DataError, match="has no run in this MLflow store"):

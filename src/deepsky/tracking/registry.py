@@ -1,7 +1,6 @@
 """Registered networks: one registered model per dataset, its versions and their aliases."""
 
 import tempfile
-from collections.abc import Container
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from deepsky.tracking.artifacts import local_folder
 from deepsky.tracking.logged_model import NETWORK_FILE
 from deepsky.tracking.model_card import write_card
 from deepsky.tracking.store import prepare, store_errors, tracking_uri
-from deepsky.tracking.tags import HIDDEN
 
 CARD = "MODEL_CARD.md"
 PREFIX = "models:/"
@@ -43,14 +41,13 @@ class Version:
     figures: dict[str, float]
 
 
-def promote(experiment: str, run_id: str, alias: str, simulated: Container[str] = ()) -> tuple[Version, Version | None]:
+def promote(experiment: str, run_id: str, alias: str) -> tuple[Version, Version | None]:
     """Make a run's network the version of its dataset's registered model that an alias names.
 
     Args:
         experiment: of MLflow.
         run_id: of the run.
         alias: for example ``champion``.
-        simulated: keys (see ``runs.run_key``) of the runs that learned from simulated pictures.
 
     Returns:
         The version, and the one that the alias named before; None: there was none.
@@ -73,7 +70,7 @@ def promote(experiment: str, run_id: str, alias: str, simulated: Container[str] 
             name, f"{PREFIX}{model.model_id}", run_id, model_id=model.model_id
         )
         described = Model.load(_fetched(model, "MLmodel"))
-        card = write_card(run, model, described, version, simulated=run.data.tags.get(f"{HIDDEN}key") in simulated)
+        card = write_card(run, model, described, version)
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / CARD).write_text(card)
             client.log_model_artifact(model.model_id, str(Path(folder) / CARD))
