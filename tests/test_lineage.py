@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from deepsky.commands import diff, lineage
+from deepsky.commands import diff, lineage, runs
 from deepsky.commands.compared import compare
 from deepsky.commands.stored import find_stored
-from deepsky.errors import ConfigError, DataError
+from deepsky.errors import ConfigError, DataError, DeepSkyError
 from deepsky.tracking.environment import environment
 from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.revision import current_revision
@@ -239,6 +239,22 @@ def test_runs_are_found_by_the_network_that_stands_there(project: Project, monke
     project.train(monkeypatch)  # a newer one, of other files
     for name in (str(folder), "sky_cutouts-net", "net", "sky_cutouts/net", run.run_id):
         assert find_stored(name).run_id == run.run_id
+
+
+def test_the_check_names_a_folder_that_lacks_a_file_and_goes_on(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label in ("a", "b", "c"):
+        write_trained(project.root / "models/trained/sky" / label)
+    (project.root / "models/trained/sky/a/run.json").unlink()
+    (project.root / "models/trained/sky/b/predictions.csv").unlink()
+    with pytest.raises(DeepSkyError, match="2 cannot be mended"):
+        runs.check()
+    said = capsys.readouterr().out
+    for name in ("a/run.json", "b/predictions.csv"):
+        assert f"models/trained/sky/{name}: cannot be read (No such file or directory); run dvc checkout" in said
+    assert "1 networks without a run: given one" in said
+    assert find_stored("sky-c").status == "FINISHED"
 
 
 def trained_network(folder: Path, skill: float, n_objects: int = 400) -> Path:

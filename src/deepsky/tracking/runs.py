@@ -31,6 +31,7 @@ _NOT_PARAMETERS = (
     "n_test_images", "n_skipped", "n_dropped", "crop_px", "denoise", "denoise_strength", "n_epochs",
 )  # fmt: skip
 OUTCOMES = ("kept_epoch", "temperature_applied")  # facts that came of the fit: metrics
+_AGAIN = "run dvc checkout, which brings back what was there, or dvc repro, which trains it again"
 _OF_EPOCHS = "epoch/"  # MLflow's pages show metrics of one prefix together; the names without it are the kept network's
 _START_TOLERANCE_S = 5.0  # the kernel's clock and ours drift apart
 _RANDOM_NOTE = "**Random weights**: the backbone was not pretrained. Do not compare with pretrained runs."
@@ -288,7 +289,7 @@ def run_key(trained: Path) -> str:
         try:
             content = (trained / name).read_bytes()
         except OSError as error:
-            raise TrackingError(trained / name, f"cannot be read ({error.strerror})", "run the train stage") from error
+            raise TrackingError(trained / name, f"cannot be read ({error.strerror})", _AGAIN) from error
         digest.update(len(content).to_bytes(8) + content)
     return digest.hexdigest()
 
@@ -303,7 +304,7 @@ def model_hash(trained: Path) -> str:
         with (trained / NETWORK_FILE).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise TrackingError(error.filename, f"cannot be read ({error.strerror})", "run the train stage") from error
+        raise TrackingError(error.filename, f"cannot be read ({error.strerror})", _AGAIN) from error
 
 
 def find_run(experiment: str, key: str) -> Run | None:
