@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.tracking import MlflowClient
 from ruamel.yaml import YAML
 
 from deepsky.commands import diff, lineage, runs
@@ -21,6 +22,7 @@ from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.revision import current_revision
 from deepsky.tracking.runs import restored_run, training_run
 from deepsky.tracking.secrets import masked
+from deepsky.tracking.store import tracking_uri
 from tests.trained_folders import make_project, write_trained
 
 FRAMES = {f"2874/1/frame-{band}-002874-1-0330.fits.bz2": f"{band} frame".encode() for band in "gr"}
@@ -204,8 +206,6 @@ def test_what_is_gone_is_said(
     assert "neither here nor in DVC's cache; run dvc fetch --all-commits" in raw["problem"]
     with pytest.raises(DataError, match="no run of this MLflow store"):
         find_stored("0" * 32)
-    with pytest.raises(DataError, match="nothing: is neither a trained network nor a finished run"):
-        find_stored("nothing")
     with training_run(
         tracking=TrackingParams(experiment="sky"), name="x", dataset="d", network="n", params={}, tags={}
     ) as run:
@@ -224,6 +224,29 @@ def test_of_a_machine_that_was_not_recorded_only_that_is_told(
     restored = restored_run(experiment="sky", trained=folder, facts=facts, history=[])
     diff.run([run_id, restored.run_id], as_json=True)
     assert json.loads(capsys.readouterr().out)["machine"] == {"recorded": ["yes", "no"]}
+
+
+def test_what_is_no_run_is_said_in_a_line(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project.root / "src").mkdir()
+    (project.root / "notes.txt").write_text("x")
+    run_id = project.train(monkeypatch)
+    for name, said in {
+        "": "^'': names nothing, and no finished run of the store; give the path of a model.h5, or a run; ",
+        " ": "^' ': names nothing",
+        "nothing": "^nothing: is neither a file nor a trained run, and no finished run of the store; give",
+        "my run": "^my run: is neither a file nor a trained run, and no finished run",
+        "sky_cutouts-net'": "^sky_cutouts-net': is neither",
+        "src": "^src: is a folder without model.h5, and no trained run, and no finished run of the store; give",
+        "notes.txt": "^notes.txt: is not what stage train wrote: run.json is not there; give a run that deepsky",
+        "0" * 32: "^0{32}: is no run of this MLflow store",
+        "models:/sky@champion": "^models:/sky@champion: is no registered network of this MLflow store; run",
+        "models:/": "^models:/@champion: is no registered network",
+    }.items():
+        with pytest.raises(DeepSkyError, match=said):
+            find_stored(name)
+    MlflowClient(tracking_uri()).delete_run(run_id)
+    with pytest.raises(DeepSkyError, match=f"^run {run_id}: was deleted; run mlflow runs restore --run-id {run_id}"):
+        find_stored(run_id)
 
 
 def test_runs_are_found_by_the_network_that_stands_there(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from deepsky.commands import promote, serve
 from deepsky.commands.models import find_model
+from deepsky.commands.stored import find_stored
 from deepsky.errors import ConfigError, DataError, TrackingError
 from deepsky.tracking.delivery import Delivery
 from deepsky.tracking.params import TrackingParams
@@ -124,7 +125,11 @@ def test_promoting_says_what_was_champion_before_and_leaves_a_card(project, caps
         assert words in card
     assert find_model("models:/toy@champion").samefile(project / "models/trained/toy/net/model.h5")
     assert find_model("models:/toy/2").samefile(project / "models/trained/toy/other/model.h5")
-    with pytest.raises(TrackingError, match="nobody"):
+    assert find_stored("models:/toy/2").run_id == second.run_id
+    for name in ("toy@nobody", "nobody", ".."):
+        with pytest.raises(TrackingError, match=f"^models:/{name}.*: is no registered network of this MLflow store; "):
+            scoring_app(name, serve.read_posted)
+    with pytest.raises(TrackingError, match=r"^models:/toy@nobody: is no registered network"):
         find_model("models:/toy@nobody")
 
 

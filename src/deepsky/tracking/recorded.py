@@ -125,15 +125,18 @@ def run_by_id(run_id: str) -> RecordedRun | None:
     """Return a run by MLflow's id; None where there is none.
 
     Raises:
-        TrackingError: the store cannot be used.
+        TrackingError: the store cannot be used, or the run was deleted.
     """
     with impatient(), store_errors():
         try:
-            return _recorded(MlflowClient(tracking_uri()).get_run(run_id))
+            run = MlflowClient(tracking_uri()).get_run(run_id)
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
             raise
+    if run.info.lifecycle_stage != "active":
+        raise TrackingError(f"run {run_id}", "was deleted", f"run mlflow runs restore --run-id {run_id}")
+    return _recorded(run)
 
 
 def newest_run(experiment: str, tag: str, value: str) -> RecordedRun | None:
@@ -142,8 +145,9 @@ def newest_run(experiment: str, tag: str, value: str) -> RecordedRun | None:
     Raises:
         TrackingError: the store cannot be used.
     """
-    escaped = value.replace("'", "")
-    query = f"attributes.status = 'FINISHED' and tags.`{HIDDEN}{tag}` = '{escaped}'"
+    if "'" in value:  # no name of ours has one, and MLflow's queries know no way to say it
+        return None
+    query = f"attributes.status = 'FINISHED' and tags.`{HIDDEN}{tag}` = '{value}'"
     return next(_search(experiment, query, 1), None)
 
 

@@ -21,6 +21,7 @@ from deepsky.tracking.store import prepare, store_errors, tracking_uri
 
 CARD = "MODEL_CARD.md"
 PREFIX = "models:/"
+_UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # as MLflow answers
 MAIN_FIGURES = ("test_accuracy", "test_rmse")
 
 
@@ -99,9 +100,8 @@ def network_file(uri: str, cache: Path) -> Path:
     Raises:
         TrackingError: the store cannot be used, or knows no such version.
     """
-    client = MlflowClient(tracking_uri())
+    model = registered_model(resolved(uri))
     with store_errors():
-        model = client.get_logged_model(_model_id(client, resolved(uri)))
         if local := local_folder(model.artifact_location):
             return local / NETWORK_FILE
         kept = cache / model.model_id
@@ -109,6 +109,23 @@ def network_file(uri: str, cache: Path) -> Path:
             with whole_folder(kept) as fresh:
                 _fetched(model, NETWORK_FILE, fresh)
         return kept / NETWORK_FILE
+
+
+def registered_model(uri: str) -> LoggedModel:
+    """Return the model that a whole URI names.
+
+    Raises:
+        TrackingError: the store cannot be used, or knows no such version.
+    """
+    client = MlflowClient(tracking_uri())
+    with store_errors():
+        try:
+            return client.get_logged_model(_model_id(client, uri))
+        except MlflowException as error:
+            if error.error_code not in _UNKNOWN:
+                raise
+            remedy = "run deepsky promote RUN, which registers one; make ui shows their names"
+            raise TrackingError(uri, "is no registered network of this MLflow store", remedy) from error
 
 
 def _model_id(client: MlflowClient, uri: str) -> str:
