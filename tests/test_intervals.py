@@ -15,6 +15,7 @@ from deepsky.intervals import (
     rmse_interval,
     share_gain_interval,
     share_interval,
+    unreliable,
     wilson_interval,
 )
 
@@ -53,9 +54,9 @@ def test_where_all_answers_are_right_as_many_rows_count_as_there_are_groups():
     assert share_interval(right, rows) == wilson_interval(12, 12)
     assert f1_interval(np.zeros(60, int), np.zeros(60, int), 3, rows) == wilson_interval(12, 12)
     one = Resampling(["field"] * 60)
-    assert not one.is_reliable
+    assert unreliable(one.n_groups) == "unreliable, from 1 group"
     assert share_interval(np.arange(60) < 30, one) == wilson_interval(0.5, 1)
-    assert rows.is_reliable
+    assert (unreliable(9), unreliable(10), unreliable(rows.n_groups)) == ("unreliable, from 9 groups", "", "")
 
 
 @pytest.mark.parametrize("n_groups", [9, 20])

@@ -215,6 +215,23 @@ def test_what_is_gone_is_said(
     assert found.lineage()["made_by"] == {}
 
 
+def test_diff_says_where_an_interval_is_unreliable(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = []
+    for n_groups in (4, 40):
+        with training_run(
+            tracking=TrackingParams(experiment="sky"), name="x", dataset="d", network="n", params={}, tags={}
+        ) as run:
+            run.log_metrics({"test_f1": 0.5, "test_f1_low": 0.4, "test_f1_high": 0.6, "n_test_groups": n_groups})
+        ids.append(run.run_id)
+    diff.run(ids, as_json=False)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("test_f1 ")]
+    assert line.split(maxsplit=1)[1].split(")") == [
+        "0.5 (0.4 to 0.6, unreliable, from 4 groups",
+        "  0.5 (0.4 to 0.6",
+        "     +0",
+    ]
+
+
 def test_of_a_machine_that_was_not_recorded_only_that_is_told(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

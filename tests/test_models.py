@@ -98,7 +98,7 @@ def test_promoting_says_what_was_champion_before_and_leaves_a_card(project, caps
     (project / "params.yaml").write_text("tracking: {experiment: sky}\n")
     logged(project)
     first = find_run("sky", run_key(project / "models/trained/toy/net"))
-    first.log_scores({"test_accuracy": 0.5, "test_accuracy_low": 0.4, "test_accuracy_high": 0.6})
+    first.log_scores({"test_accuracy": 0.5, "test_accuracy_low": 0.4, "test_accuracy_high": 0.6, "n_test_groups": 4})
     promote.run("toy-net", "champion")
     said = capsys.readouterr().out
     assert "models:/toy@champion is version 1, run toy-net (test_accuracy 0.5000)" in said
@@ -120,6 +120,7 @@ def test_promoting_says_what_was_champion_before_and_leaves_a_card(project, caps
     model = client.get_logged_model(version.model_id or version.source.removeprefix("models:/"))
     card = Path(model.artifact_location, "MODEL_CARD.md").read_text()
     assert card == version.description
+    assert "| figure | value | 95 % interval, unreliable, from 4 groups |" in card
     assert "| accuracy | 0.5000 | 0.4000 to 0.6000 |" in card
     for words in ("c0, c1, c2", "12 x 12 px", first.run_id, "## Limits", "## Intended use", "learning_rate: 0.001"):
         assert words in card

@@ -208,8 +208,8 @@ def test_runs_of_different_datasets_are_told_apart_by_the_interval_of_the_differ
         "No: 0.500 (0.400 – 0.600) against 0.650 (0.550 – 0.750); the difference is -0.150 (-0.291 to -0.009).",
         "Not told apart: 0.600 (0.500 – 0.700) against 0.500 (0.400 – 0.600); "
         "the difference is +0.100 (-0.041 to +0.241).",
-        "It cannot be told: 0.900 (0.850 – 0.950, unreliable) against 0.500 (0.400 – 0.600); "
-        "the difference is +0.400 (+0.288 to +0.512), from too few groups.",
+        "It cannot be told: 0.900 (0.850 – 0.950, unreliable, from 9 groups) against 0.500 (0.400 – 0.600); "
+        "the difference is +0.400 (+0.288 to +0.512), as unreliable.",
     ]
 
 

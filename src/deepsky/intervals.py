@@ -52,11 +52,6 @@ class Resampling:
         self._block = (np.random.default_rng(_SEED).permutation(self.n_groups) % self._n_blocks)[self._group]
 
     @property
-    def is_reliable(self) -> bool:
-        """Tell whether there are groups enough for an interval to hold as often as it says."""
-        return self.n_groups >= FEW_GROUPS
-
-    @property
     def inflation(self) -> float:
         """Return by how much the variance of replicates falls short of that of a mean."""
         return self._n_blocks / max(self._n_blocks - 1, 1)
@@ -99,6 +94,11 @@ def _draws(n_blocks: int) -> Array:
     """Return how often each replicate draws each block, (N_REPLICATES, n_blocks)."""
     equally = np.full(n_blocks, 1 / n_blocks)
     return np.random.default_rng(_SEED).multinomial(n_blocks, equally, N_REPLICATES).astype(np.float64)
+
+
+def unreliable(n_groups: float) -> str:
+    """Return what is said, wherever an interval is shown, of one that rests on so few groups; nothing of enough."""
+    return "" if n_groups >= FEW_GROUPS else f"unreliable, from {n_groups:.0f} group{'s' if n_groups != 1 else ''}"
 
 
 def share_interval(is_so: npt.NDArray[np.bool_], rows: Resampling) -> Interval:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from deepsky.commands.stored import find_stored
 from deepsky.errors import ConfigError, TrackingError
+from deepsky.intervals import unreliable
 from deepsky.tracking.recorded import RecordedRun, differing
 from deepsky.tracking.tags import flatten
 
@@ -93,7 +94,10 @@ def _labels(runs: Sequence[RecordedRun]) -> list[str]:
 
 def _with_intervals(metrics: Mapping[str, Sequence[float | None]]) -> dict[str, list[str]]:
     """Write each metric with its interval, where that was logged as NAME_low and NAME_high; of two runs the change."""
-    shown = {}
+    shown, doubts = {}, [""] * len(next(iter(metrics.values()), []))
+    for place, n_groups in enumerate(metrics.get("n_test_groups", [])):
+        if n_groups is not None and unreliable(n_groups):
+            doubts[place] = f", {unreliable(n_groups)}"
     for name, row in metrics.items():
         if name.removesuffix("_low").removesuffix("_high") != name:
             continue
@@ -101,8 +105,8 @@ def _with_intervals(metrics: Mapping[str, Sequence[float | None]]) -> dict[str, 
             metrics.get(f"{name}_low", [None] * len(row)), metrics.get(f"{name}_high", [None] * len(row)), strict=True
         )
         shown[name] = [
-            _text(value) if None in (value, low, high) else f"{_text(value)} ({_text(low)} to {_text(high)})"
-            for value, (low, high) in zip(row, ends, strict=True)
+            _text(value) if None in (value, low, high) else f"{_text(value)} ({_text(low)} to {_text(high)}{doubt})"
+            for value, (low, high), doubt in zip(row, ends, doubts, strict=True)
         ]
         if len(row) == 2:
             shown[name].append("" if row[0] is None or row[1] is None else f"{row[1] - row[0]:+.4g}")

@@ -127,15 +127,15 @@ def _better_on_others(figures: str, one: Result, other: Result) -> str:
     sign = 1 if one.target == "class" else -1  # less is better of RMSE
     low, high = independent_gain_interval(one.score, other.score)
     difference = f"the difference is {one.score[0] - other.score[0]:+.3f} ({low:+.3f} to {high:+.3f})"
-    if not (one.is_reliable and other.is_reliable):
-        return f"It cannot be told: {figures}; {difference}, from too few groups."
+    if one.unreliable or other.unreliable:
+        return f"It cannot be told: {figures}; {difference}, as unreliable."
     word = "Not told apart" if low <= 0 <= high else "Yes" if sign * low > 0 else "No"
     return f"{word}: {figures}; {difference}."
 
 
 def _with_interval(one: Result) -> str:
     value, low, high = one.score
-    return f"{value:.3f} ({low:.3f} – {high:.3f}{'' if one.is_reliable else ', unreliable'})"
+    return f"{value:.3f} ({low:.3f} – {high:.3f}{', ' if one.unreliable else ''}{one.unreliable})"
 
 
 def _overfits(one: Result) -> str:

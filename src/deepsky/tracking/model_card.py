@@ -11,6 +11,7 @@ from mlflow.entities import Run as StoredRun
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import Model
 
+from deepsky.intervals import unreliable
 from deepsky.tracking.logged_model import parts_read
 from deepsky.tracking.tags import HIDDEN, SIMULATED
 
@@ -47,7 +48,7 @@ def write_card(run: StoredRun, model: LoggedModel, described: Model, version: Mo
         params=params, target=params["target"], outputs=outputs, dtype=str(tensor.type),
         height=tensor.shape[1], width=tensor.shape[2], channels=tensor.shape[3],
         parts=parts, classes=list(next(iter(parts.values()), {})), data=data,
-        figures=list(_figures(metrics)), limits=list(_limits(params, tags, parts)),
+        figures=list(_figures(metrics)), doubts=_doubts(metrics), limits=list(_limits(params, tags, parts)),
         commit=tags.get("mlflow.source.git.commit", ""), is_dirty=tags.get(f"{HIDDEN}git_dirty") == "true",
         versions=tags.get(f"{HIDDEN}versions", ""),
         settings={key: value for key, value in sorted(params.items()) if key not in _SAID},
@@ -61,6 +62,11 @@ def _figures(metrics: Mapping[str, float]) -> Iterator[tuple[str, float, float |
     for name in names:
         if not name.endswith(("_low", "_high")):
             yield name.removeprefix("test_"), metrics[name], metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
+
+
+def _doubts(metrics: Mapping[str, float]) -> str:
+    """Say what is to be known of the intervals; nothing where they are reliable."""
+    return unreliable(metrics["n_test_groups"]) if "n_test_groups" in metrics else ""
 
 
 def _limits(params: Mapping[str, str], tags: Mapping[str, str], parts: Mapping[str, Any]) -> Iterator[str]:
