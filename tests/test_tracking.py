@@ -371,6 +371,23 @@ def test_a_restored_run_is_logged_as_its_training_was(project):
     assert (one.data.tags["deepsky.restored"], "deepsky.restored" in other.data.tags) == ("true", False)
 
 
+@pytest.mark.parametrize(
+    ("weights", "more"), [("imagenet", {"data/features/toy", "models/pretrained"}), ("scratch", set())]
+)
+def test_a_restored_run_names_the_data_that_its_training_read(project, weights, more):
+    trained = project / "models/trained/toy/net"
+    write_trained(trained, run="toy-net", weights=weights)
+    paths = ("data/packed/toy", "data/features/toy", "models/pretrained")
+    made = ", ".join(f"{{path: {path}, md5: {number}a}}" for number, path in enumerate(paths))
+    train = f"{{deps: [{made}], outs: [{{path: models/trained/toy/net}}]}}"
+    stages = f"{{all: {{deps: [], outs: [{made}]}}, train@toy-net: {train}}}"
+    (project / "dvc.lock").write_text(f"schema: '2.0'\nstages: {stages}\n")
+    facts = json.loads((trained / "run.json").read_text())
+    restored = restored_run(experiment="sky", trained=trained, facts=facts, history=[])
+    tags, prefix = MlflowClient(tracking_uri()).get_run(restored.run_id).data.tags, f"{HIDDEN}data."
+    assert {name.removeprefix(prefix) for name in tags if name.startswith(prefix)} == {"data/packed/toy"} | more
+
+
 def test_key_follows_the_outputs(tmp_path):
     write_trained(tmp_path / "a" / "net", seed=1)
     write_trained(tmp_path / "b" / "net", seed=1, dataset="a")

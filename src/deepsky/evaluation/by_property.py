@@ -61,7 +61,7 @@ def property_figure(table: pd.DataFrame, title: str) -> Figure:
             ms=4, lw=1.6, elinewidth=1, capsize=2,
         )  # fmt: skip
         hollow = bins[is_doubtful[bins.index]]
-        axes.plot(hollow["middle"], hollow["accuracy"], "o", ms=4, mfc="white", color=SPLIT_COLOURS["train"])
+        axes.plot(hollow["middle"], hollow["accuracy"], "o", ms=4, mfc="white", color=SPLIT_COLOURS["train"], zorder=3)
         if name == "snr" and (bins["middle"] > 0).all():
             axes.set_xscale("log")
         axes.set_xlabel(WORDS[name], color=MUTED, fontsize=9)

@@ -96,11 +96,12 @@ def current_lineage(inputs: Sequence[Path], run: str = "") -> Lineage:
     return replace(here, stage=stage.rpartition(":")[2], settings=planned, data=data, made_by=_made_by(root, data))
 
 
-def recorded_lineage(output: Path) -> Lineage:
+def recorded_lineage(output: Path, unread: Sequence[str] = ()) -> Lineage:
     """Return the lineage of a finished stage by one of its outputs, as dvc.lock has it.
 
     Args:
         output: a path of the stage's ``outs``.
+        unread: beginnings of paths that DVC knows as its inputs, but that it did not read.
 
     Raises:
         TrackingError: dvc.lock is there but is not valid YAML.
@@ -112,7 +113,7 @@ def recorded_lineage(output: Path) -> Lineage:
     hashes = _output_hashes(root)
     for stage, entry in entries.items():
         if any(out["path"] == wanted for out in entry.get("outs", ())):
-            read = (dep["path"] for dep in entry.get("deps", ()))
+            read = (dep["path"] for dep in entry.get("deps", ()) if not dep["path"].startswith(tuple(unread)))
             data = dict(filter(None, (_hash_of(path, hashes) for path in read)))
             return Lineage(stage, _as_recorded(entry, _plan(root))["settings"], data, made_by=_made_by(root, data))
     return Lineage()

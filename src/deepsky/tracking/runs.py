@@ -249,7 +249,8 @@ def restored_run(
     Raises:
         TrackingError: the store cannot be used.
     """
-    lineage = recorded_lineage(trained)
+    reads = {"data/features": facts["learn"] == "head", "models/pretrained": facts["start"] == "pretrained"}
+    lineage = recorded_lineage(trained, [folder for folder, is_read in reads.items() if not is_read])
     params = run_params(facts) | {"split": lineage.split_settings(facts["dataset"])}
     tags = _own_tags(facts["run"], params, {"weights": str(facts["weights"]), "restored": "true"}, lineage)
     delivery = Delivery()
