@@ -111,12 +111,16 @@ def test_a_run_that_photometry_matches_says_so_everywhere(
     assert capsys.readouterr().err == f"WARNING: sky-poor {told}\n"
     report.run("sky", evaluation=OUT, out=Path("reports"))
     page = Path("reports/index.html").read_text()
-    assert f'title="{told}">not above photometry</span>' in page
+    marked = f'title="{told}">†<span class="unseen"> {told}</span>'
+    assert page.count(marked) == 3, "in the table of all runs, the overview, and with the run"
+    assert "<b>†</b> not above photometry: " in page
+    assert f"<li>{told}</li>" in page
+    assert "1 run is not above photometry (†):" in page
     section = page[page.index("What needs no picture") :].partition("</section>")[0]
     assert section.index("row order") < section.index("light in circles, ugriz") < section.index("magnitude")
     assert "<strong>sky level, row order</strong> alone come within the interval of the best network" in section
     poor_remark = next(one for one in read_results(OUT).runs if one.name == "sky-poor")
-    assert poor_remark.short_remark == "not above photometry"
+    assert (poor_remark.of_photometry, poor_remark.defect, poor_remark.remark) == (told, "", told)
 
 
 def test_circles_hold_their_light_and_whole_frames_have_none(runs: list[PlannedRun]) -> None:

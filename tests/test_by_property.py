@@ -42,4 +42,9 @@ def test_accuracy_falls_over_the_magnitude_and_objects_without_one_are_left_out(
     assert table["accuracy"].iloc[0] == pytest.approx(is_right[first].mean())
     assert (table["accuracy_low"] < table["accuracy"]).all()
     assert len(property_figure(table, "sky").axes) == 1
+    assert (table["n_groups"] > 10).all()
+    assert "unreliable" not in property_figure(table, "sky").get_suptitle()
+    few = by_property(rows.assign(group=[f"field-{i % 4}" for i in range(600)]), is_right.to_numpy())
+    assert (few["n_groups"] == 4).all()
+    assert property_figure(few, "sky").get_suptitle() == "sky\nhollow: interval unreliable, from 4 groups or more"
     assert by_property(rows[:70].assign(snr=np.nan), is_right.to_numpy()[:70]).empty

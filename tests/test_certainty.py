@@ -75,7 +75,7 @@ def test_without_val_objects_of_their_own_nothing_is_scaled(tmp_path: Path, monk
     folder = Path("models/trained/sky/mobilenet")
     write_trained(folder, n_objects=400)
     found = certainty(read_trained(folder, "sky-mobilenet"))
-    assert {"test_ece", "test_brier", "temperature", "test_ece_scaled", "test_set_size"} <= set(found.figures)
+    assert {"test_ece", "test_brier", "temperature_left", "test_ece_scaled", "test_set_size"} <= set(found.figures)
     assert list(found.tables["prediction_sets.csv"]["class"]) == ["", "GALAXY", "QSO", "STAR"]
     assert json.loads(json.dumps(found.details))["sets"]["overall"]["n"] == 100
     path = folder / "predictions.csv"

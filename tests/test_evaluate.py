@@ -174,10 +174,10 @@ def test_intervals_of_few_groups_are_wider_and_called_unreliable(project, capsys
     assert alone["test_accuracy"] == fields["test_accuracy"]
     assert (alone["n_test_groups"], fields["n_test_groups"]) == (25, 8)
     assert alone["test_accuracy_low"] != fields["test_accuracy_low"]
-    assert (
-        capsys.readouterr().err
-        == "WARNING: intervals of fields are unreliable: it is tested on 8 groups, fewer than 10\n"
-    )
+    told = [_stored(f"{dataset}-mobilenet").data for dataset in ("alone", "fields")]
+    assert [one.metrics["n_test_groups"] for one in told] == [25, 8]
+    assert [one.tags["deepsky.remark"] for one in told] == ["", "intervals unreliable, from 8 groups"]
+    assert capsys.readouterr().err == "WARNING: intervals of fields are unreliable, from 8 groups of test objects\n"
 
 
 def test_a_run_that_gives_one_answer_is_marked_everywhere(project, capsys):

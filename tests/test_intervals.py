@@ -9,11 +9,13 @@ from sklearn.metrics import f1_score
 from deepsky.intervals import (
     Resampling,
     f1_interval,
+    independent_gain_interval,
     paired_gain_interval,
     rmse_gain_interval,
     rmse_interval,
     share_gain_interval,
     share_interval,
+    unreliable,
     wilson_interval,
 )
 
@@ -52,24 +54,38 @@ def test_where_all_answers_are_right_as_many_rows_count_as_there_are_groups():
     assert share_interval(right, rows) == wilson_interval(12, 12)
     assert f1_interval(np.zeros(60, int), np.zeros(60, int), 3, rows) == wilson_interval(12, 12)
     one = Resampling(["field"] * 60)
-    assert not one.is_reliable
+    assert unreliable(one.n_groups) == "unreliable, from 1 group"
     assert share_interval(np.arange(60) < 30, one) == wilson_interval(0.5, 1)
-    assert rows.is_reliable
+    assert (unreliable(9), unreliable(10), unreliable(rows.n_groups)) == ("unreliable, from 9 groups", "", "")
+
+
+@pytest.mark.parametrize("n_groups", [9, 20])
+def test_the_interval_of_the_macro_f1_holds_the_truth_as_that_of_the_accuracy_does(n_groups):
+    # Three equally frequent classes that are confused alike: the true macro F1 is the accuracy.
+    rng, held = np.random.default_rng(9), []
+    for _ in range(200):
+        is_right, group = grouped_answers(rng, n_groups, 0.95, 0.3)
+        truth, rows = rng.integers(0, 3, len(group)), Resampling(group)
+        answer = np.where(is_right, truth, (truth + rng.integers(1, 3, len(group))) % 3)
+        low, high = f1_interval(truth, answer, 3, rows)
+        assert low <= f1_score(truth, answer, average="macro") <= high
+        held.append(low <= 0.95 <= high)
+    assert np.mean(held) > 0.9  # less by the bootstrap alone
 
 
 def test_replicates_are_those_of_a_loop_over_groups():
     rng = np.random.default_rng(3)
-    group, truth, answer = rng.integers(0, 6, 80), rng.integers(0, 3, 80), rng.integers(0, 2, 80)
+    group, truth, answer = rng.integers(0, 15, 200), rng.integers(0, 3, 200), rng.integers(0, 2, 200)
     rows = Resampling(group)
     means = rows.means(truth)
     low, high = f1_interval(truth, answer, 4, rows)
     names, f1 = np.unique(group), []
     from deepsky.intervals import _draws
 
-    place = np.random.default_rng(20180227).permutation(6)
-    for number, draws in enumerate(_draws(6)[:400]):
+    place = np.random.default_rng(20180227).permutation(15)
+    for number, draws in enumerate(_draws(15)[:400]):
         drawn = np.concatenate(
-            [np.flatnonzero(group == names[g]) for g in range(6) for _ in range(int(draws[place[g]]))]
+            [np.flatnonzero(group == names[g]) for g in range(15) for _ in range(int(draws[place[g]]))]
         )
         assert means[number] == pytest.approx(truth[drawn].mean())
         f1.append(f1_score(truth[drawn], answer[drawn], average="macro", zero_division=0))
@@ -129,6 +145,15 @@ def test_gain_interval_holds_the_truth_about_as_often_as_it_says(n, gained, lost
     intervals = np.array([paired_gain_interval(int(b), int(c), n) for b, c, _ in counts])
     held = ((intervals[:, 0] <= gained - lost) & (gained - lost <= intervals[:, 1])).mean()
     assert 0.94 < held <= 1.0
+
+
+def test_gain_of_different_objects_equals_published_values():
+    # Newcombe 1998, Statistics in Medicine 17, 873, table II, method 10: 56/70 and 48/80, 9/10 and 3/10, 5/56 and 0/29.
+    for (a, m), (b, n), wanted in (((56, 70), (48, 80), (0.0524, 0.3339)), ((9, 10), (3, 10), (0.1705, 0.8090)),
+                                   ((5, 56), (0, 29), (-0.0381, 0.1926))):  # fmt: skip
+        one, other = (k / of for k, of in ((a, m), (b, n)))
+        found = independent_gain_interval((one, *wilson_interval(a, m)), (other, *wilson_interval(b, n)))
+        assert found == pytest.approx(wanted, abs=5e-5)
 
 
 @pytest.mark.parametrize("counts", [(1, 0, 0), (2, 2, 3), (-1, 0, 5), (0, -1, 5)])

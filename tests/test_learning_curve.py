@@ -14,6 +14,7 @@ from deepsky.commands import learning_curve, trainings
 from deepsky.datasets.packed import open_packed
 from deepsky.datasets.splits import nested_order
 from deepsky.errors import ConfigError
+from deepsky.evaluation.learning_figure import learning_figure
 from deepsky.networks.registry import place_of
 from deepsky.training.examples import read_split
 from tests.run_project import know_tiny, write_params, write_project
@@ -38,6 +39,13 @@ def table(n_groups: int, rng: np.random.Generator) -> pd.DataFrame:
     return pd.DataFrame(
         {"id": [f"{i:05d}" for i in rng.permutation(len(group))], "label": label, "group": group.astype(str)}
     )
+
+
+@pytest.mark.parametrize(("n_groups", "said"), [(9, "95 % interval, unreliable, from 9 groups"), (10, "95 % interval")])
+def test_the_curve_says_where_its_interval_is_unreliable(n_groups: int, said: str) -> None:
+    done = pd.DataFrame({"accuracy": [0.5, 0.6], "accuracy_low": 0.4, "accuracy_high": 0.7, "n_test_groups": n_groups})
+    figure = learning_figure(done.set_index(pd.Index([10, 20])), "accuracy", "accuracy", "net")
+    assert figure.axes[0].get_legend_handles_labels()[1][0] == said
 
 
 @pytest.mark.parametrize("n_groups", [40, 400])
@@ -70,6 +78,9 @@ def test_a_run_is_trained_on_nested_samples_and_what_is_finished_is_kept(
     first = pd.read_csv(CSV)
     assert first["n"].tolist() == first["n_train"].tolist() == [8]
     assert (first["n_test"] == (split == "test").sum()).all()
+    assert (
+        first["n_test_groups"] == pd.read_csv("data/splits/toy.csv").query("split == 'test'")["group"].nunique()
+    ).all()
     assert ((first["accuracy_low"] <= first["accuracy"]) & (first["accuracy"] <= first["accuracy_high"])).all()
     assert cv2.imread(str(PNG)).std() > 10
     # Another number is trained alone; the table keeps the others.

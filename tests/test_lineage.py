@@ -14,16 +14,16 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
-from deepsky.commands import diff, lineage
+from deepsky.commands import diff, lineage, runs
 from deepsky.commands.compared import compare
 from deepsky.commands.stored import find_stored
-from deepsky.errors import ConfigError, DataError, TrackingError
+from deepsky.errors import ConfigError, DataError, DeepSkyError, TrackingError
 from deepsky.tracking.cached import Cache
 from deepsky.tracking.environment import environment
 from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.recorded import _of_client, newest_run, recorded_runs, run_by_id
 from deepsky.tracking.revision import current_revision
-from deepsky.tracking.runs import training_run
+from deepsky.tracking.runs import restored_run, training_run
 from deepsky.tracking.secrets import masked
 from deepsky.tracking.store import tracking_uri
 from tests.lineage_project import FRAMES, SPLIT, STAGE, URL, Project
@@ -109,8 +109,6 @@ def test_what_is_gone_is_said(
     assert "neither here nor in DVC's cache; run dvc fetch --all-commits" in raw["problem"]
     with pytest.raises(DataError, match="no run of this MLflow store"):
         find_stored("0" * 32)
-    with pytest.raises(DataError, match="nothing: is neither a trained network nor a finished run"):
-        find_stored("nothing")
     with training_run(
         tracking=TrackingParams(experiment="sky"), name="x", dataset="d", network="n", params={}, tags={}
     ) as run:
@@ -118,6 +116,57 @@ def test_what_is_gone_is_said(
     found = find_stored("x")
     assert found.run_id == run.run_id
     assert found.lineage()["made_by"] == {}
+
+
+def test_diff_says_where_an_interval_is_unreliable(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = []
+    for n_groups in (4, 40):
+        with training_run(
+            tracking=TrackingParams(experiment="sky"), name="x", dataset="d", network="n", params={}, tags={}
+        ) as run:
+            run.log_metrics({"test_f1": 0.5, "test_f1_low": 0.4, "test_f1_high": 0.6, "n_test_groups": n_groups})
+        ids.append(run.run_id)
+    diff.run(ids, as_json=False)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("test_f1 ")]
+    assert line.split(maxsplit=1)[1].split(")") == [
+        "0.5 (0.4 to 0.6, unreliable, from 4 groups",
+        "  0.5 (0.4 to 0.6",
+        "     +0",
+    ]
+
+
+def test_of_a_machine_that_was_not_recorded_only_that_is_told(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_id, folder = project.train(monkeypatch), project.root / "models/trained/sky_cutouts/net"
+    write_trained(folder, run="sky_cutouts-net")
+    facts = json.loads((folder / "run.json").read_text())
+    restored = restored_run(experiment="sky", trained=folder, facts=facts, history=[])
+    diff.run([run_id, restored.run_id], as_json=True)
+    assert json.loads(capsys.readouterr().out)["machine"] == {"recorded": ["yes", "no"]}
+
+
+def test_what_is_no_run_is_said_in_a_line(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project.root / "src").mkdir()
+    (project.root / "notes.txt").write_text("x")
+    run_id = project.train(monkeypatch)
+    for name, said in {
+        "": "^'': names nothing, and no finished run of the store; give the path of a model.h5, or a run; ",
+        " ": "^' ': names nothing",
+        "nothing": "^nothing: is neither a file nor a trained run, and no finished run of the store; give",
+        "my run": "^my run: is neither a file nor a trained run, and no finished run",
+        "sky_cutouts-net'": "^sky_cutouts-net': is neither",
+        "src": "^src: is a folder without model.h5, and no trained run, and no finished run of the store; give",
+        "notes.txt": "^notes.txt: is not what stage train wrote: run.json is not there; give a run that deepsky",
+        "0" * 32: "^0{32}: is no run of this MLflow store",
+        "models:/sky@champion": "^models:/sky@champion: is no registered network of this MLflow store; run",
+        "models:/": "^models:/@champion: is no registered network",
+    }.items():
+        with pytest.raises(DeepSkyError, match=said):
+            find_stored(name)
+    MlflowClient(tracking_uri()).delete_run(run_id)
+    with pytest.raises(DeepSkyError, match=f"^run {run_id}: was deleted; run mlflow runs restore --run-id {run_id}"):
+        find_stored(run_id)
 
 
 def test_runs_are_found_by_the_network_that_stands_there(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +199,7 @@ def test_what_the_tables_hold_is_what_the_client_says(project: Project, monkeypa
     client = MlflowClient(tracking_uri())
     client.delete_run(ids[1])
     made = client.create_run(client.get_run(ids[0]).info.experiment_id, run_name="no tags")
-    for run_id in (*ids, run.run_id, made.info.run_id):
+    for run_id in (ids[0], ids[2], run.run_id, made.info.run_id):
         assert repr(vars(run_by_id(run_id))) == repr(vars(_of_client(client.get_run(run_id))))
     assert run_by_id("0" * 32) is None
     assert [one.run_id for one in recorded_runs("sky")] == [made.info.run_id, run.run_id, ids[2], ids[0]]
@@ -202,6 +251,22 @@ def _dvc(*words: str) -> str:
     return subprocess.run(
         [sys.executable, "-m", "dvc", *words], capture_output=True, text=True, check=True
     ).stdout.strip()
+
+
+def test_the_check_names_a_folder_that_lacks_a_file_and_goes_on(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label in ("a", "b", "c"):
+        write_trained(project.root / "models/trained/sky" / label)
+    (project.root / "models/trained/sky/a/run.json").unlink()
+    (project.root / "models/trained/sky/b/predictions.csv").unlink()
+    with pytest.raises(DeepSkyError, match="2 cannot be mended"):
+        runs.check()
+    said = capsys.readouterr().out
+    for name in ("a/run.json", "b/predictions.csv"):
+        assert f"models/trained/sky/{name}: cannot be read (No such file or directory); run dvc checkout" in said
+    assert "1 networks without a run: given one" in said
+    assert find_stored("sky-c").status == "FINISHED"
 
 
 def trained_network(folder: Path, skill: float, n_objects: int = 400) -> Path:
@@ -282,6 +347,12 @@ def test_a_patch_makes_the_code_that_ran_but_shows_no_password(project: Project,
         ("postgresql+psycopg2://u:p%40w@h/db", "postgresql+psycopg2://u:***@h/db"),
         ("https://h/x?a=1&access_token=abc&b=2", "https://h/x?a=1&access_token=***&b=2"),
         ("s3://b/k?X-Amz-Signature=ff00", "s3://b/k?X-Amz-Signature=***"),
+        ("http://me:p'a\"s<s>@host/x", "http://***@host/x"),
+        ("--url=postgresql://me:p@'/<s>\"x@host/db", "--url=postgresql://me:***@host/db"),
+        ("'mysql://me:pa'ss@host/db'", "'mysql://me:***@host/db'"),
+        ('"http://host:5000/x","me@example.org"', '"http://host:5000/x","me@example.org"'),
+        ("redis://me:12/34@host", "redis://me:***@host"),
+        (f"https://{'a1' * 400}@host/x", "https://***@host/x"),
         ("https://host/path?monkey=banana", "https://host/path?monkey=banana"),
         ("me@example.org and 12:30", "me@example.org and 12:30"),
     ],

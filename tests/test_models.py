@@ -13,6 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from deepsky.commands import promote, serve
 from deepsky.commands.models import find_model
+from deepsky.commands.stored import find_stored
 from deepsky.errors import ConfigError, DataError, TrackingError
 from deepsky.tracking.delivery import Delivery
 from deepsky.tracking.params import TrackingParams
@@ -99,7 +100,7 @@ def test_promoting_says_what_was_champion_before_and_leaves_a_card(project, caps
     (project / "params.yaml").write_text("tracking: {experiment: sky}\n")
     logged(project)
     first = find_run("sky", run_key(project / "models/trained/toy/net"))
-    first.log_scores({"test_accuracy": 0.5, "test_accuracy_low": 0.4, "test_accuracy_high": 0.6})
+    first.log_scores({"test_accuracy": 0.5, "test_accuracy_low": 0.4, "test_accuracy_high": 0.6, "n_test_groups": 4})
     promote.run("toy-net", "champion")
     said = capsys.readouterr().out
     assert "models:/toy@champion is version 1, run toy-net (test_accuracy 0.5000)" in said
@@ -121,13 +122,40 @@ def test_promoting_says_what_was_champion_before_and_leaves_a_card(project, caps
     model = client.get_logged_model(version.model_id or version.source.removeprefix("models:/"))
     card = Path(model.artifact_location, "MODEL_CARD.md").read_text()
     assert card == version.description
+    assert "| figure | value | 95 % interval, unreliable, from 4 groups |" in card
     assert "| accuracy | 0.5000 | 0.4000 to 0.6000 |" in card
     for words in ("c0, c1, c2", "12 x 12 px", first.run_id, "## Limits", "## Intended use", "learning_rate: 0.001"):
         assert words in card
     assert find_model("models:/toy@champion").samefile(project / "models/trained/toy/net/model.h5")
     assert find_model("models:/toy/2").samefile(project / "models/trained/toy/other/model.h5")
-    with pytest.raises(TrackingError, match="nobody"):
+    assert find_stored("models:/toy/2").run_id == second.run_id
+    for name in ("toy@nobody", "nobody", ".."):
+        with pytest.raises(TrackingError, match=f"^models:/{name}.*: is no registered network of this MLflow store; "):
+            scoring_app(name, serve.read_posted)
+    with pytest.raises(TrackingError, match=r"^models:/toy@nobody: is no registered network"):
         find_model("models:/toy@nobody")
+
+
+@pytest.mark.parametrize(("stage", "plan", "is_drawn"), [
+    ("simulate", "{simulate: {needed: true}}", True),
+    ("fetch", "{fetch: {catalogue: {survey: simulated}}}", True),
+    ("fetch", "{fetch: {catalogue: {survey: sdss}}}", False),
+])  # fmt: skip
+def test_the_card_says_of_the_run_itself_that_its_sky_was_simulated(project, monkeypatch, stage, plan, is_drawn):
+    (project / "params.yaml").write_text("tracking: {experiment: sky}\n")
+    entries = {
+        stage: f"{{deps: [], params: {{versions.json: {{{stage}: a}}}}, outs: [{{path: data/raw/x, md5: b}}]}}",
+        "pack@toy": "{deps: [{path: data/raw/x, md5: b}], outs: [{path: data/packed/toy, md5: c.dir}]}",
+    }
+    lines = "".join(f"  {name}: {entry}\n" for name, entry in entries.items())
+    (project / "dvc.lock").write_text(f"schema: '2.0'\nstages:\n{lines}")
+    (project / "plan.yaml").write_text(f"stages: {plan}\n")
+    monkeypatch.setenv("DVC_STAGE", "train")
+    logged(project, inputs=[Path("data/packed/toy")])
+    (project / "plan.yaml").write_text("stages: {}\n")  # whatever is planned since
+    promote.run("net", "champion")
+    card = MlflowClient(tracking_uri()).get_model_version_by_alias("toy", "champion").description
+    assert ("simulated sky" in card) == is_drawn
 
 
 def test_a_run_that_mlflow_does_not_know_is_not_promoted(project):

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
 
-from deepsky.tracking.journal import SPOOL, Waiting, deliver_waiting, waiting
+from deepsky.tracking.journal import SPOOL, Journal, Waiting, deliver_waiting, waiting
 from deepsky.tracking.origin import find_parent
 from deepsky.tracking.outbox import Pace
 from deepsky.tracking.params import TrackingParams
@@ -222,6 +223,24 @@ def test_a_killed_run_loses_nothing_that_it_told(project):
     assert run.info.status == "KILLED"
     assert [(p.step, p.value) for p in client.get_metric_history(run.info.run_id, "epoch/loss")] == [(1, 0.5)]
     assert (deliver_waiting(), waiting()) == (0, [])
+
+
+def test_what_a_kill_leaves_of_a_journal_that_was_begun_goes_and_one_that_is_being_begun_stays(project):
+    left = project / SPOOL / ".half"
+    left.mkdir(parents=True)
+    (left / "journal.jsonl").touch()
+    deliver_waiting()
+    assert not left.exists()
+
+    def begin(n):
+        for _ in range(n):
+            Journal().close(is_delivered=True)
+
+    with ThreadPoolExecutor() as pool:
+        begun = [pool.submit(begin, 200) for _ in range(2)]
+        while not all(one.done() for one in begun):
+            deliver_waiting()
+    assert [one.result() for one in begun] == [None, None]
 
 
 def test_a_journal_that_nobody_can_deliver_costs_nothing(project, capsys):

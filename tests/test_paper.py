@@ -3,18 +3,21 @@
 import json
 import shutil
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from deepsky.commands import paper, small
 from deepsky.config import read_yaml
 from deepsky.errors import ConfigError, DataError
 from deepsky.evaluation.album import Album
+from deepsky.evaluation.paired import compare
 from deepsky.experiment import edit
 from deepsky.experiment.experiment import read_experiment
 from deepsky.formats.galaxy10 import CLASSES
 from deepsky.papers.paper import PAPERS, read_paper
 from deepsky.report.paper import read_study
-from deepsky.report.results import Result
+from deepsky.report.results import Result, Results
 from tests.conftest import ROOT
 from tests.galaxy_zoo_files import write_challenge
 from tests.workspace import make_workspace
@@ -141,8 +144,9 @@ def test_a_real_sky_must_have_the_classes(project):
         paper.run("star-galaxy-quasar", None)
 
 
-def result(name, accuracy, low, high, val_loss=(1.0,), n_test_groups=10):
-    summary = {"target": "class", "tested_on": "test", "val_accuracy": 0.8, "test_f1_macro": 0.5}
+def result(name, accuracy, low, high, val_loss=(1.0,), n_test_groups=10, dataset="d"):
+    summary = {"target": "class", "tested_on": "test", "val_accuracy": 0.8, "dataset": dataset}
+    summary |= {"test_f1_macro": 0.5, "test_f1_macro_low": 0.4, "test_f1_macro_high": 0.55}
     summary |= {"n_test_groups": n_test_groups}
     summary |= {"test_accuracy": accuracy, "test_accuracy_low": low, "test_accuracy_high": high}
     history = {"val_loss": list(val_loss), "epoch": list(range(1, len(val_loss) + 1))}
@@ -150,31 +154,68 @@ def result(name, accuracy, low, high, val_loss=(1.0,), n_test_groups=10):
     return Result(name, summary, details, Album([], {}))
 
 
+def answers(*right_of_groups):
+    """Return how many of the ten objects of each group were answered rightly, as stage evaluate writes it."""
+    groups = [f"g{number}" for number in range(len(right_of_groups))]
+    return pd.DataFrame({"group": groups, "n": 10, "accuracy": np.array(right_of_groups) / 10})
+
+
+def better(*runs):
+    return {"asks": " or ".join(runs), "kind": "better", "runs": list(runs)}
+
+
+def said_of(questions, runs, compared=None):
+    study = {"title": "t", "chosen": [], "printed": {}, "printed_f1": {}, "questions": questions}
+    return [one.answer for one in read_study(study, Results(runs, {}, compared or {})).answered]
+
+
 def test_what_was_printed_stands_beside_what_was_measured():
-    asked = [
-        {"asks": "Is b better?", "kind": "better", "runs": ["b", "a"]},
-        {"asks": "And c?", "kind": "better", "runs": ["c", "a"]},
-        {"asks": "And a?", "kind": "better", "runs": ["a", "b"]},
-        {"asks": "Of one that did not run?", "kind": "better", "runs": ["a", "d"]},
-        {"asks": "Does a overfit?", "kind": "overfits", "runs": ["a"]},
-        {"asks": "Does b overfit?", "kind": "overfits", "runs": ["b"]},
-    ]
-    printed = {"a": {"test_accuracy": 0.61, "val_accuracy": 0.7}, "d": {"test_accuracy": 0.9}}
-    runs = [
-        result("a", 0.5, 0.4, 0.6, (0.9, 0.31, 0.7)), result("b", 0.8, 0.7, 0.9, (0.9, 0.3, 0.31)),
-        result("c", 0.6, 0.5, 0.7, n_test_groups=9),
-    ]  # fmt: skip
+    printed = {"a": {"test_accuracy": 0.61, "val_accuracy": 0.7, "test_f1_macro": 0.5}, "d": {"test_accuracy": 0.9}}
     study = read_study(
-        {"title": "t", "chosen": [], "printed": printed, "printed_f1": {"a": {"a": 0.3, "z": 0.1}}, "questions": asked},
-        runs,
+        {"title": "t", "chosen": [], "printed": printed, "printed_f1": {"a": {"a": 0.3, "z": 0.1}}, "questions": []},
+        Results([result("a", 0.5, 0.4, 0.6)], {}, {}),
     )
-    assert [(one.figure, one.printed, one.measured, one.interval) for one in study.compared] == [
-        ("test accuracy", 0.61, 0.5, (0.4, 0.6)), ("validation accuracy", 0.7, 0.8, None), ("F1 of a", 0.3, 0.4, None),
+    assert [(one.figure, one.printed, one.measured, one.interval, one.holds_printed) for one in study.compared] == [
+        ("test accuracy", 0.61, 0.5, (0.4, 0.6), False), ("validation accuracy", 0.7, 0.8, None, False),
+        ("test macro F1", 0.5, 0.5, (0.4, 0.55), True), ("F1 of a", 0.3, 0.4, None, False),
     ]  # fmt: skip
-    assert [one.answer for one in study.answered] == [
-        "Yes: 0.800 (0.700 – 0.900) against 0.500 (0.400 – 0.600).",
-        "Not told apart: 0.600 (0.500 – 0.700, unreliable) against 0.500 (0.400 – 0.600); the intervals overlap.",
-        "No: 0.500 (0.400 – 0.600) against 0.800 (0.700 – 0.900).",
+
+
+def test_runs_of_one_dataset_are_told_apart_by_their_answers_to_the_same_objects():
+    runs = [result("a", 0.5, 0.4, 0.6), result("b", 0.6, 0.5, 0.7), result("c", 0.51, 0.4, 0.6)]
+    luck = [7 if number % 2 else 3 for number in range(40)]  # some fields are easier, for every network
+    of_runs = {"a": answers(*luck), "b": answers(*(one + 1 for one in luck)), "c": answers(5, *luck[1:])}
+    compared = compare(of_runs, "accuracy")
+    questions = [better("b", "a"), better("a", "b"), better("c", "a"), better("a", "d")]
+    assert said_of(questions, runs, {"d": compared}) == [
+        "Yes: 0.600 (0.500 – 0.700) against 0.500 (0.400 – 0.600); better with a probability of above 99.9 %.",
+        "No: 0.500 (0.400 – 0.600) against 0.600 (0.500 – 0.700); better with a probability of below 0.1 %.",
+        "It cannot be told: 0.510 (0.400 – 0.600) against 0.500 (0.400 – 0.600); they differ in 1 of 40 groups.",
+    ]
+    noise = [(-1) ** (number // 2) for number in range(40)]
+    compared = compare({"a": of_runs["a"], "b": answers(*np.add(luck, noise))}, "accuracy")
+    assert said_of([better("b", "a")], runs, {"d": compared})[0].startswith("Not told apart: 0.600")
+
+
+def test_runs_of_different_datasets_are_told_apart_by_the_interval_of_the_difference():
+    runs = [
+        result("a", 0.5, 0.4, 0.6), result("b", 0.65, 0.55, 0.75, dataset="e"), result("c", 0.6, 0.5, 0.7, dataset="f"),
+        result("few", 0.9, 0.85, 0.95, n_test_groups=9, dataset="g"),
+    ]  # fmt: skip
+    questions = [better("b", "a"), better("a", "b"), better("c", "a"), better("few", "a")]
+    assert said_of(questions, runs) == [  # the intervals of a and b overlap
+        "Yes: 0.650 (0.550 – 0.750) against 0.500 (0.400 – 0.600); the difference is +0.150 (+0.009 to +0.291).",
+        "No: 0.500 (0.400 – 0.600) against 0.650 (0.550 – 0.750); the difference is -0.150 (-0.291 to -0.009).",
+        "Not told apart: 0.600 (0.500 – 0.700) against 0.500 (0.400 – 0.600); "
+        "the difference is +0.100 (-0.041 to +0.241).",
+        "It cannot be told: 0.900 (0.850 – 0.950, unreliable, from 9 groups) against 0.500 (0.400 – 0.600); "
+        "the difference is +0.400 (+0.288 to +0.512), as unreliable.",
+    ]
+
+
+def test_a_run_overfits_whose_validation_loss_rises_again():
+    runs = [result("a", 0.5, 0.4, 0.6, (0.9, 0.31, 0.7)), result("b", 0.8, 0.7, 0.9, (0.9, 0.3, 0.31))]
+    assert said_of([{"asks": "?", "kind": "overfits", "runs": [name]} for name in "ab"], runs) == [
         "Yes: the validation loss was lowest in epoch 2, 0.310, and 0.700 in epoch 3, the last.",
         "No: the validation loss was lowest in epoch 2, 0.300, and 0.310 in epoch 3, the last.",
     ]

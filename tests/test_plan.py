@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from deepsky.commands.planned import planned_runs
 from deepsky.experiment import fingerprint
 from deepsky.experiment.experiment import read_experiment
 from deepsky.experiment.fingerprint import NO_RESULT, Code, changes_no_result
@@ -216,6 +217,12 @@ def test_plan_is_the_same_bytes_and_gives_back_what_stages_run_with(tmp_path):
     for name, run in EXPERIMENT.runs.items():
         again = plan.params(Recipe, "train", name)
         assert again.settings(own_head=run.own_head) == run.settings
+
+
+def test_a_run_is_known_again_by_the_settings_that_its_training_writes(tmp_path):
+    write_plan(EXPERIMENT, tmp_path / "plan.yaml")
+    planned = {one.name: one.settings for one in planned_runs(read_plan(tmp_path / "plan.yaml"))}
+    assert planned == {name: run.settings for name, run in EXPERIMENT.runs.items()}
 
 
 def test_named_exceptions_exist():

@@ -228,6 +228,26 @@ def test_answers_that_leave_classes_out_are_marked(project, remark, shown):
     assert cv2.imread(str(OUT / "results.png")).shape[0] > plain.shape[0]
 
 
+def test_intervals_of_few_groups_are_marked_wherever_they_stand(project):
+    assert "unreliable," not in _report()
+    _change_summary(
+        lambda summary: [
+            one.update(n_test_groups=4) for one in summary["runs"].values() if one["dataset"] == "sdss_jpg"
+        ]
+    )
+    text = _report()
+    page = Page(text)
+    mark = "* unreliable, from 4 groups"
+    for network in NETWORKS:
+        assert mark in page.cells[f"#run-sdss_jpg-{network}"]
+    assert not any(mark in cell for name, cell in page.cells.items() if "sdss_jpg" not in name)
+    assert text.count("<li>intervals unreliable, from 4 groups of test objects</li>") == len(NETWORKS)
+    assert "<b>*</b> interval unreliable: from fewer than ten groups of objects" in text
+    told = pd.read_csv(OUT / "results.csv").groupby("dataset")["interval_is_reliable"].all()
+    assert not told["sdss_jpg"]
+    assert told.sum() == len(DATASETS) - 1
+
+
 def test_pictures_that_many_test_objects_share_are_counted(project):
     assert "pictures</small>" not in _report()
     _change_summary(lambda summary: [one.update(n_test_images=3) for one in summary["runs"].values()])

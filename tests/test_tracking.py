@@ -347,19 +347,45 @@ def test_a_restored_run_is_logged_as_its_training_was(project):
     trained = project / "models/trained/toy/net"
     write_trained(trained, run="toy-net")
     facts = json.loads((trained / "run.json").read_text())
-    restored = restored_run(experiment="sky", trained=trained, facts=facts, history=[(1, {"accuracy": 0.5})])
-    fresh = RUN | {"name": "toy-net", "params": run_params(facts), "tags": {"weights": facts["weights"]}}
+    split = "{deps: [], params: {versions.json: {split.toy: a}}, outs: [{path: data/splits/toy.csv, md5: b}]}"
+    train = "{deps: [{path: data/splits/toy.csv, md5: b}], outs: [{path: models/trained/toy/net, md5: c.dir}]}"
+    (project / "dvc.lock").write_text(f"schema: '2.0'\nstages: {{split@toy: {split}, train@toy-net: {train}}}\n")
+    (project / "plan.yaml").write_text("stages: {split: {toy: {group_by: field, seed: 7, code: abc}}}\n")
+    came_of_it = {"n_epochs": 4, "kept_epoch": 2, "temperature_applied": 1.25}
+    restored = restored_run(
+        experiment="sky", trained=trained, facts=facts | came_of_it, history=[(1, {"accuracy": 0.5})]
+    )
+    fresh = RUN | {"name": "toy-net", "tags": {"weights": facts["weights"]}}
+    fresh["params"] = run_params(facts) | {"split": {"group_by": "field", "seed": 7}}
     fresh |= {key: facts[key] for key in ("dataset", "network")}
     with training_run(**fresh) as run:
         pass
     client = MlflowClient(tracking_uri())
     one, other = (client.get_run(each.run_id) for each in (restored, run))
     assert one.data.params == other.data.params
-    assert one.data.params["learning_rate"] == "0.001"
+    assert (one.data.params["learning_rate"], one.data.params["split.seed"]) == ("0.001", "7")
+    assert one.data.metrics == {"epoch/accuracy": 0.5, "kept_epoch": 2, "temperature_applied": 1.25}
     assert one.info.run_name == other.info.run_name == "toy-net"
     shared = ["deepsky.weights", *(f"{HIDDEN}{key}" for key in ("run", "dataset", "network"))]
     assert [one.data.tags[key] for key in shared] == [other.data.tags[key] for key in shared]
     assert (one.data.tags["deepsky.restored"], "deepsky.restored" in other.data.tags) == ("true", False)
+
+
+@pytest.mark.parametrize(
+    ("weights", "more"), [("imagenet", {"data/features/toy", "models/pretrained"}), ("scratch", set())]
+)
+def test_a_restored_run_names_the_data_that_its_training_read(project, weights, more):
+    trained = project / "models/trained/toy/net"
+    write_trained(trained, run="toy-net", weights=weights)
+    paths = ("data/packed/toy", "data/features/toy", "models/pretrained")
+    made = ", ".join(f"{{path: {path}, md5: {number}a}}" for number, path in enumerate(paths))
+    train = f"{{deps: [{made}], outs: [{{path: models/trained/toy/net}}]}}"
+    stages = f"{{all: {{deps: [], outs: [{made}]}}, train@toy-net: {train}}}"
+    (project / "dvc.lock").write_text(f"schema: '2.0'\nstages: {stages}\n")
+    facts = json.loads((trained / "run.json").read_text())
+    restored = restored_run(experiment="sky", trained=trained, facts=facts, history=[])
+    tags, prefix = MlflowClient(tracking_uri()).get_run(restored.run_id).data.tags, f"{HIDDEN}data."
+    assert {name.removeprefix(prefix) for name in tags if name.startswith(prefix)} == {"data/packed/toy"} | more
 
 
 def test_key_follows_the_outputs(tmp_path):

@@ -24,8 +24,9 @@ from deepsky.stages import features as features_stage
 from deepsky.stages import train as stage
 from deepsky.stages import weights as weights_stage
 from deepsky.tracking.params import TrackingParams
-from deepsky.tracking.runs import find_run
+from deepsky.tracking.runs import find_run, run_params
 from deepsky.tracking.store import tracking_uri
+from deepsky.tracking.tags import flatten
 from deepsky.tracking.trained_files import run_key
 from deepsky.training.build import make_job
 from deepsky.training.examples import read_split
@@ -59,7 +60,7 @@ VOTES = replace(
     NET, answer="tree", optimizer="adamax", schedule="cosine", test_views=4, epochs=2,
     augment=AugmentParams(flip=True, shift=0.1, brightness=0.1),
 )  # fmt: skip
-RUNS = {"head": HEAD, "views": VIEWS, "fine": FINE, "net": NET, "votes": VOTES}
+RUNS = {"head": replace(HEAD, calibrate="temperature"), "views": VIEWS, "fine": FINE, "net": NET, "votes": VOTES}
 FILES = {"model.h5", "history.csv", "predictions.csv", "run.json"}
 # What a fresh process does: TensorFlow trains again; JAX fits, and answers with a network that was saved.
 AGAIN = """
@@ -260,6 +261,12 @@ def test_runs_are_tracked_under_one_name_for_each_setting(trained: Path, monkeyp
         measure = "epoch/val_accuracy" if recipe.answer == "softmax" else "epoch/val_rmse"
         logged = {measure, "epoch/seconds", "training_s", "images_per_s", "kept_epoch", "epoch/input_wait_share"}
         assert logged <= set(stored.data.metrics)
+        facts, applied = (
+            json.loads((trained / name / "run.json").read_text()),
+            stored.data.metrics.get("temperature_applied"),
+        )
+        assert (applied, applied is not None) == (facts.get("temperature_applied"), recipe.calibrate == "temperature")
+        assert flatten({**run_params(facts), "split": {"seed": 3}}) == stored.data.params  # as a restored run logs them
         steps = [point.step for point in client.get_metric_history(run.run_id, "epoch/val_loss")]
         assert steps == list(pd.read_csv(trained / name / "history.csv")["epoch"])
         assert {file.path for file in client.list_artifacts(run.run_id)} >= FILES - {"model.h5"}

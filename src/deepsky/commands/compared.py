@@ -11,7 +11,7 @@ import pandas as pd
 
 from deepsky.evaluation.fractions import row_errors
 from deepsky.evaluation.trained import Trained, read_trained
-from deepsky.intervals import Resampling, rmse_gain_interval, share_gain_interval
+from deepsky.intervals import Resampling, rmse_gain_interval, share_gain_interval, unreliable
 from deepsky.tracking.environment import environment
 from deepsky.tracking.recorded import RecordedRun, differing
 from deepsky.tracking.trained_files import model_hash, run_key
@@ -89,19 +89,21 @@ def _shift(stored: RecordedRun, out: Path, scratch: Path) -> tuple[list[str], bo
     if before["split"].isna().any() or set(answers) - set(before):
         return ["predictions.csv: other objects or classes are answered"], False
     largest = np.abs(tested[answers].to_numpy() - before[answers].to_numpy()).max()
+    groups = Resampling(tested["group"])
+    doubt = f", {unreliable(groups.n_groups)}" if unreliable(groups.n_groups) else ""
     if new.target == "class":
         was, is_now = ((rows["predicted"] == rows["label"]).to_numpy() for rows in (before, tested))
-        _, low, high = share_gain_interval(is_now, was, Resampling(tested["group"]))
+        _, low, high = share_gain_interval(is_now, was, groups)
         scores, n_other = (
             (was.mean(), is_now.mean()),
             int((before["predicted"].to_numpy() != tested["predicted"].to_numpy()).sum()),
         )
     else:
         squares = row_errors(before), row_errors(tested)
-        _, low, high = rmse_gain_interval(squares[1], squares[0], Resampling(tested["group"]))
+        _, low, high = rmse_gain_interval(squares[1], squares[0], groups)
         scores, n_other = tuple(np.sqrt(np.mean(squares, axis=1))), int((squares[0] != squares[1]).sum())
     return [
-        f"test {measure} {scores[0]:.4f} then, {scores[1]:.4f} now: gain {low:+.4f} to {high:+.4f} (95 %)",
+        f"test {measure} {scores[0]:.4f} then, {scores[1]:.4f} now: gain {low:+.4f} to {high:+.4f} (95 %{doubt})",
         f"{n_other} of {len(tested)} objects are answered otherwise; answers differ by {largest:.2g} at most",
     ], low <= 0 <= high
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from deepsky.commands.stored import find_stored
 from deepsky.errors import ConfigError, TrackingError
+from deepsky.intervals import unreliable
 from deepsky.tracking.recorded import RecordedRun, differing
 from deepsky.tracking.tags import flatten
 
@@ -60,7 +61,7 @@ def differences(runs: Sequence[RecordedRun]) -> dict[str, dict[str, list[Any]]]:
         "data": differing([one.data for one in runs]),
         "code": differing(code),
         "stages": differing([_of_stages(of["made_by"]) for of in origins]),
-        "machine": differing([_machine(of["environment"]) for of in origins]),
+        "machine": _machines([of["environment"] for of in origins]),
         "metrics": {name: [one.get(name) for one in metrics] for name in names},
     }
 
@@ -77,10 +78,12 @@ def _of_stages(made_by: Mapping[str, Any]) -> dict[str, str]:
     return flatten({stage: one["settings"] for stage, one in made_by.items()})
 
 
-def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Return processor, versions and packages in one mapping."""
-    facts = dict(environment)
-    return facts.pop("packages", {}) | facts
+def _machines(environments: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return in what processor, versions and packages differ; where one is not known, only that."""
+    if not all(environments):
+        known = [{"recorded": "yes" if one else "no"} for one in environments]
+        return differing(known)
+    return differing([{**one["packages"], **one, "packages": None} for one in environments])
 
 
 def _labels(runs: Sequence[RecordedRun]) -> list[str]:
@@ -91,7 +94,10 @@ def _labels(runs: Sequence[RecordedRun]) -> list[str]:
 
 def _with_intervals(metrics: Mapping[str, Sequence[float | None]]) -> dict[str, list[str]]:
     """Write each metric with its interval, where that was logged as NAME_low and NAME_high; of two runs the change."""
-    shown = {}
+    shown, doubts = {}, [""] * len(next(iter(metrics.values()), []))
+    for place, n_groups in enumerate(metrics.get("n_test_groups", [])):
+        if n_groups is not None and unreliable(n_groups):
+            doubts[place] = f", {unreliable(n_groups)}"
     for name, row in metrics.items():
         if name.removesuffix("_low").removesuffix("_high") != name:
             continue
@@ -99,8 +105,8 @@ def _with_intervals(metrics: Mapping[str, Sequence[float | None]]) -> dict[str, 
             metrics.get(f"{name}_low", [None] * len(row)), metrics.get(f"{name}_high", [None] * len(row)), strict=True
         )
         shown[name] = [
-            _text(value) if None in (value, low, high) else f"{_text(value)} ({_text(low)} to {_text(high)})"
-            for value, (low, high) in zip(row, ends, strict=True)
+            _text(value) if None in (value, low, high) else f"{_text(value)} ({_text(low)} to {_text(high)}{doubt})"
+            for value, (low, high), doubt in zip(row, ends, doubts, strict=True)
         ]
         if len(row) == 2:
             shown[name].append("" if row[0] is None or row[1] is None else f"{row[1] - row[0]:+.4g}")

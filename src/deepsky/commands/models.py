@@ -24,8 +24,8 @@ def find_model(name: str) -> Path:
 
         return network_file(name, _DOWNLOADED)
     path = Path(name)
-    if path.exists():
-        return path / FILE if path.is_dir() else path
+    if path.is_file() or (path / FILE).is_file():
+        return path if path.is_file() else path / FILE
     trained = {str(model.parent.relative_to(TRAINED)): model for model in sorted(TRAINED.glob(f"*/*/{FILE}"))}
     found = [run for run in trained if name in (run, run.replace("/", "-"), run.partition("/")[2])]
     if len(found) == 1:
@@ -33,4 +33,10 @@ def find_model(name: str) -> Path:
     if found:
         raise DataError(name, f"may be each of {len(found)} runs", f"choose one: {', '.join(found)}")
     known = f"trained here: {', '.join(trained)}" if trained else f"{TRAINED} holds none yet: make repro trains some"
-    raise DataError(name, "is neither a file nor a trained run", f"give the path of a {FILE}, or a run; {known}")
+    problem = (
+        f"is a folder without {FILE}, and no trained run" if path.is_dir() else "is neither a file nor a trained run"
+    )
+    where = name if name.strip() else repr(name)
+    raise DataError(
+        where, problem if name.strip() else "names nothing", f"give the path of a {FILE}, or a run; {known}"
+    )

@@ -9,6 +9,7 @@ from deepsky.evaluation.planned import PlannedRun
 from deepsky.experiment.plan import PLAN, Plan, read_plan
 from deepsky.training.recipe import Recipe
 
+_OF_PROJECT = ("code", "deterministic")  # in the plan of a training, but no settings of the run
 EVALUATED = Path("evaluation/runs")
 
 
@@ -27,7 +28,7 @@ def _planned(plan: Plan, name: str, one: Mapping[str, Any]) -> PlannedRun:
         is_cell=one["is_cell"],
         is_simulated=one["is_simulated"],
         reference=one["reference"],
-        settings={key: value for key, value in plan.settings("train", name).items() if key != "code"},
+        settings={key: value for key, value in plan.settings("train", name).items() if key not in _OF_PROJECT},
         features=f"{recipe.dataset}/{recipe.network}/{recipe.views.name}" if has_baselines else None,
     )
 

@@ -1,15 +1,10 @@
 """Make a run's network the champion of its dataset."""
 
-import json
-
 import click
 
-from deepsky.commands.planned import EVALUATED
 from deepsky.commands.stored import find_stored
 from deepsky.experiment.experiment import read_experiment
 from deepsky.tracking.registry import CARD, PREFIX, Version, promote
-
-_SUMMARY = EVALUATED / "summary.json"
 
 
 def run(name: str, alias: str) -> None:
@@ -24,7 +19,7 @@ def run(name: str, alias: str) -> None:
         DataError: there is no such run.
         TrackingError: the store cannot be used, or does not know the run.
     """
-    now, before = promote(read_experiment().tracking.experiment, find_stored(name).run_id, alias, _simulated())
+    now, before = promote(read_experiment().tracking.experiment, find_stored(name).run_id, alias)
     click.echo(f"{PREFIX}{now.name}@{alias} is version {now.number}, {_in_words(now)}; see {CARD} in its files")
     if before is None:
         click.echo(f"nothing was {alias} before")
@@ -35,10 +30,3 @@ def run(name: str, alias: str) -> None:
 def _in_words(version: Version) -> str:
     figures = ", ".join(f"{name} {value:.4f}" for name, value in version.figures.items())
     return f"run {version.run} ({figures or 'not evaluated'})"
-
-
-def _simulated() -> list[str]:
-    """Return the keys of the evaluated runs that learned from simulated pictures."""
-    if not _SUMMARY.exists():
-        return []
-    return [one["key"] for one in json.loads(_SUMMARY.read_text())["runs"].values() if one["is_simulated"]]

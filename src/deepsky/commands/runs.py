@@ -63,7 +63,12 @@ def check() -> None:
     done["closed as killed: their process is gone"] = close_dead_runs(experiment)
     left = list[str]()
     for folder in sorted(model.parent for model in TRAINED.glob(f"*/*/{FILE}")):
-        if find_run(experiment, run_key(folder)) is None:
+        try:
+            key = run_key(folder)
+        except TrackingError as error:
+            left.append(str(error))
+            continue
+        if find_run(experiment, key) is None:
             try:
                 name = json.loads((folder / "run.json").read_text(encoding="utf-8"))["run"]
                 restore_run(experiment, read_trained(folder, name))

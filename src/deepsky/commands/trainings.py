@@ -38,7 +38,8 @@ from deepsky.training.record import write_csv
 # What the figures follow from, with the module of the network.
 CODE = ("deepsky.training.build", "deepsky.training.view_features", "deepsky.metrics")
 MEASURES = {"accuracy": "accuracy", "f1_macro": "macro F1", "rmse": "RMSE"}  # and what they are called in print
-_COUNTED = ("n_train", "n_test", "seconds")
+_WHOLE = ("n_train", "n_test", "n_test_groups")
+_COUNTED = (*_WHOLE, "seconds")
 _Figures = dict[str, float]
 
 
@@ -250,13 +251,15 @@ def _score(plan: Trainings, split: npt.NDArray[np.str_], answers: npt.NDArray[np
         mean = packed.fractions[trained].mean(axis=0)
         errors = score_fractions(packed.fractions[held], answers, mean, groups=groups, where=plan.path)
         figures = {"rmse": errors.rmse, "rmse_low": errors.rmse_low, "rmse_high": errors.rmse_high}
+        figures["n_test_groups"] = errors.n_groups
         return figures, {f"rmse_q{number}": error for number, error in errors.per_question.items()}
     labels = packed.rows["label"]
     majority = str(labels[trained].mode()[0])
     told = {"groups": groups, "majority_class": majority, "where": plan.path}
     scores = score(labels.to_numpy()[held], answers, packed.card.classes, **told)
     names = ("accuracy", "accuracy_low", "accuracy_high", "f1_macro")
-    return {name: getattr(scores, name) for name in names}, figures_of(scores)
+    figures = {name: getattr(scores, name) for name in names} | {"n_test_groups": scores.n_groups}
+    return figures, figures_of(scores)
 
 
 def finished(plan: Trainings) -> pd.DataFrame:
@@ -265,7 +268,7 @@ def finished(plan: Trainings) -> pd.DataFrame:
     Raises:
         DataError: the table is none.
     """
-    columns = ["n_train", "n_test", *plan.measures, *plan.interval, "seconds"]
+    columns = [*_WHOLE, *plan.measures, *plan.interval, "seconds"]
     none = pd.DataFrame(columns=columns, dtype=float)
     try:
         table = pd.read_csv(plan.path, dtype={"digest": str})
@@ -282,4 +285,4 @@ def _write_finished(done: pd.DataFrame, plan: Trainings) -> None:
     table = done.sort_index().rename_axis(plan.column).reset_index()
     table["digest"] = table[plan.column].map(plan.digests)
     with whole_file(plan.path) as path:
-        write_csv(table.astype({plan.column: int, "n_train": int, "n_test": int}), path)
+        write_csv(table.astype(dict.fromkeys((plan.column, *_WHOLE), int)), path)

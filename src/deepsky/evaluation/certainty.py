@@ -44,8 +44,8 @@ def certainty(one: Trained) -> Certainty:
     sets: dict[str, Any] | None = None
     tables: dict[str, pd.DataFrame] = {}
     if len(val) and one.facts["tested_on"] == "test":
-        figures["temperature"] = fit_temperature(val, val_truth)
-        scaled = at_temperature(test, figures["temperature"])
+        figures["temperature_left"] = fit_temperature(val, val_truth)
+        scaled = at_temperature(test, figures["temperature_left"])
         bins["scaled"] = reliability(scaled, truth)
         figures |= {
             "test_ece_scaled": calibration_error(bins["scaled"]),

@@ -24,6 +24,7 @@ class Coverage:
 
     Attributes:
         n: objects.
+        n_groups: groups of the split among them, see ``intervals.unreliable``.
         coverage: share of them whose set holds the true class.
         coverage_low: lower end of its 95 % interval, see ``intervals``.
         coverage_high: upper end of it.
@@ -31,6 +32,7 @@ class Coverage:
     """
 
     n: int
+    n_groups: int
     coverage: float
     coverage_low: float
     coverage_high: float
@@ -75,5 +77,7 @@ def coverage(
     if not len(rows):
         return None
     is_held = sets[rows, truth[rows]]
-    low, high = share_interval(is_held, Resampling(groups[rows]))
-    return Coverage(len(rows), float(is_held.mean()), low, high, float(sets[rows].sum(axis=1).mean()))
+    drawn = Resampling(groups[rows])
+    low, high = share_interval(is_held, drawn)
+    size = float(sets[rows].sum(axis=1).mean())
+    return Coverage(drawn.n, drawn.n_groups, float(is_held.mean()), low, high, size)

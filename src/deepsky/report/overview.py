@@ -35,6 +35,7 @@ class Cell:
         weights: ``imagenet``, ``custom``, ``random`` or ``scratch``.
         remark: what is wrong with its answers, in a word or two.
         tuned: accuracy of each run that a search found from it.
+        mark: that stands behind the accuracy.
     """
 
     accuracy: float
@@ -43,6 +44,7 @@ class Cell:
     weights: str
     remark: str = ""
     tuned: tuple[float, ...] = ()
+    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def results_figure(
             small += [f"weights={cell.weights}"] if cell.weights in NAMED_WEIGHTS else []
             small += [cell.remark] if cell.remark else []
             small += [f"tuned {', '.join(f'{value:.2f}' for value in cell.tuned)}"] if cell.tuned else []
-            _cell_text(axes, column, row, f"{cell.accuracy:.2f}", "\n".join(small), ink)
+            _cell_text(axes, column, row, f"{cell.accuracy:.2f}{cell.mark}", "\n".join(small), ink)
     axes.imshow(picture, aspect="auto")
     axes.set_xticks(range(n_columns), ["baseline", *networks])
     axes.set_yticks(range(n_rows), list(baselines))

@@ -10,13 +10,13 @@ import pandas as pd
 
 from deepsky.errors import DataError
 from deepsky.evaluation.album import Album, read_album
-from deepsky.evaluation.audit import Audit, read_audit
+from deepsky.evaluation.audit import Audit, photometric_remark, read_audit
 from deepsky.evaluation.examples import examples_of
 from deepsky.evaluation.figures import NAMED_WEIGHTS
 from deepsky.evaluation.paired import Comparison
 from deepsky.evaluation.params import Baseline
 from deepsky.evaluation.trained import MEASURES, TESTED
-from deepsky.intervals import FEW_GROUPS
+from deepsky.intervals import unreliable
 
 _REMEDY = "run dvc repro to evaluate again"
 _ABOUT = ("dataset", "network", "label", "is_cell", "is_simulated", "key", "target")
@@ -98,9 +98,9 @@ class Result:
         return value, low, high
 
     @property
-    def is_reliable(self) -> bool:
-        """Whether its intervals follow from groups enough."""
-        return bool(self.summary["n_test_groups"] >= FEW_GROUPS)
+    def unreliable(self) -> str:
+        """What is to be said of its intervals; nothing where they follow from groups enough."""
+        return unreliable(self.summary["n_test_groups"])
 
     @property
     def skill(self) -> float:
@@ -158,9 +158,19 @@ class Result:
         return str(self.summary.get("remark", ""))
 
     @property
-    def short_remark(self) -> str:
-        """Return it in a few words: ``collapsed``, ``never says STAR``, ``never says 3 classes``; several by ``;``."""
-        return "; ".join(map(_shortened, self.remark.split("; ")))
+    def of_photometry(self) -> str:
+        """Return what the remark says of photometry: that it is not better; else nothing."""
+        return photometric_remark(self.summary)
+
+    @property
+    def defect(self) -> str:
+        """Return the rest of the remark: what is wrong with the answers themselves."""
+        return "; ".join(one for one in self.remark.split("; ") if one != self.of_photometry)
+
+    @property
+    def short_defect(self) -> str:
+        """Return it in a few words: ``collapsed``, ``never says STAR``, ``never says 3 classes``."""
+        return _shortened(self.defect)
 
     @property
     def has_random_weights(self) -> bool:
@@ -281,7 +291,7 @@ def results_table(results: Results) -> pd.DataFrame:
         [
             {"run": one.name, "dataset": one.dataset, "network": one.network}
             | one.summary
-            | {"interval_is_reliable": one.is_reliable}
+            | {"interval_is_reliable": not one.unreliable}
             | _beside_best(one, results.compared.get(one.dataset))
             | {key: one.details[key] for key in ("n_parameters", "n_bytes", "n_images")}
             for one in results.runs

@@ -42,9 +42,14 @@ def make_environment() -> Environment:
         short=_short,
         flat=flat_params,
         shade=_shade,
-        chance=_chance,
+        chance=chance,
     )
     return environment
+
+
+def chance(share: float) -> str:
+    """Return a share of replicates; 2000 of them do not make it 0 or 1."""
+    return "above 99.9 %" if share > 0.999 else "below 0.1 %" if share < 0.001 else f"{100 * share:.3g} %"
 
 
 def _signed(value: float, digits: str = "%.3f") -> str:
@@ -69,11 +74,6 @@ def _count(n: int) -> str:
 def _short(value: Any) -> str:
     """Return a parameter's value with the digits that tell something."""
     return f"{value:.3g}" if isinstance(value, float) else json.dumps(value).strip('"')
-
-
-def _chance(share: float) -> str:
-    """Return a share of replicates; 2000 of them do not make it 0 or 1."""
-    return "above 99.9 %" if share > 0.999 else "below 0.1 %" if share < 0.001 else f"{100 * share:.3g} %"
 
 
 def _shade(share: float) -> int:

@@ -35,7 +35,7 @@ from deepsky.evaluation.planned import Places, PlannedRun, in_words, trained_run
 from deepsky.evaluation.restored import restore_run
 from deepsky.evaluation.trained import MEASURES, Trained, read_trained
 from deepsky.files import whole_folder
-from deepsky.intervals import FEW_GROUPS
+from deepsky.intervals import unreliable
 from deepsky.parallel import mapped
 from deepsky.tracking import runs as store
 from deepsky.tracking.journal import deliver_waiting
@@ -195,8 +195,12 @@ class _Work:
             found = restore_run(self.experiment, self._read(one))
         elif found.tags().get(_EVALUATED) == evaluated:
             return
-        found.log_scores({name: value for name, value in scores["tracked"].items() if value is not None})
-        found.set_tag("deepsky.remark", scores["summary"].get("remark", ""))  # of fractions there is none
+        n_groups = scores["summary"]["n_test_groups"]
+        figures = {**scores["tracked"], "n_test_groups": n_groups}
+        found.log_scores({name: value for name, value in figures.items() if value is not None})
+        doubts = f"intervals {unreliable(n_groups)}" if unreliable(n_groups) else ""
+        remarks = (scores["summary"].get("remark", ""), doubts)  # of fractions there is none
+        found.set_tag("deepsky.remark", "; ".join(filter(None, remarks)))
         found.log_artifact(one.folder(self.places.out), "evaluation")
         found.set_tag(_EVALUATED, evaluated)
 
@@ -209,10 +213,9 @@ def _warn(summary: Mapping[str, Mapping[str, Any]], without: Mapping[str, str], 
     for name, entry in summary.items():
         if entry.get("remark"):
             print(f"WARNING: {name} {entry['remark']}", file=sys.stderr)
-    few = {one["dataset"]: n for one in summary.values() if (n := one["n_test_groups"]) < FEW_GROUPS}
-    for dataset, n_groups in few.items():
-        told = f"it is tested on {n_groups} groups, fewer than {FEW_GROUPS}"
-        print(f"WARNING: intervals of {dataset} are unreliable: {told}", file=sys.stderr)
+    for dataset, n_groups in {one["dataset"]: one["n_test_groups"] for one in summary.values()}.items():
+        if told := unreliable(n_groups):
+            print(f"WARNING: intervals of {dataset} are {told} of test objects", file=sys.stderr)
     for name, problem in without.items():
         print(f"WARNING: {name} has no classical baselines: {problem}", file=sys.stderr)
     for name, problem in unaudited.items():

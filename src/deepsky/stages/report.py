@@ -36,7 +36,7 @@ def run(experiment: str, *, evaluation: Path, out: Path, paper: Mapping[str, Any
     of_classes = [one for one in results.runs if one.target == "class"]
     fractions = [one for one in results.runs if one.target == "fractions"]
     singles = [one for one in of_classes if not one.is_cell and not one.is_tuned]
-    study = read_study(paper, results.runs) if paper else None
+    study = read_study(paper, results) if paper else None
     with whole_folder(out) as folder:
         (folder / "index.html").write_text(render_page(results, origins, study), encoding="utf-8")
         results_table(results).to_csv(folder / "results.csv", index=False, lineterminator="\n")
@@ -53,11 +53,12 @@ def _overview(results: list[Result]) -> Figure:
     baselines: dict[str, float] = {}
     for one in (one for one in results if one.is_cell):
         tuned = tuple(other.score[0] for other in results if other.reference == one.name)
-        row = one.dataset if one.is_reliable else f"{one.dataset}\nunreliable intervals"
-        remark = one.short_remark.partition(";")[0]
-        cells[row, one.network] = Cell(*one.score, one.summary["weights"], remark, tuned)
+        row = f"{one.dataset}\n{one.unreliable}" if one.unreliable else one.dataset
+        mark = "†" if one.of_photometry else ""
+        cells[row, one.network] = Cell(*one.score, one.summary["weights"], one.short_defect, tuned, mark)
         baselines.setdefault(row, one.summary["test_baseline"])
     title = "Test accuracy with its 95 % interval, beside the majority-class baseline"
+    title += "\n†: not above photometry" if any(cell.mark for cell in cells.values()) else ""
     return results_figure(cells, baselines, sorted({network for _, network in cells}), title)
 
 
@@ -67,6 +68,6 @@ def _ranking(results: list[Result], measure: str, title: str) -> Figure:
     for one in sorted(results, key=lambda one: one.score[0], reverse=results[0].target == "class"):
         weights = one.summary["weights"]
         name = f"{one.label} (weights={weights})" if weights in NAMED_WEIGHTS else one.label
-        heading = one.dataset if one.is_reliable else f"{one.dataset} (unreliable intervals)"
+        heading = f"{one.dataset} (intervals {one.unreliable})" if one.unreliable else one.dataset
         groups.setdefault(heading, []).append(Ranked(name, *one.score, one.summary["test_baseline"]))
     return ranking_figure(dict(sorted(groups.items())), measure, title)

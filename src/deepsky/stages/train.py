@@ -8,7 +8,7 @@ from deepsky.files import whole_folder
 from deepsky.networks.weights_card import read_weights_card
 from deepsky.tracking.origin import origin_tags
 from deepsky.tracking.params import TrackingParams
-from deepsky.tracking.runs import HIDDEN, run_params, training_run
+from deepsky.tracking.runs import HIDDEN, OUTCOMES, run_params, training_run
 from deepsky.tracking.training import LogEpochs
 from deepsky.training.build import make_job
 from deepsky.training.examples import read_groups, read_split
@@ -71,7 +71,7 @@ def run(
     ) as tracked:
         with whole_folder(out) as folder:
             figures = train(job, folder, groups, [LogEpochs(tracked)])
-        tracked.log_metrics({key: figures[key] for key in ("training_s", "images_per_s", "kept_epoch")})
+        tracked.log_metrics({key: figures[key] for key in ("training_s", "images_per_s", *OUTCOMES) if key in figures})
         tracked.log_trained(out, facts, opened.images[0].tolist())
         tracked.finish_outputs(out)
     print(job.summary(figures))

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import shutil
 import sys
 import uuid
@@ -34,10 +35,12 @@ class Journal:
         self.name = uuid.uuid4().hex
         self.folder = spool() / self.name
         made = spool() / f".{self.name}"  # nobody looks into it before its lock is held
-        made.mkdir(parents=True)
-        self._lines: TextIO = (made / _LINES).open("a")
-        fcntl.flock(self._lines, fcntl.LOCK_EX)
-        made.rename(self.folder)
+        spool().mkdir(parents=True, exist_ok=True)
+        with _one_begins():
+            made.mkdir()
+            self._lines: TextIO = (made / _LINES).open("a")
+            fcntl.flock(self._lines, fcntl.LOCK_EX)
+            made.rename(self.folder)
         self._n_kept = 0
 
     def append(self, entry: Entry) -> Entry:
@@ -80,6 +83,7 @@ def deliver_waiting() -> int:
         UnreachableError: the store does not answer now.
     """
     n_delivered = 0
+    _remove_half_begun()
     with impatient():
         for path in _journals():
             with _locked(path) as is_free:
@@ -126,6 +130,25 @@ def _journals() -> list[Path]:
         with suppress(FileNotFoundError):  # its run is whole now
             found.append((path.stat().st_ctime, path))
     return [path for _, path in sorted(found)]
+
+
+def _remove_half_begun() -> None:
+    """Remove what a process left that was killed while it began a journal; nothing of its run was told yet."""
+    if spool().is_dir():
+        with _one_begins():
+            for left in spool().glob(".*/"):
+                shutil.rmtree(left)
+
+
+@contextmanager
+def _one_begins() -> Iterator[None]:
+    """Hold the lock of the spool, under which journals are begun."""
+    handle = os.open(spool(), os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _deliver(folder: Path) -> None:

@@ -46,6 +46,18 @@ class Lineage:
     command: tuple[str, ...] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_simulated(self) -> bool:
+        """Whether any of the data was drawn: by stage simulate, or by fetch from the simulated survey."""
+        fetched = self.made_by.get("fetch", {}).get("settings", {}).get("catalogue", {})
+        return "simulate" in self.made_by or fetched.get("survey") == "simulated"
+
+    def split_settings(self, dataset: str) -> dict[str, Any]:
+        """Return what shaped the split of a dataset; nothing where that is not known."""
+        path = f"data/splits/{dataset}.csv"
+        made: Mapping[str, Any] = next((one["settings"] for one in self.made_by.values() if path in one["outs"]), {})
+        return {key: value for key, value in made.items() if key != "code"}
+
     def as_json(self) -> dict[str, Any]:
         """Return all but the patch as plain values."""
         code = self.revision or Revision(why="the files came from the DVC cache")
@@ -85,11 +97,12 @@ def current_lineage(inputs: Sequence[Path], run: str = "") -> Lineage:
     return replace(here, stage=stage.rpartition(":")[2], settings=planned, data=data, made_by=_made_by(root, data))
 
 
-def recorded_lineage(output: Path) -> Lineage:
+def recorded_lineage(output: Path, unread: Sequence[str] = ()) -> Lineage:
     """Return the lineage of a finished stage by one of its outputs, as dvc.lock has it.
 
     Args:
         output: a path of the stage's ``outs``.
+        unread: beginnings of paths that DVC knows as its inputs, but that it did not read.
 
     Raises:
         TrackingError: dvc.lock is there but is not valid YAML.
@@ -101,7 +114,7 @@ def recorded_lineage(output: Path) -> Lineage:
     hashes = _output_hashes(root)
     for stage, entry in entries.items():
         if any(out["path"] == wanted for out in entry.get("outs", ())):
-            read = (dep["path"] for dep in entry.get("deps", ()))
+            read = (dep["path"] for dep in entry.get("deps", ()) if not dep["path"].startswith(tuple(unread)))
             data = dict(filter(None, (_hash_of(path, hashes) for path in read)))
             return Lineage(stage, _as_recorded(entry, _plan(root))["settings"], data, made_by=_made_by(root, data))
     return Lineage()

@@ -11,8 +11,9 @@ from mlflow.entities import Run as StoredRun
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import Model
 
+from deepsky.intervals import unreliable
 from deepsky.tracking.logged_model import parts_read
-from deepsky.tracking.tags import HIDDEN
+from deepsky.tracking.tags import HIDDEN, SIMULATED
 
 # What the card says elsewhere, or is no setting of the training.
 _SAID = ("dataset", "network", "weights", "start", "learn", "target", "tested_on", "n_parameters")
@@ -21,7 +22,7 @@ _FIRST = ("accuracy", "f1_macro", "rmse", "baseline")
 _FEW = 100  # test objects
 
 
-def write_card(run: StoredRun, model: LoggedModel, described: Model, version: ModelVersion, *, simulated: bool) -> str:
+def write_card(run: StoredRun, model: LoggedModel, described: Model, version: ModelVersion) -> str:
     """Return the card as Markdown.
 
     Args:
@@ -29,7 +30,6 @@ def write_card(run: StoredRun, model: LoggedModel, described: Model, version: Mo
         model: of the run.
         described: the model's MLmodel.
         version: of the registered model that it became.
-        simulated: whether it learned from simulated pictures.
 
     Source:
         Mitchell et al. 2019, arXiv:1810.03993.
@@ -48,7 +48,7 @@ def write_card(run: StoredRun, model: LoggedModel, described: Model, version: Mo
         params=params, target=params["target"], outputs=outputs, dtype=str(tensor.type),
         height=tensor.shape[1], width=tensor.shape[2], channels=tensor.shape[3],
         parts=parts, classes=list(next(iter(parts.values()), {})), data=data,
-        figures=list(_figures(metrics)), limits=list(_limits(params, tags, parts, simulated=simulated)),
+        figures=list(_figures(metrics)), doubts=_doubts(metrics), limits=list(_limits(params, tags, parts)),
         commit=tags.get("mlflow.source.git.commit", ""), is_dirty=tags.get(f"{HIDDEN}git_dirty") == "true",
         versions=tags.get(f"{HIDDEN}versions", ""),
         settings={key: value for key, value in sorted(params.items()) if key not in _SAID},
@@ -64,10 +64,13 @@ def _figures(metrics: Mapping[str, float]) -> Iterator[tuple[str, float, float |
             yield name.removeprefix("test_"), metrics[name], metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
 
 
-def _limits(
-    params: Mapping[str, str], tags: Mapping[str, str], parts: Mapping[str, Any], *, simulated: bool
-) -> Iterator[str]:
-    if simulated:
+def _doubts(metrics: Mapping[str, float]) -> str:
+    """Say what is to be known of the intervals; nothing where they are reliable."""
+    return unreliable(metrics["n_test_groups"]) if "n_test_groups" in metrics else ""
+
+
+def _limits(params: Mapping[str, str], tags: Mapping[str, str], parts: Mapping[str, Any]) -> Iterator[str]:
+    if SIMULATED in tags:
         yield "It learned from a simulated sky, and was tested on it: nothing is known of how it does on the real one."
     if params["target"] == "class":
         yield "It knows its classes only: of anything else, an artefact or an empty picture, it names one of them."

@@ -140,7 +140,7 @@ def run_by_id(run_id: str) -> RecordedRun | None:
     """Return a run by MLflow's id; None where there is none.
 
     Raises:
-        TrackingError: the store cannot be used.
+        TrackingError: the store cannot be used, or the run was deleted.
     """
     if (database := readable_database()) is not None:
         from deepsky.tracking.tables import run_in
@@ -151,11 +151,27 @@ def run_by_id(run_id: str) -> RecordedRun | None:
 
     with impatient(), store_errors():
         try:
-            return _of_client(MlflowClient(tracking_uri()).get_run(run_id))
+            run = MlflowClient(tracking_uri()).get_run(run_id)
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
             raise
+    check_there(run_id, run.info.lifecycle_stage)
+    return _of_client(run)
+
+
+def check_there(run_id: str, stage: str) -> None:
+    """Refuse a deleted run.
+
+    Args:
+        run_id: MLflow's.
+        stage: of its life, in MLflow's words.
+
+    Raises:
+        TrackingError: it is not active.
+    """
+    if stage != "active":
+        raise TrackingError(f"run {run_id}", "was deleted", f"run mlflow runs restore --run-id {run_id}")
 
 
 def newest_run(experiment: str, tag: str, value: str) -> RecordedRun | None:
@@ -195,9 +211,10 @@ def _search(experiment: str, tag: tuple[str, str] | None = None, limit: int | No
 
         yield from runs_in(database, experiment, tag, limit=limit)
         return
+    if tag and "'" in tag[1]:  # no name of ours has one, and MLflow's queries know no way to say it
+        return
     client, experiment_id = prepare(experiment)
-    value = tag[1].replace("'", "") if tag else ""
-    query = f"attributes.status = 'FINISHED' and tags.`{tag[0]}` = '{value}'" if tag else ""
+    query = f"attributes.status = 'FINISHED' and tags.`{tag[0]}` = '{tag[1]}'" if tag else ""
     token, order, at_once = None, ["attributes.start_time DESC"], limit or _PAGE
     while True:
         with impatient(), store_errors():

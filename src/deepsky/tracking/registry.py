@@ -2,7 +2,6 @@
 
 import re
 import tempfile
-from collections.abc import Container
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,12 @@ from deepsky.files import whole_folder
 from deepsky.tracking.artifacts import local_folder
 from deepsky.tracking.model_card import write_card
 from deepsky.tracking.store import prepare, store_errors, tracking_uri
-from deepsky.tracking.tags import HIDDEN
 from deepsky.tracking.trained_files import NETWORK_FILE
 
 CARD = "MODEL_CARD.md"
 PREFIX = "models:/"
 _ALIAS = re.compile(r"(?!(v\d+|latest)$)[\w-]{1,255}", re.IGNORECASE)  # as MLflow wants it
+_UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # as MLflow answers
 MAIN_FIGURES = ("test_accuracy", "test_rmse")
 
 
@@ -45,14 +44,13 @@ class Version:
     figures: dict[str, float]
 
 
-def promote(experiment: str, run_id: str, alias: str, simulated: Container[str] = ()) -> tuple[Version, Version | None]:
+def promote(experiment: str, run_id: str, alias: str) -> tuple[Version, Version | None]:
     """Make a run's network the version of its dataset's registered model that an alias names.
 
     Args:
         experiment: of MLflow.
         run_id: of the run.
         alias: for example ``champion``.
-        simulated: keys (see ``runs.run_key``) of the runs that learned from simulated pictures.
 
     Returns:
         The version, and the one that the alias named before; None: there was none.
@@ -79,7 +77,7 @@ def promote(experiment: str, run_id: str, alias: str, simulated: Container[str] 
             name, f"{PREFIX}{model.model_id}", run_id, model_id=model.model_id
         )
         described = Model.load(_fetched(model, "MLmodel"))
-        card = write_card(run, model, described, version, simulated=run.data.tags.get(f"{HIDDEN}key") in simulated)
+        card = write_card(run, model, described, version)
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / CARD).write_text(card)
             client.log_model_artifact(model.model_id, str(Path(folder) / CARD))
@@ -108,9 +106,8 @@ def network_file(uri: str, cache: Path) -> Path:
     Raises:
         TrackingError: the store cannot be used, or knows no such version.
     """
-    client = MlflowClient(tracking_uri())
+    model = registered_model(resolved(uri))
     with store_errors():
-        model = client.get_logged_model(_model_id(client, resolved(uri)))
         if local := local_folder(model.artifact_location):
             return local / NETWORK_FILE
         kept = cache / model.model_id
@@ -118,6 +115,23 @@ def network_file(uri: str, cache: Path) -> Path:
             with whole_folder(kept) as fresh:
                 _fetched(model, NETWORK_FILE, fresh)
         return kept / NETWORK_FILE
+
+
+def registered_model(uri: str) -> LoggedModel:
+    """Return the model that a whole URI names.
+
+    Raises:
+        TrackingError: the store cannot be used, or knows no such version.
+    """
+    client = MlflowClient(tracking_uri())
+    with store_errors():
+        try:
+            return client.get_logged_model(_model_id(client, uri))
+        except MlflowException as error:
+            if error.error_code not in _UNKNOWN:
+                raise
+            remedy = "run deepsky promote RUN, which registers one; make ui shows their names"
+            raise TrackingError(uri, "is no registered network of this MLflow store", remedy) from error
 
 
 def _model_id(client: MlflowClient, uri: str) -> str:

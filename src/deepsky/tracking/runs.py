@@ -25,8 +25,9 @@ PACE = Pace()
 # Facts that are tables, or about the dataset: its inputs show them. They are no parameters to compare runs by.
 _NOT_PARAMETERS = (
     "run", "params", "class_counts", "classes", "kind", "bands", "image_shape", "n_images", "n_objects",
-    "n_test_images", "n_skipped", "n_dropped", "crop_px", "denoise", "denoise_strength",
+    "n_test_images", "n_skipped", "n_dropped", "crop_px", "denoise", "denoise_strength", "n_epochs",
 )  # fmt: skip
+OUTCOMES = ("kept_epoch", "temperature_applied")  # facts that came of the fit: metrics
 _OF_EPOCHS = "epoch/"  # MLflow's pages show metrics of one prefix together; the names without it are the kept network's
 _START_TOLERANCE_S = 5.0  # the kernel's clock and ours drift apart
 _RANDOM_NOTE = "**Random weights**: the backbone was not pretrained. Do not compare with pretrained runs."
@@ -248,7 +249,9 @@ def restored_run(
     Raises:
         TrackingError: the store cannot be used.
     """
-    lineage, params = recorded_lineage(trained), run_params(facts)
+    reads = {"data/features": facts["learn"] == "head", "models/pretrained": facts["start"] == "pretrained"}
+    lineage = recorded_lineage(trained, [folder for folder, is_read in reads.items() if not is_read])
+    params = run_params(facts) | {"split": lineage.split_settings(facts["dataset"])}
     tags = _own_tags(facts["run"], params, {"weights": str(facts["weights"]), "restored": "true"}, lineage)
     delivery = Delivery()
     dataset, parts = facts["dataset"], facts["class_counts"]
@@ -259,6 +262,7 @@ def restored_run(
         run.log_params(params)
         run.log_lineage(lineage)
         run.log_epochs(history)
+        run.log_metrics({name: facts[name] for name in OUTCOMES if name in facts})
         run.log_trained(trained, facts)
         run.finish_outputs(trained)
     except BaseException:
@@ -270,8 +274,8 @@ def restored_run(
 
 
 def run_params(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run logs as parameters: the facts of run.json but tables, and each setting under its own name."""
-    kept = {key: value for key, value in facts.items() if key not in _NOT_PARAMETERS}
+    """Return what a run logs as parameters: what run.json knew before the fit, each setting under its own name."""
+    kept = {key: value for key, value in facts.items() if key not in (*_NOT_PARAMETERS, *OUTCOMES)}
     return kept | {key: value for key, value in facts["params"].items() if key not in kept}
 
 

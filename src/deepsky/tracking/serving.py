@@ -9,7 +9,7 @@ from fastapi import FastAPI, HTTPException, Request
 from mlflow.pyfunc import scoring_server
 
 from deepsky.errors import DataError
-from deepsky.tracking.registry import resolved
+from deepsky.tracking.registry import registered_model, resolved
 from deepsky.tracking.scoring import ScoredNetwork
 from deepsky.tracking.store import store_errors, tracking_uri
 
@@ -28,8 +28,10 @@ def scoring_app(name: str, read_picture: ReadPicture) -> FastAPI:
         DataError: its network cannot be read.
     """
     mlflow.set_tracking_uri(tracking_uri())
+    uri = resolved(name)
+    registered_model(uri)  # says in a line that there is none
     with store_errors():
-        model = mlflow.pyfunc.load_model(resolved(name))
+        model = mlflow.pyfunc.load_model(uri)
     network: ScoredNetwork = model.get_raw_model()
     app: FastAPI = scoring_server.init(model)
 

@@ -6,10 +6,10 @@ A test compares what is read here with what the client says.
 import math
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, column, create_engine, select, table
+from sqlalchemy import Connection, Row, column, create_engine, select, table
 from sqlalchemy.pool import NullPool
 
-from deepsky.tracking.recorded import RecordedRun, recorded
+from deepsky.tracking.recorded import RecordedRun, check_there, recorded
 from deepsky.tracking.store import check_active, store_errors
 
 _EXPERIMENTS = table("experiments", *map(column, ("experiment_id", "name", "lifecycle_stage")))
@@ -26,9 +26,14 @@ def run_in(uri: str, run_id: str) -> RecordedRun | None:
     """Return a run by MLflow's id; None where there is none.
 
     Raises:
-        TrackingError: the database cannot be used.
+        TrackingError: the database cannot be used, or the run was deleted.
     """
-    return next(iter(_read(uri, select(_RUNS).where(_RUNS.c.run_uuid == run_id))), None)
+    with store_errors(), create_engine(uri, poolclass=NullPool).connect() as database:
+        row = database.execute(select(_RUNS).where(_RUNS.c.run_uuid == run_id)).first()
+        found = _recorded(database, row) if row else None
+    if row:
+        check_there(run_id, row.lifecycle_stage)
+    return found
 
 
 def runs_in(
@@ -55,12 +60,9 @@ def runs_in(
     if tag is not None:
         tagged = select(_TAGS.c.run_uuid).where(_TAGS.c.key == tag[0], _TAGS.c.value == tag[1])
         wanted = wanted.where(_RUNS.c.status == "FINISHED", _RUNS.c.run_uuid.in_(tagged))
-    return _read(uri, wanted.order_by(_RUNS.c.start_time.desc(), _RUNS.c.run_uuid).limit(limit))
-
-
-def _read(uri: str, wanted: Select[Any]) -> list[RecordedRun]:
+    ordered = wanted.order_by(_RUNS.c.start_time.desc(), _RUNS.c.run_uuid).limit(limit)
     with store_errors(), create_engine(uri, poolclass=NullPool).connect() as database:
-        return [_recorded(database, row) for row in database.execute(wanted).all()]
+        return [_recorded(database, row) for row in database.execute(ordered).all()]
 
 
 def _recorded(database: Connection, row: Row[Any]) -> RecordedRun:

@@ -6,7 +6,8 @@ from pathlib import Path
 from deepsky.errors import TrackingError
 
 NETWORK_FILE = "model.h5"
-_KEY_FILES = ("run.json", "predictions.csv")
+KEY_FILES = ("run.json", "predictions.csv")
+_AGAIN = "run dvc checkout, which brings back what was there, or dvc repro, which trains it again"
 
 
 def run_key(trained: Path) -> str:
@@ -16,11 +17,11 @@ def run_key(trained: Path) -> str:
         TrackingError: one of the files cannot be read.
     """
     digest = hashlib.sha256()
-    for name in _KEY_FILES:
+    for name in KEY_FILES:
         try:
             content = (trained / name).read_bytes()
         except OSError as error:
-            raise TrackingError(trained / name, f"cannot be read ({error.strerror})", "run the train stage") from error
+            raise TrackingError(trained / name, f"cannot be read ({error.strerror})", _AGAIN) from error
         digest.update(len(content).to_bytes(8) + content)
     return digest.hexdigest()
 
@@ -35,4 +36,4 @@ def model_hash(trained: Path) -> str:
         with (trained / NETWORK_FILE).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise TrackingError(error.filename, f"cannot be read ({error.strerror})", "run the train stage") from error
+        raise TrackingError(error.filename, f"cannot be read ({error.strerror})", _AGAIN) from error

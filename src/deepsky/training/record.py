@@ -71,8 +71,8 @@ def train(
         callbacks: Keras' callbacks that watch the fit.
 
     Returns:
-        ``training_s`` (seconds of the fit), ``images_per_s`` (training examples per second, over all epochs) and the
-        figures of the epoch whose weights were kept, ``kept_epoch``.
+        ``training_s`` (seconds of the fit), ``images_per_s`` (training examples per second, over all epochs), the
+        figures of the epoch whose weights were kept, ``kept_epoch``; and ``temperature_applied`` of a calibrated one.
 
     Raises:
         DataError: train or val holds no rows, or an input is not finite.
@@ -81,17 +81,17 @@ def train(
     started = time.perf_counter()
     history = job.fit(callbacks)
     training_s = time.perf_counter() - started
-    kept_epoch, temperature = job.kept_epoch(history), job.calibrate()
+    came_of_it: dict[str, float] = {"kept_epoch": job.kept_epoch(history)}
+    if (temperature := job.calibrate()) is not None:
+        came_of_it["temperature_applied"] = round(temperature, _DIGITS)
     write_csv(history, folder / "history.csv")
     _write_predictions(job, folder, groups)
-    facts = describe(job) | {"n_epochs": len(history), "kept_epoch": kept_epoch}
-    if temperature is not None:
-        facts["temperature"] = round(temperature, _DIGITS)
+    facts = describe(job) | {"n_epochs": len(history)} | came_of_it
     (folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
     save_network(folder / "model.h5", job.whole, _model_card(job))
     n_fitted = int((job.split == "train").sum()) * len(history)
-    kept = history.set_index("epoch").loc[kept_epoch].to_dict()
-    return {"training_s": training_s, "images_per_s": n_fitted / training_s, "kept_epoch": kept_epoch, **kept}
+    kept = history.set_index("epoch").loc[came_of_it["kept_epoch"]].to_dict()
+    return {"training_s": training_s, "images_per_s": n_fitted / training_s, **came_of_it, **kept}
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
