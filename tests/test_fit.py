@@ -25,6 +25,7 @@ from deepsky.training.examples import Examples, read_split
 from deepsky.training.fit import (
     FRACTION_COLUMNS,
     HISTORY_COLUMNS,
+    OneRateAdamW,
     Phase,
     PlainLosses,
     compile_learner,
@@ -392,6 +393,42 @@ def test_one_cycle_rises_and_falls() -> None:
     again = keras.optimizers.schedules.deserialize(keras.optimizers.schedules.serialize(rate))
     assert float(again(17)) == pytest.approx(values[17])
     assert float(make_rate(replace(RECIPE, schedule="one_cycle"), n_steps=1)(0)) == pytest.approx(3e-3)
+
+
+def test_a_step_is_traced_once() -> None:
+    traced = []
+
+    class Traced(keras.Model):
+        def train_step(self, data: Any) -> Any:
+            traced.append(data)
+            return super().train_step(data)
+
+    head = build_head(5, softmax_answer(3), (16,), "relu")
+    fit(Traced(head.inputs, head.outputs), separable(), Phase(replace(HEAD, epochs=2)))
+    assert len(traced) == 1, "80 rows in ten equal steps"
+
+
+def test_a_schedule_is_asked_once_for_all_weights() -> None:
+    asked = []
+
+    class Asked(keras.optimizers.schedules.CosineDecay):
+        def __call__(self, step: Any) -> Any:
+            asked.append(step)
+            return super().__call__(step)
+
+    rate = {"initial_learning_rate": 0.1, "decay_steps": 3}
+    optimizer = OneRateAdamW(Asked(**rate))
+    plain = keras.optimizers.AdamW(keras.optimizers.schedules.CosineDecay(**rate))
+    ours, others = ([keras.Variable(np.full(4, n + 1.0, np.float32)) for n in range(9)] for _ in range(2))
+    for step in range(3):
+        asked.clear()
+        gradients = [keras.ops.full((4,), step + 1.0)] * 9
+        optimizer.apply(gradients, ours)
+        assert len(asked) == 1
+        plain.apply(gradients, others)
+        assert float(optimizer.learning_rate) == float(plain.learning_rate)
+    for one, other in zip(ours, others, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
 def test_epochs_of_one_step_have_a_history(tmp_path: Path) -> None:

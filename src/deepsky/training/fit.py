@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -85,13 +86,17 @@ def compile_learner(model: keras.Model, recipe: Recipe, optimizer: keras.optimiz
     loss: keras.losses.Loss
     if recipe.answer == "softmax":
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
-        metrics = ["accuracy", keras.metrics.CategoricalCrossentropy(name=PLAIN_LOSS)]
+        metrics = [
+            keras.metrics.CategoricalAccuracy(name="accuracy"),
+            keras.metrics.CategoricalCrossentropy(name=PLAIN_LOSS),
+        ]
     else:
         loss = keras.losses.MeanSquaredError()
         metrics = [keras.metrics.RootMeanSquaredError(name="rmse"), keras.metrics.MeanSquaredError(name=PLAIN_LOSS)]
     # On a CPU, XLA under TensorFlow trains MobileNet at a tenth of the speed; JAX without it runs step by step.
     jit_compile = "auto" if not on_cpu() else keras.backend.backend() != "tensorflow"
     model.compile(optimizer=optimizer, loss=loss, metrics=metrics, jit_compile=jit_compile)
+    optimizer.build(model.trainable_variables)  # TensorFlow traces a first step twice that makes variables
 
 
 def fit_batches(
@@ -160,11 +165,30 @@ def make_optimizer(recipe: Recipe, n_steps: int) -> keras.optimizers.Optimizer:
     rate = make_rate(recipe, n_steps)
     make: Mapping[str, Callable[[], keras.optimizers.Optimizer]] = {
         "adam": lambda: keras.optimizers.Adam(rate),
-        "adamw": lambda: keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay),
+        "adamw": lambda: OneRateAdamW(rate, weight_decay=recipe.weight_decay),
         "adamax": lambda: keras.optimizers.Adamax(rate),
         "sgd": lambda: keras.optimizers.SGD(rate, momentum=recipe.momentum),
     }
     return make[recipe.optimizer]()
+
+
+class OneRateAdamW(keras.optimizers.AdamW):
+    """Keras' AdamW, but a schedule is asked for the rate of a step once, and not again for each weight that decays."""
+
+    _rate: Any = None
+
+    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
+        """Take a step."""
+        self._rate = super().learning_rate
+        try:
+            super().apply(grads, trainable_variables)
+        finally:
+            self._rate = None  # it belongs to the graph of this step
+
+    @property
+    def learning_rate(self) -> Any:
+        """The rate of the step that is taken, or of the next one."""
+        return super().learning_rate if self._rate is None else self._rate
 
 
 class Interruptible(keras.callbacks.Callback):
