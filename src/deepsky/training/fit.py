@@ -172,6 +172,7 @@ def make_optimizer(recipe: Recipe, n_steps: int) -> keras.optimizers.Optimizer:
     return make[recipe.optimizer]()
 
 
+@keras.saving.register_keras_serializable(package="deepsky")
 class OneRateAdamW(keras.optimizers.AdamW):
     """Keras' AdamW, but a schedule is asked for the rate of a step once, and not again for each weight that decays."""
 
