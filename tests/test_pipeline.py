@@ -40,7 +40,13 @@ def small_workspace(folder: Path) -> Workspace:
     shrink(workspace)
     # Two of the four fields overlap: three groups, one for each part.
     workspace.edit_params(catalogue__n_fields=4, split__test_fraction=0.34, split__val_fraction=0.34)
-    workspace.edit_params(archive__stsci_jpg=False)
+    workspace.edit_params(
+        archive__stsci_jpg=False,
+        archive__bands=["g", "r", "i"],
+        datasets__frames__sdss__bands=["g", "r", "i"],
+        datasets__frames__sdss__rgb_bands=["i", "r", "g"],
+        runs__zoo1_fine_tune__learn=1,
+    )
     return workspace
 
 
@@ -56,14 +62,14 @@ def project(tmp_path_factory) -> Workspace:
 # One stage of each kind, in an order in which they can run; what they write, or keep from one run to the next.
 KINDS = (
     "plan", "catalogue", "fetch", "simulate", "render@sdss", "pack@galaxy_zoo1", "split@galaxy_zoo1", "weights",
-    "features@galaxy_zoo1", "train@sdss_cutouts-mobilenet", "train@sdss_cutouts-cnn_small", "train_run@zoo1_fine_tune",
-    "train_run@zoo_fractions", "evaluate", "report",
+    "features@galaxy_zoo1", "train@sdss_cutouts-mobilenet", "train_run@zoo1_fine_tune", "train_run@zoo_fractions",
+    "evaluate", "report",
 )  # fmt: skip
 OF_KINDS = (
     "plan.yaml", "versions.json", "data/catalogue.csv", "data/raw", "data/png", "data/packed/sdss_frames",
     "data/packed/sdss_rgb", "data/packed/sdss_cutouts", "data/packed/galaxy_zoo1", "data/splits/galaxy_zoo1.csv",
-    "models/pretrained", "data/features/galaxy_zoo1", "models/trained/sdss_cutouts", "evaluation", "reports",
-    "models/trained/galaxy_zoo1/zoo1_fine_tune", "models/trained/galaxy_zoo",
+    "models/pretrained", "data/features/galaxy_zoo1", "models/trained/sdss_cutouts/mobilenet",
+    "models/trained/galaxy_zoo1/zoo1_fine_tune", "models/trained/galaxy_zoo", "evaluation", "reports",
 )  # fmt: skip
 
 
