@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from distributed import Client
 from mlflow.tracking import MlflowClient
 from ruamel.yaml import YAML
 
@@ -18,7 +19,7 @@ from deepsky.pipeline.children import Children, Ended
 from deepsky.pipeline.worker import resource_of
 from tests.clusters import scheduler, worker
 from tests.run_project import write_params, write_project
-from tests.test_repro import CLOCK, ENV, SRC, dvc, living, repro, start
+from tests.test_repro import CLOCK, ENV, SRC, dvc, init, living, repro, start
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value will soon raise:DeprecationWarning")  # pygtrie in DVC
 
@@ -50,8 +51,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = write_project(tmp_path / "project", monkeypatch)
     monkeypatch.chdir(root)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    subprocess.run(["git", "init", "--quiet"], check=True)
-    dvc("init", "--quiet")
+    init()
     write_params(root, ["net"], epochs=2)
     Path("given").mkdir()
     Path("data/packed/toy").rename("given/toy")
@@ -145,7 +145,7 @@ def test_dry_says_what_would_run_and_why_and_writes_nothing(project):
 
 
 def test_a_stage_whose_worker_dies_runs_once_more(project):
-    write_params(project, ["net"], epochs=60)
+    write_params(project, ["net"], epochs=20)
     process = start("deepsky", "repro", "--jobs", "1")
     until(is_training, "a training")
     (worker,) = workers_of(process)
@@ -234,16 +234,15 @@ def test_a_full_disk_fails_the_stage_that_met_it_and_no_other(project):
     assert repro()[0] == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_training_at_once_and_closes_its_run(project, number):
+def test_ctrl_c_ends_a_training_at_once_and_closes_its_run(project):
     write_params(project, ["net"], epochs=3000)
     process = start("deepsky", "repro", "--jobs", "1")
     until(is_training, "a training")
     begun = time.monotonic()
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     stdout, _ = process.communicate(timeout=60)
     assert time.monotonic() - begun < 15
-    assert process.returncode == 128 + number
+    assert process.returncode == 128 + signal.SIGINT
     assert not re.search(r"\] .* (net|again)", stdout), "neither has ended"
     assert statuses() == ["KILLED"]
     assert not living()
@@ -372,12 +371,14 @@ def test_a_wrong_scheduler_is_one_line(project, address, line):
 
 def test_a_scheduler_without_a_worker_for_this_project_is_one_line(project, tmp_path):
     (tmp_path / "other").mkdir()
+    impatient = ENV | {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "8s"}
     with scheduler(ENV) as (address, _):
-        returncode, _, stderr = repro("--scheduler", address)
+        returncode, _, stderr = repro("--scheduler", address, env=impatient)
         assert returncode == 1
         assert re.fullmatch(rf"error: {address}: has no worker for this project; run deepsky worker .*\n", stderr)
-        with worker(address, tmp_path / "other", ENV):
-            _, _, stderr = repro("--scheduler", address)
+        with worker(address, tmp_path / "other", ENV), Client(address, set_as_default=False) as client:
+            client.wait_for_workers(1, timeout=60)
+            _, _, stderr = repro("--scheduler", address, env=impatient)
     assert "(those that are there have another project)" in stderr
 
 
@@ -401,7 +402,7 @@ def test_jobs_out_of_range_are_one_line(project, jobs):
     assert process.stderr == f"error: --jobs {jobs}: is out of range; give 1 to 64\n"
 
 
-def test_the_scheduler_of_a_repro_is_for_its_owner_alone(project):
+def test_the_scheduler_of_a_repro_is_for_its_owner_alone_and_sigterm_ends_all(project):
     write_params(project, ["net"], epochs=3000)
     process = start("deepsky", "repro", "--jobs", "1")
     until(is_training, "a training")
@@ -424,4 +425,7 @@ def test_the_scheduler_of_a_repro_is_for_its_owner_alone(project):
     assert Path(key).parent.stat().st_mode & 0o077 == 0
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert statuses() == ["KILLED"]
+    assert not living()
     assert not Path(key).exists()

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from deepsky.errors import DeepSkyError
@@ -40,6 +41,12 @@ def dvc(*command: str) -> str:
     return done.stdout
 
 
+def init() -> None:
+    """Put the working directory under git and DVC."""
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    Repo.init().close()
+
+
 def start(*command: str, env: Mapping[str, str] = ENV) -> subprocess.Popen[str]:
     """Start a command, with SIGINT's default action even where pytest itself runs in the background."""
 
@@ -50,8 +57,8 @@ def start(*command: str, env: Mapping[str, str] = ENV) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=env, text=True, preexec_fn=listen, **pipes)
 
 
-def repro(*options: str) -> tuple[int, str, str]:
-    process = start("deepsky", "repro", "--jobs", "2", *options)
+def repro(*options: str, env: Mapping[str, str] = ENV) -> tuple[int, str, str]:
+    process = start("deepsky", "repro", "--jobs", "2", *options, env=env)
     stdout, stderr = process.communicate(timeout=120)
     return process.returncode, stdout, stderr
 
@@ -90,8 +97,7 @@ def project(tmp_path, monkeypatch) -> Callable[[str], Path]:
     root = tmp_path / "project"
     root.mkdir()
     monkeypatch.chdir(root)
-    subprocess.run(["git", "init", "--quiet"], check=True)
-    dvc("init", "--quiet")
+    init()
     Path("params.yaml").write_text("train: {seed: 1}\ntracking: {experiment: tests}\n")
     Path("source.txt").write_text("one\n")
 
@@ -115,7 +121,7 @@ import sys, time
 from dvc.repo import Repo
 with Repo() as repo, repo.lock:
     open("held", "w").close()
-    time.sleep(10)
+    time.sleep(6)
 """
 
 

@@ -22,7 +22,6 @@ from deepsky.pipeline.ledger import Work
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-_WAIT_S = 30.0  # for the first worker of a scheduler elsewhere
 _MAX_FAILED_STARTS = 2
 _NAME = "worker"
 # Stages whose command computes on a GPU where there is one.
@@ -163,7 +162,7 @@ class Workers:
             self._lonely_since = 0.0
         elif not self._lonely_since:
             self._lonely_since = time.monotonic()
-        elif time.monotonic() - self._lonely_since > _WAIT_S:
+        elif time.monotonic() - self._lonely_since > _patience_s():
             raise self._lonely()
 
     def _opened(self, children: Children) -> "Client":
@@ -282,6 +281,13 @@ class Workers:
                     self._client.run(stop_stage, stage, workers=[given.address], on_error="ignore")
         while self._running and time.monotonic() < deadline and self._client.status == "running":
             time.sleep(0.1)
+
+
+def _patience_s() -> float:
+    """Return how long a scheduler elsewhere may be without a worker: as long as dask waits to connect."""
+    import dask
+
+    return float(dask.utils.parse_timedelta(dask.config.get("distributed.comm.timeouts.connect")))
 
 
 def _tls_environment(security: Any, folder: Path) -> dict[str, str]:
