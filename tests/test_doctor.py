@@ -1,9 +1,11 @@
 """What deepsky doctor finds, on the real machine and on one that is broken in known ways."""
 
+import os
 import stat
 
 import pytest
 
+from deepsky.commands import doctor
 from tests.workspace import make_workspace
 
 
@@ -52,17 +54,27 @@ def test_it_looks_at_everything_and_leaves_no_trace(workspace):
     [
         ("echo 'No devices were found'; exit 0", "nvidia-smi fails: No devices were found"),
         ("echo 'cannot reach the driver' >&2; exit 9", "nvidia-smi fails: cannot reach the driver"),
-        ("echo 'Some Card, 1.2, 80 MiB, 1 MiB'", "does not see the GPU; make setup GPU=1"),
     ],
 )
-def test_a_card_that_does_not_work_and_a_folder_that_is_not_there_are_told(workspace, tmp_path, script, line):
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text(f"#!/bin/sh\n{script}\n")
-    tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+def test_a_driver_that_does_not_work_is_told(tmp_path, monkeypatch, script, line):
+    write_tool(tmp_path / "nvidia-smi", script)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    doctor._cards.cache_clear()
+    assert list(doctor._gpu()) == [("GPU", line, "mend the driver's installation")]
+    doctor._cards.cache_clear()
+
+
+def write_tool(path, script):
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def test_a_card_that_is_not_seen_and_a_folder_that_is_not_there_are_told(workspace, tmp_path):
+    write_tool(tmp_path / "nvidia-smi", "echo 'Some Card, 1.2, 80 MiB, 1 MiB'")
     broken = {"PATH": f"{tmp_path}:{workspace.env['PATH']}", "DEEPSKY_WEIGHTS": str(tmp_path / "nowhere")}
     done = workspace.run("deepsky", "doctor", check=False, **broken, CUDA_VISIBLE_DEVICES="", JAX_PLATFORMS="cpu")
     assert done.returncode == 1
-    assert line in done.stdout
+    assert "does not see the GPU; make setup GPU=1" in done.stdout
     found = _looked_at(done.stdout)
     assert found["weights"][0][1].startswith(f"DEEPSKY_WEIGHTS: {tmp_path}/nowhere is not a folder; name a folder")
     assert done.stderr.strip().splitlines()[-1].startswith("error: doctor: ")
