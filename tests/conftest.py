@@ -1,4 +1,8 @@
+import atexit
+import gc
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +13,11 @@ import deepsky.tracking  # noqa: F401  # what it sets for mlflow is to outlive t
 ROOT = Path(__file__).resolve().parents[1]
 REAL_DATA = Path(os.environ.get("DEEPSKY_REAL_DATA", ROOT.parent / "shared" / "data"))
 REAL_WEIGHTS = Path(os.environ.get("DEEPSKY_REAL_WEIGHTS", ROOT.parent / "shared" / "weights"))
+
+# Searches of all tests share what JAX compiles; pytest's processes side by side inherit the folder of the first.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="deepsky-compiled-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 def _existing(path: Path) -> Path:
@@ -48,8 +57,17 @@ def postgres() -> Iterator[str]:
         yield url
 
 
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from what was imported: a million objects that it would look at again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 # Files of minutes come first, else one of the processes side by side would end with one of them alone.
-_LONG = ("test_pipeline", "test_real_sky", "test_train", "test_backends", "test_population")
+_LONG = (
+    "test_pipeline", "test_engine", "test_real_sky", "test_tuning_workers", "test_train", "test_population",
+    "test_paper", "test_recipes", "test_backends",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -40,12 +40,6 @@ def new_project(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
     return lambda: make_project(tmp_path_factory.mktemp("search") / "project", n_rows=60, trials=TRIALS)
 
 
-@pytest.fixture
-def compiled(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Searches find what those of another test have compiled."""
-    monkeypatch.setitem(ENV, "JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "compiled"))
-
-
 def begin(root: Path, *options: str) -> "subprocess.Popen[str]":
     """Start a search; its errors stand between its lines, as in a terminal."""
     command = [sys.executable, "-m", "deepsky", "tune", "run", *options]
@@ -133,7 +127,7 @@ def logged(root: Path) -> tuple[list[int], str]:
     return sorted(numbers), str(parent.info.status)
 
 
-def test_one_seed_gives_one_search_even_if_it_is_stopped(new_project, start, study_of, compiled) -> None:
+def test_one_seed_gives_one_search_even_if_it_is_stopped(new_project, start, study_of) -> None:
     once, root = new_project(), new_project()
     whole, stopped = start(once), start(root)
     wait_for_line(stopped, f"4/{TRIALS} done")
@@ -160,7 +154,8 @@ def test_one_seed_gives_one_search_even_if_it_is_stopped(new_project, start, stu
     assert logged(root) == (list(range(TRIALS)), "FINISHED")
 
 
-def test_a_worker_killed_between_two_loses_nothing(new_project, start, study_of) -> None:
+def test_a_worker_killed_between_two_loses_nothing(new_project, start, study_of, monkeypatch) -> None:
+    monkeypatch.delitem(ENV, "JAX_COMPILATION_CACHE_DIR")  # compiling leaves time to kill it
     root, total = new_project(), 32
     victim, survivor = (start(root, "--trials", str(total)) for _ in range(2))
     wait_for_line(victim, r"\d+/\d+ done")
@@ -188,7 +183,7 @@ def test_a_worker_killed_between_two_loses_nothing(new_project, start, study_of)
 # ---- PostgreSQL ----
 
 
-def test_two_workers_on_postgresql_end_together(new_project, start, study_of, postgres, compiled) -> None:
+def test_two_workers_on_postgresql_end_together(new_project, start, study_of, postgres) -> None:
     root, lines = new_project(), list[str]()
     for worker in [start(root, "--storage", postgres, "--trials", "20") for _ in range(2)]:
         lines += last_lines(worker)
