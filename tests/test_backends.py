@@ -1,4 +1,4 @@
-"""Fresh processes: one seed writes the same bytes again, and JAX does what TensorFlow does.
+"""JAX does what TensorFlow does, in processes of their own.
 
 KERAS_BACKEND=jax trains, saves and predicts; what TensorFlow saved predicts the same under JAX. A head even learns the
 same under both, alone and in a population: its first weights, its dropout and the order of its examples do not depend
@@ -37,7 +37,6 @@ from tests.test_explain import pictures, pooled_tail
 from tests.test_finetune import HEAD, TINY, TINY_TOP, some_batch, step, tiny_tail
 from tests.trained_folders import make_project
 
-FILES = ("model.h5", "history.csv", "predictions.csv", "run.json")
 HEAD_RUN = Recipe(
     dataset="toy", network="mobilenet", input_size_px=32, hidden_units=(64, 32), activation="gelu", dropout=0.3,
     batch_norm=True, l2=1e-4, label_smoothing=0.1, schedule="cosine", batch_size=8, epochs=3,
@@ -169,13 +168,12 @@ assert keras.backend.backend() == {backend!r}
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """The folder of the processes a, b and jax, and what those said that failed."""
+    """The folder of the processes a and jax, and what those said that failed."""
     assert keras.backend.backend() == "tensorflow", "what JAX is compared with"
     folder = tmp_path_factory.mktemp("backends")
     write_inputs(folder / "inputs")
     # Side by side: what else the machine does must not matter either.
-    processes = {name: start(train_both, folder, name, "tensorflow") for name in ("a", "b")}
-    processes["jax"] = start(use_jax, folder, "jax", "jax")
+    processes = {"a": start(train_both, folder, "a", "tensorflow"), "jax": start(use_jax, folder, "jax", "jax")}
     said = {name: process.communicate()[1] for name, process in processes.items()}
     return folder, {name: said[name] for name, process in processes.items() if process.returncode}
 
@@ -184,13 +182,6 @@ def written_by(name: str, ended: tuple[Path, dict[str, str]]) -> Path:
     folder, failed = ended
     assert name not in failed, failed[name]
     return folder / name
-
-
-def test_the_same_stage_in_fresh_processes_writes_the_same_bytes(ended: tuple[Path, dict[str, str]]) -> None:
-    a, b = written_by("a", ended), written_by("b", ended)
-    for network in RECIPES:
-        for file in FILES:
-            assert (a / network / file).read_bytes() == (b / network / file).read_bytes(), f"{network}/{file}"
 
 
 def test_jax_trains_and_predicts_what_tensorflow_saved(ended: tuple[Path, dict[str, str]]) -> None:

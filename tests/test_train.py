@@ -62,16 +62,18 @@ VOTES = replace(
 )  # fmt: skip
 RUNS = {"head": replace(HEAD, calibrate="temperature"), "views": VIEWS, "fine": FINE, "net": NET, "votes": VOTES}
 FILES = {"model.h5", "history.csv", "predictions.csv", "run.json"}
+AGAIN_TRAINED = ("views", "fine", "net")
 # What a fresh process does: TensorFlow trains again; JAX fits, and answers with a network that was saved.
 AGAIN = """
 import sys
 from pathlib import Path
 import pytest
 from tests.run_project import know_tiny
-from tests.test_train import RUNS, run_train
+from tests.test_train import AGAIN_TRAINED, RUNS, run_train
 
 know_tiny(pytest.MonkeyPatch())
-run_train("fine", RUNS["fine"], Path(sys.argv[1]), Path())
+for name in AGAIN_TRAINED:
+    run_train(name, RUNS[name], Path(sys.argv[1]), Path())
 """
 IN_JAX = """
 import sys
@@ -288,8 +290,8 @@ def test_fresh_processes_train_the_same_network_and_jax_trains_and_loads_it(
     for process in processes:
         errors = process.communicate()[1]
         assert process.returncode == 0, errors
-    for file in FILES:
-        assert (trained / "fine" / file).read_bytes() == (tmp_path / "tensorflow/fine" / file).read_bytes(), file
+    for place in (f"{name}/{file}" for name in AGAIN_TRAINED for file in FILES):
+        assert (trained / place).read_bytes() == (tmp_path / "tensorflow" / place).read_bytes(), place
     said = answers_of(pd.read_csv(trained / "votes/predictions.csv"))
     np.testing.assert_allclose(np.load(tmp_path / "jax/votes.npy"), said, atol=2e-4)
     history = pd.read_csv(tmp_path / "jax/history.csv")
