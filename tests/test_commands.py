@@ -41,20 +41,3 @@ stages:
     assert (workspace.root / "both.out").read_text() == "left\nright\n"
     assert "up to date" in workspace.run("deepsky", "repro", "--jobs", "2", "both").stdout
     assert not (workspace.root / "other.out").exists(), "no target"
-
-
-def test_a_failing_stage_stops_what_waits_for_it(workspace):
-    write_stages(
-        workspace,
-        """
-stages:
-  bad: {cmd: 'echo error: bad.txt: is bad; exit 1', params: [train.seed], outs: [bad.out]}
-  good: {cmd: echo > good.out, params: [train.seed], outs: [good.out]}
-  after: {cmd: echo > after.out, deps: [bad.out], outs: [after.out]}
-""",
-    )
-    done = workspace.run("deepsky", "repro", "--jobs", "2", check=False)
-    assert done.returncode == 1
-    assert "error: bad.txt: is bad" in done.stdout
-    assert done.stderr.splitlines()[-1].startswith("error: stage bad: failed")
-    assert not (workspace.root / "after.out").exists()
