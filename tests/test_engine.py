@@ -145,7 +145,7 @@ def test_dry_says_what_would_run_and_why_and_writes_nothing(project):
 
 
 def test_a_stage_whose_worker_dies_runs_once_more(project):
-    write_params(project, ["net"], epochs=20)
+    write_params(project, ["net"], epochs=60)  # long enough to be caught
     process = start("deepsky", "repro", "--jobs", "1")
     until(is_training, "a training")
     (worker,) = workers_of(process)
@@ -379,7 +379,13 @@ def test_a_scheduler_without_a_worker_for_this_project_is_one_line(project, tmp_
         with worker(address, tmp_path / "other", ENV), Client(address, set_as_default=False) as client:
             client.wait_for_workers(1, timeout=60)
             _, _, stderr = repro("--scheduler", address, env=impatient)
-    assert "(those that are there have another project)" in stderr
+        assert "(those that are there have another project)" in stderr
+        with worker(address, project, ENV), Client(address, set_as_default=False) as client:
+            client.wait_for_workers(1, timeout=60)
+            params = project / "params.yaml"
+            params.write_text(params.read_text() + "\ndeterministic: true\n")
+            _, _, stderr = repro("--scheduler", address, env=impatient)
+    assert "(those that are there have another deterministic)" in stderr
 
 
 def test_a_worker_of_another_backend_is_another_one(project, monkeypatch):

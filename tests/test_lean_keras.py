@@ -64,3 +64,4 @@ def test_a_training_that_asks_a_gpu_for_the_same_bytes_runs_on_a_cpu(backend: st
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
     assert trained("yes") == trained("yes") != ""
+    assert trained("no") != ""

@@ -242,8 +242,22 @@ def test_the_cache_is_where_dvc_has_it(project: Project, tmp_path: Path, monkeyp
         found.add(Cache(project.root).folder)
         assert Cache(project.root).folder == Path(_dvc("cache", "dir")).resolve()
     assert len(found) == len(lines)
-    (project.root / ".dvc/config.local").write_text("[cache\n")
-    with pytest.raises(DataError, match=r"config\.local: is no configuration of DVC"):
+    (project.root / ".dvc/config.local").write_text(f"[CACHE]\n    Dir = {tmp_path / 'upper'}\n")
+    assert Cache(project.root).folder == Path(_dvc("cache", "dir")) == tmp_path / "upper"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"[cache\n", "is no configuration of DVC"),
+        (b"[cache]\n    dir = \xe4\n", "is no configuration of DVC"),
+        (b"[cache]\n    dir = /a, /b\n", "says cache.dir = .*which is no folder; run dvc config cache.dir FOLDER"),
+        (b"cache = 3\n", "says cache.dir = '3', which is no folder"),
+    ],
+)
+def test_a_broken_configuration_of_dvc_is_one_line(project: Project, content: bytes, words: str) -> None:
+    (project.root / ".dvc/config.local").write_bytes(content)
+    with pytest.raises(DataError, match=rf"config\.local: {words}"):
         Cache(project.root)
 
 
@@ -351,6 +365,8 @@ def test_a_patch_makes_the_code_that_ran_but_shows_no_password(project: Project,
         ("--url=postgresql://me:p@'/<s>\"x@host/db", "--url=postgresql://me:***@host/db"),
         ("'mysql://me:pa'ss@host/db'", "'mysql://me:***@host/db'"),
         ('"http://host:5000/x","me@example.org"', '"http://host:5000/x","me@example.org"'),
+        ('http://h:5000","a":"x@y"', 'http://h:5000","a":"x@y"'),
+        ('<a href="http://host">me@x</a>', '<a href="http://host">me@x</a>'),
         ("redis://me:12/34@host", "redis://me:***@host"),
         (f"https://{'a1' * 400}@host/x", "https://***@host/x"),
         ("https://host/path?monkey=banana", "https://host/path?monkey=banana"),

@@ -15,7 +15,9 @@ from deepsky.evaluation.paired import compare
 from deepsky.experiment import edit
 from deepsky.experiment.experiment import read_experiment
 from deepsky.formats.galaxy10 import CLASSES
+from deepsky.networks.backbone import build_base
 from deepsky.networks.heads import build_head, softmax_answer
+from deepsky.networks.registry import find_backbone
 from deepsky.papers.paper import PAPERS, read_paper
 from deepsky.report.paper import read_study
 from deepsky.report.results import Result, Results
@@ -226,8 +228,9 @@ def test_study_a_trains_a_head_of_its_size(project):
     paper.run("star-galaxy-quasar", None)
     recipe = read_experiment().runs["sdss_jpg_mobilenet_50"].recipe
     assert recipe.of_head
-    head = build_head(1024, softmax_answer(3), recipe.hidden_units, recipe.activation)
-    assert head.count_params() == 2_625_539
+    base = build_base(find_backbone(recipe.network), 224)
+    head = build_head(base.output_shape[-1], softmax_answer(3), recipe.hidden_units, recipe.activation)
+    assert (base.count_params() + head.count_params(), head.count_params()) == (5_854_403, 2_625_539)
 
 
 def test_the_studies_networks_end_to_end(tmp_path):

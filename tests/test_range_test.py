@@ -19,6 +19,7 @@ from deepsky.networks.finetune import base_of
 from deepsky.networks.params import AugmentParams
 from deepsky.training.batches import TrainBatches
 from deepsky.training.examples import Examples, read_split
+from deepsky.training.fit import make_optimizer
 from deepsky.training.range_test import HIGHEST, LOWEST, raise_rate, suggest_rate
 from tests.run_project import NET, write_params, write_project
 from tests.test_finetune import TINY_TOP
@@ -71,6 +72,15 @@ def test_rates_grow_by_a_constant_factor_and_each_step_uses_its_own() -> None:
         slope = 2 * wrong / wrong.size
         kernel, bias = kernel - rate * inputs.T @ slope, bias - rate * slope.sum(axis=0)
     np.testing.assert_allclose(table["loss"], losses, rtol=1e-4)
+
+
+def test_the_rate_of_every_optimizer_can_be_raised() -> None:
+    for name in ("adam", "adamw", "adamax", "sgd"):
+        model, batches = learner_and_batches()
+        optimizer = make_optimizer(replace(NET, optimizer=name), n_steps=6)
+        model.compile(optimizer=optimizer, loss=keras.losses.MeanSquaredError())
+        table = raise_rate(model, batches, 5)
+        assert float(optimizer.learning_rate) == pytest.approx(table["learning_rate"].iloc[-1])
 
 
 def test_it_stops_where_the_loss_diverges() -> None:

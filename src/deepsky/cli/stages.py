@@ -169,7 +169,7 @@ def train(run: str, **paths: Path) -> None:
     plan = read_plan()
     recipe = plan.params(Recipe, "train", run)
     split_params = {key: value for key, value in plan.settings("split", recipe.dataset).items() if key != "code"}
-    compute_deterministically(plan.settings("train", run)["deterministic"])
+    compute_deterministically(plan.settings("train", run).get("deterministic", False))
     from deepsky.stages import train as stage  # takes seconds: what is wrong with the plan was told before
 
     stage.run(run, recipe, read_experiment().tracking, split_params, **paths)

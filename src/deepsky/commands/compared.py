@@ -16,7 +16,7 @@ from deepsky.tracking.environment import environment
 from deepsky.tracking.recorded import RecordedRun, differing
 from deepsky.tracking.trained_files import model_hash, run_key
 
-# Not of the machine, or not known here, where Keras is not in use; the run's settings say it.
+# Of the training's process, not of this one, which has no Keras; reproduce trains under the run's backend and settings.
 _NO_MATTER = ("n_processors", "backend", "devices", "deterministic")
 _FEW = 6
 _NOT_THE_SAME = "a GPU gives the same bytes only with deterministic: true in params.yaml"

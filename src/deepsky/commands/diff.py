@@ -83,7 +83,7 @@ def _machines(environments: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]
     if not all(environments):
         known = [{"recorded": "yes" if one else "no"} for one in environments]
         return differing(known)
-    return differing([{**one["packages"], **one, "packages": None} for one in environments])
+    return differing([{"deterministic": False, **one["packages"], **one, "packages": None} for one in environments])
 
 
 def _labels(runs: Sequence[RecordedRun]) -> list[str]:

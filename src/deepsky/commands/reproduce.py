@@ -27,7 +27,7 @@ from deepsky.tracking.secrets import HIDDEN as MASK
 
 _COPIED = ("src", "dvc.yaml", "params.yaml", "pyproject.toml")  # of a project without git
 _NO_HOOKS = ("-c", "core.hooksPath=/dev/null")  # those of DVC would look for a cache
-# Values of DVC's configuration that may be paths, as dvc/config.py has them.
+# Values of DVC's configuration of caches and remotes that may be paths.
 _PATHS = {
     "dir", "url", "keyfile", "credentialpath", "configpath", "cert_path", "key_path", "gdrive_user_credentials_file",
     "gdrive_service_account_json_file_path",
@@ -59,12 +59,12 @@ def run(name: str, n_seeds: int, *, keep: bool) -> None:
     with _place(keep) as place, _code_of(stored, recorded, root, place) as project:
         _bring_data(recorded, root, project)
         said = _plan(stored, recorded, project)
-        out = _train(stored, recorded["command"], project, place)
+        out = _train(stored, recorded, project, place)
         answer = compare(stored, recorded, out, place)
         for line in (*said, *answer.lines):
             click.echo(line)
         if n_seeds:
-            _other_seeds(stored, recorded["command"], project, place, n_seeds)
+            _other_seeds(stored, recorded, project, place, n_seeds)
         if keep:
             click.echo(f"left in {project}")
     tag_run(stored.run_id, "deepsky.reproduced", f"{answer.word}, {datetime.now(UTC):%Y-%m-%d}")
@@ -133,7 +133,7 @@ def _configure(root: Path, project: Path) -> None:
     for name in _FROM_HERE:
         config = read_config(root / ".dvc" / name)
         for section in config.values():
-            for key in _PATHS & set(section):
+            for key in (key for key in _PATHS & set(section) if isinstance(section[key], str)):
                 section[key] = resolved(root / ".dvc" / name, section[key])
         with (project / ".dvc" / name).open("wb") as file:
             config.write(file)
@@ -180,15 +180,15 @@ def _plan(stored: RecordedRun, recorded: Mapping[str, Any], project: Path) -> li
     return [f"{key}: was {before}, is {now}" for key, (before, now) in changed.items()]
 
 
-def _train(stored: RecordedRun, command: Sequence[str], project: Path, place: Path) -> Path:
-    """Run the stage's own command; return the folder that it wrote."""
-    words = list(command[1:])
+def _train(stored: RecordedRun, recorded: Mapping[str, Any], project: Path, place: Path) -> Path:
+    """Run the stage's own command, under the backend that it had; return the folder that it wrote."""
+    words, backend = list(recorded["command"][1:]), recorded["environment"].get("backend", "")
     click.echo(f"training {stored.name} again ...")
-    _deepsky(project, place, words)
+    _deepsky(project, place, words, backend)
     return project / words[words.index("--out") + 1]
 
 
-def _other_seeds(stored: RecordedRun, command: Sequence[str], project: Path, place: Path, n_seeds: int) -> None:
+def _other_seeds(stored: RecordedRun, recorded: Mapping[str, Any], project: Path, place: Path, n_seeds: int) -> None:
     """Train with other seeds, and print how far the test score spreads."""
     yaml, file = YAML(typ="safe"), project / "plan.yaml"
     plan = yaml.load(file)
@@ -197,16 +197,17 @@ def _other_seeds(stored: RecordedRun, command: Sequence[str], project: Path, pla
         plan["stages"]["train"][stored.name]["seed"] = seed
         with file.open("w", encoding="utf-8") as stream:
             yaml.dump(plan, stream)
-        measure, score = score_of(_train(stored, command, project, place))
+        measure, score = score_of(_train(stored, recorded, project, place))
         measured.append(score)
         click.echo(f"seed {seed}: {measure} {score:.4f}")
     spread = f" +- {stdev(measured):.4f} (standard deviation)" if n_seeds > 1 else ""
     click.echo(f"{n_seeds} other seeds: {measure} {fmean(measured):.4f}{spread}")
 
 
-def _deepsky(project: Path, place: Path, words: Sequence[str]) -> None:
+def _deepsky(project: Path, place: Path, words: Sequence[str], backend: str = "") -> None:
     """Run a verb of the project's own code, with a store of its own that goes with the folder."""
     own = {"PYTHONPATH": str(project / "src"), "MLFLOW_TRACKING_URI": f"sqlite:///{place / 'mlflow.db'}"}
+    own |= {"KERAS_BACKEND": backend} if backend else {}
     others = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
     command = [sys.executable, "-m", "deepsky", *words]
     done = subprocess.run(command, cwd=project, env=others | own, capture_output=True, text=True, check=False)

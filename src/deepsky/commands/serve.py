@@ -1,6 +1,7 @@
 """A scoring server of a registered network."""
 
 import errno
+import os
 import socket
 from typing import Any
 
@@ -55,7 +56,12 @@ def _check_free(host: str, port: int) -> None:
         if error.errno == errno.EACCES:
             raise ConfigError(f"--port {port}", "is for root alone", "give one above 1023") from error
         remedy = "give 127.0.0.1, 0.0.0.0 for all addresses of this machine, or one of them"
-        raise ConfigError(f"--host {host}", f"cannot be listened on ({error.strerror})", remedy) from error
+        raise ConfigError(f"--host {host}", f"cannot be listened on ({_reason(error)})", remedy) from error
+
+
+def _reason(error: OSError) -> str:
+    """Return the system's own words; Python adds the address to them, and what looks a name up has other numbers."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)
 
 
 class _Server(uvicorn.Server):

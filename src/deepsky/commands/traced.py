@@ -187,6 +187,9 @@ def _read(path: Path) -> Iterator[dict[str, str]]:
     """Yield the lines of a table; pandas takes longer to import than this to read, and all at once cost more memory."""
     with path.open(encoding="utf-8", newline="") as file:
         lines = csv.reader(file)
-        header = next(lines)
-        for line in lines:
+        header = next(lines, [])
+        for line in filter(None, lines):  # blank ones are none
+            if len(line) != len(header):
+                problem = f"line {lines.line_num} has {len(line)} columns, the first {len(header)}"
+                raise DataError(path, problem, "run dvc repro to write it again")
             yield dict(zip(header, line, strict=True))

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from deepsky.datasets.packed import PROPERTIES
 from deepsky.evaluation.figures import DPI, INK, LINE, MUTED, SPLIT_COLOURS
-from deepsky.intervals import Resampling, share_interval, unreliable
+from deepsky.intervals import FEW_GROUPS, Resampling, share_interval, unreliable
 
 WORDS: Mapping[str, str] = {
     "r_mag": "r magnitude", "snr": "signal-to-noise ratio", "half_light_arcsec": "half-light radius (arcsec)",
@@ -51,7 +51,7 @@ def property_figure(table: pd.DataFrame, title: str) -> Figure:
     """
     names, is_doubtful = list(table["property"].unique()), table["n_groups"].map(unreliable) != ""
     figure = Figure(figsize=(0.4 + 3.2 * len(names), 3.0), dpi=DPI, layout="constrained")
-    doubt = f"\nhollow: interval {unreliable(table['n_groups'].min())} or more" if is_doubtful.any() else ""
+    doubt = f"\nhollow: interval unreliable, from fewer than {FEW_GROUPS} groups" if is_doubtful.any() else ""
     figure.suptitle(f"{title}{doubt}", fontsize=11, color=INK, x=0.01, ha="left")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False, sharey=True)[0], names, strict=True):
         bins = table[table["property"] == name]

@@ -65,7 +65,11 @@ class Task:
 
 def resource_of(root: Path) -> str:
     """Return the resource that workers of one project, of one code and of the same versions have in common."""
-    return f"stage-{hashlib.sha256(repr(identity(root)).encode()).hexdigest()[:12]}"
+    return _resource_by(identity(root))
+
+
+def _resource_by(of: Mapping[str, str]) -> str:
+    return f"stage-{hashlib.sha256(repr(of).encode()).hexdigest()[:12]}"
 
 
 def identity(root: Path) -> dict[str, str]:
@@ -83,6 +87,11 @@ def identity(root: Path) -> dict[str, str]:
     versions = {name: version(name) for name in _MATTERS} | {"python": f"{sys.version_info[0]}.{sys.version_info[1]}"}
     computing = {"backend": lean_keras.backend(), "deterministic": str(_is_deterministic(root))}
     return {"project": project, "code": _code(), **computing, **versions}
+
+
+def identity_at_start() -> Mapping[str, str]:
+    """Return the identity by which this worker offers itself, whatever has changed since."""
+    return _identity
 
 
 def _is_deterministic(root: Path) -> bool:
@@ -174,6 +183,7 @@ _here = MainThread()
 _worker: Worker
 _loop: asyncio.AbstractEventLoop
 _command_line: Callable[[], None]
+_identity: Mapping[str, str]
 _resource: str
 
 
@@ -189,9 +199,10 @@ def serve(address: str, command_line: Callable[[], None], n_threads: int) -> Non
         ConfigError: the address is wrong, or would carry code over a network in the open.
         DeepSkyError: the scheduler is not there, or went away in the middle of a stage.
     """
-    global _command_line, _resource
+    global _command_line, _identity, _resource
     parallel.check_address(address)
-    _command_line, _resource = command_line, resource_of(Path.cwd())
+    _command_line, _identity = command_line, identity(Path.cwd())
+    _resource = _resource_by(_identity)
     lean_keras.compute_deterministically(_is_deterministic(Path.cwd()))
     failed, cut_short = list[BaseException](), list[bool]()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a script started this in the background

@@ -256,12 +256,12 @@ class Workers:
 
     def _lonely(self) -> DeepSkyError:
         """Return what to say of a scheduler without a worker for this project."""
-        from deepsky.pipeline.worker import identity
+        from deepsky.pipeline.worker import identity, identity_at_start
 
         assert self._client is not None
         own, others = identity(Path.cwd()), list[Mapping[str, str]]()
         with suppress(Exception):  # workers of other people need not know deepsky
-            others = list(self._client.run(identity, Path(), on_error="ignore").values())
+            others = list(self._client.run(identity_at_start, on_error="ignore").values())
         problem = "has no worker for this project"
         if others:
             differing = [name for name in own if any(other.get(name) != own[name] for other in others)]

@@ -126,7 +126,9 @@ def _better_on_others(figures: str, one: Result, other: Result) -> str:
     """Tell whether the first of two runs is better that were tested on different objects."""
     sign = 1 if one.target == "class" else -1  # less is better of RMSE
     low, high = independent_gain_interval(one.score, other.score)
-    difference = f"the difference is {one.score[0] - other.score[0]:+.3f} ({low:+.3f} to {high:+.3f})"
+    digits = 3 if one.target == "class" else 4
+    value, lower, upper = (f"{number:+.{digits}f}" for number in (one.score[0] - other.score[0], low, high))
+    difference = f"the difference is {value} ({lower} to {upper})"
     if one.unreliable or other.unreliable:
         return f"It cannot be told: {figures}; {difference}, as unreliable."
     word = "Not told apart" if low <= 0 <= high else "Yes" if sign * low > 0 else "No"

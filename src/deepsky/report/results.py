@@ -154,7 +154,7 @@ class Result:
 
     @property
     def remark(self) -> str:
-        """Return what is wrong with its answers: that it gives one only, or never some; else nothing."""
+        """Return what is wrong: it gives one answer only, or never some, or is not above photometry; else nothing."""
         return str(self.summary.get("remark", ""))
 
     @property

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 import platformdirs
@@ -81,18 +82,23 @@ class Cache:
 def read_config(path: Path) -> ConfigObj:
     """Read one of DVC's configuration files, by what DVC reads it with; a file that is not there is empty.
 
+    Returns:
+        Its sections, all names in lower case, as DVC takes them.
+
     Raises:
-        DataError: it is none.
+        DataError: it is none, or cannot be read.
     """
     try:
-        return ConfigObj(str(path), encoding="utf-8", interpolation=False)
-    except ConfigObjError as error:
-        raise DataError(path, f"is no configuration of DVC ({error})", "mend this line") from error
+        found = ConfigObj(str(path), encoding="utf-8", interpolation=False)
+    except (ConfigObjError, UnicodeDecodeError, OSError) as error:
+        raise DataError(path, f"is no configuration of DVC ({error})", "mend it") from error
+    found.walk(lambda section, key: section.rename(key, key.lower()), call_on_sections=True)
+    return found
 
 
 def resolved(path: Path, value: str) -> str:
     """Return a path or URL that stands in one of DVC's configuration files: a relative path counts from its folder."""
-    return value if "://" in value else str((path.parent / Path(value).expanduser()).resolve())
+    return value if re.match(r"\w+://", value) else str((path.parent / Path(value).expanduser()).resolve())
 
 
 def _cache_folder(root: Path) -> Path:
@@ -101,7 +107,10 @@ def _cache_folder(root: Path) -> Path:
     person = os.getenv("DVC_GLOBAL_CONFIG_DIR") or platformdirs.user_config_dir(*_DVC)
     found = root / ".dvc/cache"
     for path in (Path(system, "config"), Path(person, "config"), root / ".dvc/config", root / ".dvc/config.local"):
-        told = read_config(path).get("cache", {}).get("dir")
+        section = read_config(path).get("cache", {})
+        told = section.get("dir", "") if isinstance(section, dict) else section
+        if not isinstance(told, str) or told is section:
+            raise DataError(path, f"says cache.dir = {told!r}, which is no folder", "run dvc config cache.dir FOLDER")
         found = Path(resolved(path, told)) if told else found
     return found
 

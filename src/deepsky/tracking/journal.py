@@ -136,8 +136,8 @@ def _remove_half_begun() -> None:
     """Remove what a process left that was killed while it began a journal; nothing of its run was told yet."""
     if spool().is_dir():
         with _one_begins():
-            for left in spool().glob(".*/"):
-                shutil.rmtree(left)
+            for left in spool().glob(f".{'[0-9a-f]' * 32}/"):
+                shutil.rmtree(left, ignore_errors=True)  # another person's may stay
 
 
 @contextmanager

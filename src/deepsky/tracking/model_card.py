@@ -70,7 +70,9 @@ def _doubts(metrics: Mapping[str, float]) -> str:
 
 
 def _limits(params: Mapping[str, str], tags: Mapping[str, str], parts: Mapping[str, Any]) -> Iterator[str]:
-    if SIMULATED in tags:
+    if SIMULATED not in tags:
+        yield "Whether it learned from the real sky or from a simulated one is not recorded."
+    if tags.get(SIMULATED) == "true":
         yield "It learned from a simulated sky, and was tested on it: nothing is known of how it does on the real one."
     if params["target"] == "class":
         yield "It knows its classes only: of anything else, an artefact or an empty picture, it names one of them."
@@ -80,7 +82,7 @@ def _limits(params: Mapping[str, str], tags: Mapping[str, str], parts: Mapping[s
     if params["weights"] == "random":
         yield "What the backbone sees was never learned: its weights are random."
     if tags.get("deepsky.remark"):
-        yield tags["deepsky.remark"]
+        yield f"Evaluation remarks: {tags['deepsky.remark']}."
     n_tested = sum(parts.get(params["tested_on"], {}).values())
     if 0 < n_tested < _FEW:
         yield f"Its figures rest on {n_tested} objects."

@@ -8,11 +8,14 @@ _STORES = ("MLFLOW_TRACKING_URI", "MLFLOW_BACKEND_STORE_URI")
 _SHORTEST = 4  # letters of a password that cannot be an innocent part of a text
 # A login may hold any letter but blanks; quotes and angle brackets too, though a URL may also end there. What is
 # hidden beyond need is bounded, and shows no secret.
-_LOGIN = re.compile(  # of a web server: its name may be a token
-    r"(?P<before>https?://)(?:[^\s/?#]{1,300}|[^\s/?#\"'<>]+)(?=@)", re.IGNORECASE
+# Of a web server: its name may be a token. Where a quote follows a host, or its port, the URL ends.
+_LOGIN = re.compile(
+    r"(?P<before>https?://)(?:(?![^\s/?#@:\"'<>]*(?::\d{1,5})?[\"'<>])[^\s/?#]{1,300}|[^\s/?#\"'<>]+)(?=@)",
+    re.IGNORECASE,
 )
 _PASSWORD = re.compile(  # may hold / and @; digits before a quote or slash are a port, and what follows is no password
-    r"(?P<before>[a-z][a-z0-9+.-]*://[^\s/?#@:]*:)(?:(?!\d{1,5}[\"'<>/?#])\S{1,300}|[^\s\"'<>]+)(?=@)", re.IGNORECASE
+    r"(?P<before>(?<![a-z0-9+.-])[a-z][a-z0-9+.-]*://[^\s/?#@:]*:)(?:(?!\d{1,5}[\"'<>/?#])\S{1,300}|[^\s\"'<>]+)(?=@)",
+    re.IGNORECASE,
 )
 _TOKEN = re.compile(
     r"(?P<before>[?&;](?:[\w-]*(?:token|secret|password|passwd|signature|credential|api-?key|access-?key)[\w-]*|sig|key|pwd)=)"

@@ -37,7 +37,7 @@ def scoring_app(name: str, read_picture: ReadPicture) -> FastAPI:
 
     @app.post("/predict")
     async def predict(request: Request) -> dict[str, Any]:
-        if request.headers.get("content-type", "").startswith("multipart/"):
+        if request.headers.get("content-type", "").lower().startswith("multipart/"):
             raise HTTPException(415, "a form is not read; post the file itself: curl --data-binary @galaxy.jpg")
         try:
             image = read_picture(await request.body(), network)

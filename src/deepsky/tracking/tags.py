@@ -12,7 +12,7 @@ import psutil
 from deepsky.tracking.lineage import Lineage
 
 HIDDEN = "mlflow.deepsky."  # of tags that MLflow's pages do not show, as of all that begin with mlflow.
-SIMULATED = "deepsky.simulated"  # the tag of a run that learned from pictures that were drawn
+SIMULATED = "deepsky.simulated"  # the tag that tells whether a run learned from pictures that were drawn
 _SHOWN_AS_PARAMETERS = ("run", "dataset", "network")
 
 
@@ -28,8 +28,8 @@ def lineage_tags(lineage: Lineage) -> dict[str, str]:
     tags |= {"mlflow.source.type": "LOCAL", "mlflow.source.name": lineage.stage or Path(sys.argv[0]).name}
     if lineage.stage:
         tags[f"{HIDDEN}stage"] = lineage.stage
-    if lineage.is_simulated:
-        tags[SIMULATED] = "true"
+    if lineage.made_by:
+        tags[SIMULATED] = str(lineage.is_simulated).lower()
     if (code := lineage.revision) is not None:
         tags["deepsky.code"] = f"{code.commit[:10]}{' + patch' if code.is_dirty else ''}" if code.commit else code.why
         if code.commit:

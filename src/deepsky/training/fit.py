@@ -191,6 +191,10 @@ class OneRateAdamW(keras.optimizers.AdamW):
         """The rate of the step that is taken, or of the next one."""
         return super().learning_rate if self._rate is None else self._rate
 
+    @learning_rate.setter
+    def learning_rate(self, rate: Any) -> None:
+        keras.optimizers.AdamW.learning_rate.fset(self, rate)
+
 
 class Interruptible(keras.callbacks.Callback):
     """Let Ctrl-C and SIGTERM end a fit that stands in an ``uninterrupted`` block, between two steps."""
