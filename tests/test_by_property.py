@@ -46,5 +46,5 @@ def test_accuracy_falls_over_the_magnitude_and_objects_without_one_are_left_out(
     assert "unreliable" not in property_figure(table, "sky").get_suptitle()
     few = by_property(rows.assign(group=[f"field-{i % 4}" for i in range(600)]), is_right.to_numpy())
     assert (few["n_groups"] == 4).all()
-    assert property_figure(few, "sky").get_suptitle() == "sky\nhollow: interval unreliable, from 4 groups or more"
+    assert property_figure(few, "sky").get_suptitle() == "sky\nhollow: interval unreliable, from fewer than 10 groups"
     assert by_property(rows[:70].assign(snr=np.nan), is_right.to_numpy()[:70]).empty

@@ -63,7 +63,7 @@ def test_fractions_are_listed_by_their_error(project):
     ("arguments", "words"),
     [
         (["zoo-vgg16"], "zoo-vgg16: is neither a file nor a trained run; .*models/trained holds none yet"),
-        (["data"], "data/run.json: cannot be read"),
+        (["data"], "data: is a folder without model.h5, and no trained run"),
         (["zoo-cnn_small", "--limit", "0"], "--limit 0: shows nothing"),
     ],
 )

@@ -226,11 +226,12 @@ def test_a_killed_run_loses_nothing_that_it_told(project):
 
 
 def test_what_a_kill_leaves_of_a_journal_that_was_begun_goes_and_one_that_is_being_begun_stays(project):
-    left = project / SPOOL / ".half"
-    left.mkdir(parents=True)
-    (left / "journal.jsonl").touch()
+    left, foreign = project / SPOOL / f".{'0af' * 10}00", project / SPOOL / ".ipynb_checkpoints"
+    for folder in (left, foreign):
+        folder.mkdir(parents=True)
+        (folder / "journal.jsonl").touch()
     deliver_waiting()
-    assert not left.exists()
+    assert (left.exists(), foreign.exists()) == (False, True)
 
     def begin(n):
         for _ in range(n):

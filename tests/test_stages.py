@@ -56,4 +56,4 @@ def test_every_stage_says_what_it_is():
 
 def test_dvc_yaml_reads_like_a_table_of_contents():
     assert TEXT.count("\n") <= 170
-    assert (ROOT / "params.yaml").read_text().count("\n") < 230
+    assert (ROOT / "params.yaml").read_text().count("\n") <= 230
