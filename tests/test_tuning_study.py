@@ -1,7 +1,9 @@
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Barrier
 
 import optuna
 import pytest
@@ -39,6 +41,27 @@ def test_a_study_is_created_once_with_the_run_first(params, tmp_path):
     with quiet():
         assert suggest(study.ask(), params, HEAD) == replace(HEAD, epochs=params.epochs, seed=params.seed)
     assert optuna.get_all_study_names(again._storage) == ["s"]
+
+
+def test_a_waiting_trial_is_claimed_once(params):
+    """Threads stand for processes: each has its own connection."""
+    study = opened(params)
+    for _ in range(40):
+        study.enqueue_trial({})
+    waiting = [trial._trial_id for trial in study.get_trials(states=[TrialState.WAITING])]
+    storages, together = [opened(params)._storage for _ in range(3)], Barrier(3)
+
+    def claim(storage):
+        claimed = []
+        for trial_id in waiting:
+            together.wait()
+            if storage.set_trial_state_values(trial_id, TrialState.RUNNING):
+                claimed.append(trial_id)
+        return claimed
+
+    with ThreadPoolExecutor(3) as pool:
+        claimed = [one for of_worker in pool.map(claim, storages) for one in of_worker]
+    assert sorted(claimed) == waiting
 
 
 def test_directions_follow_the_objectives(params):

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.exceptions import ExperimentalWarning, OptunaError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages._cached_storage import _CachedStorage
-from optuna.storages._rdb.models import TrialParamModel
+from optuna.storages._rdb.models import TrialModel, TrialParamModel
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, text, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -121,11 +122,22 @@ class WorkerStorage(_CachedStorage):
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Any = None) -> bool:
         """Write, and read what came of it."""
         self.write_params()
-        changed = super().set_trial_state_values(trial_id, state, values)
+        if state == TrialState.RUNNING:
+            changed = self._claim(trial_id)
+        else:
+            changed = super().set_trial_state_values(trial_id, state, values)
         if trial_id in self._trial_id_to_study_id_and_number:
             study_id, _ = self._trial_id_to_study_id_and_number[trial_id]
             self._add_trials_to_cache(study_id, [self._backend.get_trial(trial_id)])
         return changed
+
+    def _claim(self, trial_id: int) -> bool:
+        """Let a trial be this worker's if it still waits; as Optuna does it, two workers may get it on SQLite."""
+        waits = (TrialModel.trial_id == trial_id) & (TrialModel.state == TrialState.WAITING)
+        begun = update(TrialModel).where(waits).values(state=TrialState.RUNNING, datetime_start=datetime.now())
+        with self._backend.scoped_session() as session, session.begin():
+            claimed: int = session.connection().execute(begun).rowcount
+        return claimed == 1
 
     def _add_trials_to_cache(self, study_id: int, trials: list[FrozenTrial]) -> None:
         super()._add_trials_to_cache(study_id, trials)
