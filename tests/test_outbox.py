@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from deepsky.tracking.journal import SPOOL, Journal, Waiting, deliver_waiting, w
 from deepsky.tracking.origin import find_parent
 from deepsky.tracking.outbox import Pace
 from deepsky.tracking.params import TrackingParams
-from deepsky.tracking.runs import training_run
+from deepsky.tracking.runs import close_dead_runs, training_run
 from deepsky.tracking.store import prepare, tracking_uri
 from deepsky.tracking.studies import TrialRecord, open_study_run
 from tests.mlflow_server import Proxy, mlflow_server
@@ -203,6 +204,111 @@ def test_a_study_goes_on_without_its_server_and_comes_whole_and_once(proxy, caps
     assert [(number, start) for number, start in found] == [("0", 1000), ("1", 1001), ("2", 1002)]
     assert {run.data.params["units"] for run in below if run != there} == {"[8, 4]"}
     assert waiting() == []
+
+
+WORKER = """
+import os, signal, sys
+from deepsky.tracking.studies import open_study_run
+run = open_study_run("sky-study", "shared", {"epochs": 4}, {"worker": sys.argv[1]})
+print("open", flush=True)
+status = sys.stdin.readline().strip()
+if status == "kill -9":
+    os.kill(os.getpid(), signal.SIGKILL)
+run.finish(None, {}, status)
+"""
+
+
+@pytest.fixture
+def worker(project):
+    """Starts a worker of a study, which has opened its run; it ends with the status that it is told."""
+    started = []
+
+    def start(name, **environment):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, name], env=os.environ | environment, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        started.append(process)
+        assert process.stdout.readline() == "open\n", process.stderr.read()
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:  # a test failed
+            process.kill()
+            process.communicate()
+
+
+def study_of_workers():
+    client, experiment = prepare("sky-study")
+    run = find_parent(client, experiment, "shared")
+    return run.info.status, run.data.tags["deepsky.worker"], run.info.end_time
+
+
+def test_what_comes_late_of_one_worker_takes_nothing_back_that_another_says_since(worker, capsys):
+    away = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    late = [worker(f"late {end}", **away) for end in ("RUNNING", "KILLED", "kill -9")]
+    other = worker("other")
+    for one in late:
+        one.communicate(one.args[-1].removeprefix("late "))
+    shutil.copytree(SPOOL, "again")
+    assert deliver_waiting() == 3
+    assert study_of_workers() == ("RUNNING", "other", None), "it works on"
+
+    own = open_study_run("sky-study", "shared", {"epochs": 4}, {"worker": "own"})
+    own.finish(None, {}, "KILLED")
+    assert study_of_workers() == ("RUNNING", "other", None)
+    own.finish(None, {}, "FINISHED")
+    assert study_of_workers()[0] == "FINISHED", "who has the last trial does not wait for those who have none"
+
+    other.communicate("FINISHED")
+    whole = study_of_workers()
+    shutil.copytree("again", SPOOL, dirs_exist_ok=True)
+    assert deliver_waiting() == 3
+    assert study_of_workers() == whole
+    assert whole[:2] == ("FINISHED", "other")
+
+
+def test_an_end_that_comes_late_does_not_stop_a_search_that_was_started_since(worker, capsys):
+    late = worker("late", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    late.communicate("FINISHED")
+    (journal,) = Path(SPOOL).iterdir()
+    journal.rename("aside")  # the spool of another folder
+    since = worker("since")
+    Path("aside").rename(journal)
+    assert deliver_waiting() == 1
+    assert study_of_workers() == ("RUNNING", "since", None)
+    since.communicate("kill -9")
+    again = worker("again")
+    assert study_of_workers()[:2] == ("RUNNING", "again"), "what was closed as killed a moment ago runs again"
+    again.communicate("FINISHED")
+    assert study_of_workers()[:2] == ("FINISHED", "again")
+
+
+BELOW = """
+import os
+from deepsky.tracking.params import TrackingParams
+from deepsky.tracking.runs import training_run
+from deepsky.tracking.studies import open_study_run
+study = open_study_run("sky-study", "shared", {"epochs": 4}, {"worker": "one"})
+del os.environ["MLFLOW_TRACKING_URI"]  # it answers again
+about = {"dataset": "toy", "network": "net", "params": {}, "tags": {}}
+with training_run(tracking=TrackingParams(experiment="sky-study"), name="fold", study="shared", **about):
+    pass
+os.environ["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"
+study.finish(None, {}, "FINISHED")
+"""
+
+
+def test_a_study_of_which_only_a_run_below_came_is_closed_and_its_own_word_counts_when_it_comes(project):
+    away = os.environ | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    subprocess.run([sys.executable, "-c", BELOW], env=away, check=True, capture_output=True)
+    client, experiment = prepare("sky-study")
+    assert find_parent(client, experiment, "shared").info.status == "RUNNING"
+    assert close_dead_runs("sky-study") == 1
+    assert find_parent(client, experiment, "shared").info.status == "KILLED"
+    assert deliver_waiting() == 1
+    assert study_of_workers()[:2] == ("FINISHED", "one")
 
 
 KILLED = """

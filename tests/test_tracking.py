@@ -27,14 +27,13 @@ from deepsky.tracking.runs import (
     Run,
     close_dead_runs,
     find_run,
-    is_alive,
     restored_run,
     run_key,
     run_params,
     training_run,
 )
 from deepsky.tracking.store import page_of_runs, prepare, project_root, tracking_uri, ui_command
-from deepsky.tracking.tags import HIDDEN, process_tags
+from deepsky.tracking.tags import HIDDEN, is_alive, process_tags
 from tests.trained_folders import make_project, write_trained
 
 RUN = {

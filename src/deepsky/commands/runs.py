@@ -15,7 +15,8 @@ from deepsky.evaluation.trained import read_trained
 from deepsky.experiment.experiment import read_experiment
 from deepsky.tracking.journal import deliver_waiting, waiting
 from deepsky.tracking.recorded import RecordedRun, recorded_runs
-from deepsky.tracking.runs import close_dead_runs, find_run, is_alive
+from deepsky.tracking.runs import close_dead_runs, find_run
+from deepsky.tracking.tags import is_alive
 from deepsky.tracking.trained_files import model_hash, run_key
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Run as StoredRun
 from mlflow.tracking import MlflowClient
 
 from deepsky.tracking.artifacts import log_files
@@ -17,7 +18,7 @@ from deepsky.tracking.inputs import files_of, log_inputs, parts_of
 from deepsky.tracking.logged_model import log_model, scores_of
 from deepsky.tracking.origin import PARENT_TAG, parent_of
 from deepsky.tracking.store import one_at_a_time, prepare, store_errors
-from deepsky.tracking.tags import HIDDEN
+from deepsky.tracking.tags import HIDDEN, is_alive, process_of, process_start_s
 
 Entry = dict[str, Any]
 _DELIVERY = f"{HIDDEN}delivery"  # the tag by which a run is found that was made, but whose id never came back
@@ -91,6 +92,7 @@ class Delivery:
             base: folder that paths of files count from.
         """
         self.run_id, self._client, self._base = run_id, client, base
+        self._worker: dict[str, str] | None = None  # the process whose word of a study this is
 
     @property
     def client(self) -> MlflowClient:
@@ -131,7 +133,7 @@ class Delivery:
     ) -> None:
         self._client, experiment_id = prepare(experiment)
         if study:
-            tags = {**tags, PARENT_TAG: parent_of(self._client, experiment_id, study, start_ms).info.run_id}
+            tags = {**tags, PARENT_TAG: parent_of(self._client, experiment_id, study, start_ms, tags).info.run_id}
         query = f"tags.`{_DELIVERY}` = '{tags[_DELIVERY]}'"
         there = self._client.search_runs([experiment_id], query, max_results=1)
         run = there[0] if there else self._client.create_run(experiment_id, start_ms, tags, name)
@@ -142,10 +144,12 @@ class Delivery:
         self, experiment: str, name: str, start_ms: int, params: dict[str, str], tags: Mapping[str, str]
     ) -> None:
         self._client, experiment_id = prepare(experiment)
-        self.run_id = str(parent_of(self._client, experiment_id, name, start_ms).info.run_id)
+        run = parent_of(self._client, experiment_id, name, start_ms, tags)
+        self.run_id, self._worker = str(run.info.run_id), process_of(tags)
         self._params(params)
-        self._tags(tags)
-        self._client.update_run(self.run_id, status="RUNNING")
+        if not _is_outdated("RUNNING", start_ms, self._worker, run):
+            self._tags(tags)
+            self._client.update_run(self.run_id, status="RUNNING")
 
     def _trials(self, records: Sequence[Mapping[str, Any]]) -> None:
         from deepsky.tracking.children import TrialRecord, children_of  # slow to import, and only searches have some
@@ -190,7 +194,27 @@ class Delivery:
     def _end(self, status: str, end_ms: int) -> None:
         if status == "RUNNING":  # others work on it
             return
+        if self._worker is not None and _is_outdated(status, end_ms, self._worker, self.client.get_run(self.run_id)):
+            return
         self.client.set_terminated(self.run_id, status, end_ms)
+
+
+def _is_outdated(status: str, at_ms: int, worker: Mapping[str, str], run: StoredRun) -> bool:
+    """Tell whether a study's run, which all its workers share, says what counts more than the word of one of them.
+
+    Args:
+        status: what the worker says of the run.
+        at_ms: when; its journal may have waited since.
+        worker: its process, see ``process_of``.
+        run: as it stands in the store.
+    """
+    tags, info = run.data.tags, run.info
+    is_own = process_of(tags) == worker
+    if info.status == "RUNNING":  # whoever says FINISHED had the last trial, unless the other was started since
+        is_of_another = not is_own and is_alive(tags) is True
+        return is_of_another and (status != "FINISHED" or process_start_s(tags) * 1000 > at_ms)
+    is_guess = is_own and info.status == "KILLED"  # of close_dead_runs, which knows less than the worker's journal
+    return (info.end_time or 0) > at_ms and not is_guess
 
 
 def _merged(entries: Iterable[Entry]) -> Iterator[Entry]:

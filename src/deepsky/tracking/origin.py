@@ -1,10 +1,13 @@
 """How a study, its trials and an adopted network find each other in MLflow."""
 
+from collections.abc import Mapping
+
 from mlflow.entities import Run as StoredRun
 from mlflow.tracking import MlflowClient
 
 from deepsky.errors import TrackingError, UnreachableError
 from deepsky.tracking.store import impatient, one_at_a_time, prepare, store_errors
+from deepsky.tracking.tags import process_of
 
 PARENT_TAG, TRIAL_TAG = "mlflow.parentRunId", "deepsky.trial"
 
@@ -64,11 +67,21 @@ def check_name(study: str) -> None:
         raise TrackingError(f"study {study!r}", "MLflow cannot search for ' and \\", "give it a name without them")
 
 
-def parent_of(client: MlflowClient, experiment_id: str, study: str, start_ms: int) -> StoredRun:
-    """Return the parent run of a study, made where there is none."""
+def parent_of(
+    client: MlflowClient, experiment_id: str, study: str, start_ms: int, tags: Mapping[str, str]
+) -> StoredRun:
+    """Return the parent run of a study, made where there is none.
+
+    Args:
+        client: of the store.
+        experiment_id: where the study stands.
+        study: its name.
+        start_ms: when it began, at the latest.
+        tags: of its own run or one below: where that process ends without a word of the study, its run is closed too.
+    """
     with one_at_a_time():
         found = find_parent(client, experiment_id, study)
-        return found or client.create_run(experiment_id, start_ms, {"deepsky.study": study}, study)
+        return found or client.create_run(experiment_id, start_ms, {"deepsky.study": study, **process_of(tags)}, study)
 
 
 def find_parent(client: MlflowClient, experiment_id: str, study: str) -> StoredRun | None:

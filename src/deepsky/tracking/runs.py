@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from deepsky.errors import TrackingError, UnreachableError
@@ -18,7 +17,7 @@ from deepsky.tracking.lineage import LINEAGE, PATCH, Lineage, current_lineage, p
 from deepsky.tracking.outbox import Outbox, Pace
 from deepsky.tracking.params import TrackingParams
 from deepsky.tracking.store import impatient, prepare, store_errors, tracking_uri
-from deepsky.tracking.tags import HIDDEN, flatten, lineage_tags, named_tags, process_tags
+from deepsky.tracking.tags import HIDDEN, flatten, is_alive, lineage_tags, named_tags, process_tags
 from deepsky.tracking.trained_files import NETWORK_FILE, model_hash, run_key
 
 PACE = Pace()
@@ -29,7 +28,6 @@ _NOT_PARAMETERS = (
 )  # fmt: skip
 OUTCOMES = ("kept_epoch", "temperature_applied")  # facts that came of the fit: metrics
 _OF_EPOCHS = "epoch/"  # MLflow's pages show metrics of one prefix together; the names without it are the kept network's
-_START_TOLERANCE_S = 5.0  # the kernel's clock and ours drift apart
 _RANDOM_NOTE = "**Random weights**: the backbone was not pretrained. Do not compare with pretrained runs."
 
 
@@ -318,30 +316,3 @@ def _own_tags(name: str, facts: Mapping[str, object], tags: Mapping[str, str], l
     own = named_tags({"run": name} | {key: str(facts[key]) for key in ("dataset", "network")} | dict(tags))
     note = {"mlflow.note.content": _RANDOM_NOTE} if tags.get("weights") == "random" else {}
     return {**lineage_tags(lineage), **process_tags(), **own, **note}
-
-
-def is_alive(tags: Mapping[str, str]) -> bool | None:
-    """Tell whether the process lives that opened a run; None where that cannot be told from here.
-
-    A machine that was started anew has none of its old processes. Those of another machine, or of another container of
-    this one, cannot be seen.
-
-    Args:
-        tags: of the run.
-    """
-    own = process_tags()
-    same = {name: tags.get(f"{HIDDEN}{name}") == own[f"{HIDDEN}{name}"] for name in ("host", "boot", "container")}
-    knows_boot = bool(tags.get(f"{HIDDEN}boot"))
-    if same["host"] and knows_boot and not same["boot"]:
-        return False
-    if not (same["boot"] and same["container"] if knows_boot else same["host"]):
-        return None
-    try:
-        process = psutil.Process(int(tags[f"{HIDDEN}pid"]))
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        return abs(process.create_time() - float(tags[f"{HIDDEN}process_start"])) < _START_TOLERANCE_S
-    except psutil.NoSuchProcess:
-        return False
-    except (psutil.AccessDenied, KeyError, ValueError):
-        return None

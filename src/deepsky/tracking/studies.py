@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deepsky.errors import UnreachableError
 from deepsky.tracking.children import TrialRecord, children_of
-from deepsky.tracking.delivery import Delivery, Entry, opening_study
+from deepsky.tracking.delivery import Delivery, Entry, now_ms, opening_study
 from deepsky.tracking.journal import Journal, deliver_waiting
 from deepsky.tracking.lineage import current_lineage
 from deepsky.tracking.origin import check_name
@@ -35,7 +35,8 @@ class StudyRun:
         with self._unless_away():
             deliver_waiting()
             close_dead_runs(experiment)
-            self._delivery.write(opening)
+            self._opening = opening | {"start_ms": now_ms()}  # later than the end of what was just closed
+            self._delivery.write(self._opening)
 
     @property
     def run_id(self) -> str:
@@ -120,7 +121,7 @@ def open_study_run(experiment: str, study: str, params: Mapping[str, object], ta
         experiment: name of the MLflow experiment; created where missing.
         study: name of the study.
         params: what stays the same as long as the study lives, nested as it comes; MLflow refuses another value.
-        tags: what may change; the last worker's stay; see ``named_tags``.
+        tags: what may change, see ``named_tags``; of workers at once those of the first stay.
 
     Raises:
         TrackingError: the store refuses, has other values of the parameters, or cannot know a study by this name.

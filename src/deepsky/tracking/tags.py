@@ -13,6 +13,7 @@ from deepsky.tracking.lineage import Lineage
 
 HIDDEN = "mlflow.deepsky."  # of tags that MLflow's pages do not show, as of all that begin with mlflow.
 SIMULATED = "deepsky.simulated"  # the tag that tells whether a run learned from pictures that were drawn
+_START_TOLERANCE_S = 5.0  # the kernel's clock and ours drift apart
 _SHOWN_AS_PARAMETERS = ("run", "dataset", "network")
 
 
@@ -48,6 +49,47 @@ def process_tags() -> dict[str, str]:
         f"{HIDDEN}pid": str(os.getpid()),
         f"{HIDDEN}process_start": f"{psutil.Process().create_time():.2f}",
     }
+
+
+def process_of(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return those of a run's tags that tell its process, see ``process_tags``; not its user."""
+    return {name: tags[name] for name in process_tags() if name in tags and name.startswith(HIDDEN)}
+
+
+def process_start_s(tags: Mapping[str, str]) -> float:
+    """Return when the process of a run's tags was started, in seconds since 1970.
+
+    Raises:
+        KeyError, ValueError: they do not say.
+    """
+    return float(tags[f"{HIDDEN}process_start"])
+
+
+def is_alive(tags: Mapping[str, str]) -> bool | None:
+    """Tell whether the process lives that opened a run; None where that cannot be told from here.
+
+    A machine that was started anew has none of its old processes. Those of another machine, or of another container of
+    this one, cannot be seen.
+
+    Args:
+        tags: of the run.
+    """
+    own = process_tags()
+    same = {name: tags.get(f"{HIDDEN}{name}") == own[f"{HIDDEN}{name}"] for name in ("host", "boot", "container")}
+    knows_boot = bool(tags.get(f"{HIDDEN}boot"))
+    if same["host"] and knows_boot and not same["boot"]:
+        return False
+    if not (same["boot"] and same["container"] if knows_boot else same["host"]):
+        return None
+    try:
+        process = psutil.Process(int(tags[f"{HIDDEN}pid"]))
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return abs(process.create_time() - process_start_s(tags)) < _START_TOLERANCE_S
+    except psutil.NoSuchProcess:
+        return False
+    except (psutil.AccessDenied, KeyError, ValueError):
+        return None
 
 
 def _read_word(path: Path) -> str:
