@@ -4,28 +4,32 @@ import hashlib
 import json
 import math
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import sqlalchemy
 from mlflow.tracking import MlflowClient
 
 from deepsky.commands import diff, lineage, runs
 from deepsky.commands.compared import compare
 from deepsky.commands.stored import find_stored
-from deepsky.errors import ConfigError, DataError, DeepSkyError, TrackingError
+from deepsky.errors import ConfigError, DataError, DeepSkyError, TrackingError, UnreachableError
+from deepsky.tracking import tables
 from deepsky.tracking.cached import Cache
 from deepsky.tracking.environment import environment
 from deepsky.tracking.params import TrackingParams
-from deepsky.tracking.recorded import _of_client, newest_run, recorded_runs, run_by_id
+from deepsky.tracking.recorded import RecordedRun, _of_client, newest_run, recorded_runs, run_by_id
 from deepsky.tracking.revision import current_revision
 from deepsky.tracking.runs import restored_run, training_run
 from deepsky.tracking.secrets import masked
-from deepsky.tracking.store import tracking_uri
+from deepsky.tracking.store import engine_of, is_database, readable_database, tracking_uri
 from tests.lineage_project import FRAMES, SPLIT, STAGE, URL, Project
 from tests.trained_folders import make_project, write_trained
 
@@ -204,10 +208,68 @@ def test_what_the_tables_hold_is_what_the_client_says(project: Project, monkeypa
     assert run_by_id("0" * 32) is None
     assert [one.run_id for one in recorded_runs("sky")] == [made.info.run_id, run.run_id, ids[2], ids[0]]
     assert newest_run("sky", "run", "sky_cutouts-net").run_id == run.run_id
-    assert newest_run("sky", "run", "it's none") is newest_run("nothing", "run", "x") is None
+    assert newest_run("nothing", "run", "x") is None
+    client.set_tag(ids[2], "mlflow.deepsky.run", "it's")
+    assert newest_run("sky", "run", "it's") is None, "as from a server, which cannot search for it"
+    monkeypatch.setattr(tables, "_RUNS_PER_STATEMENT", 3)
+    of_client = client.search_runs([made.info.experiment_id], order_by=["attributes.start_time DESC"])
+    assert [_told(one) for one in recorded_runs("sky")] == [_told(_of_client(one)) for one in of_client]
     client.delete_experiment(made.info.experiment_id)
     with pytest.raises(TrackingError, match="experiment 'sky' is deleted; run mlflow experiments restore"):
         newest_run("sky", "run", "sky_cutouts-net")
+
+
+def _told(one: RecordedRun) -> str:
+    return repr({name: sorted(v.items()) if isinstance(v, dict) else v for name, v in vars(one).items()})
+
+
+def test_many_runs_are_read_by_as_many_statements_as_few(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    for experiment, n_runs in {"few": 1, "many": 4}.items():
+        for _ in range(n_runs):
+            project.train(monkeypatch, experiment=experiment)
+    said: dict[str, list[str]] = {"few": [], "many": []}
+    for experiment, statements in said.items():
+
+        def note(*of_event: Any, statements: list[str] = statements) -> None:
+            statements.append(of_event[2])
+
+        sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", note)
+        found = list(recorded_runs(experiment))
+        sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", note)
+        assert all(one.params and one.metrics for one in found)
+    assert 0 < len(said["few"]) == len(said["many"])
+
+
+def test_a_database_where_mlflow_never_was_has_no_runs_and_one_with_other_tables_is_refused(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(project.root / "other.db")) as other, other:
+        other.execute("CREATE TABLE stars (name)")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
+        assert list(recorded_runs("sky")) == []
+        assert run_by_id("0" * 32) is None
+        other.execute("CREATE TABLE experiments (experiment_id, name)")
+        for ask, lacks in ((lambda: list(recorded_runs("sky")), "column"), (lambda: run_by_id("0" * 32), "table")):
+            with pytest.raises(TrackingError, match=f"the MLflow store cannot be used .*no such {lacks}") as caught:
+                ask()
+            assert not isinstance(caught.value, UnreachableError)
+
+
+def test_a_reader_waits_for_a_writer_as_long_as_mlflow_does(project: Project) -> None:
+    with engine_of(tracking_uri()).connect() as database:
+        assert database.exec_driver_sql("PRAGMA busy_timeout").scalar() == 20_000
+
+
+def test_of_databases_whose_way_in_is_mlflows_business_its_client_is_asked(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for uri, ours in {
+        "sqlite:///x.db": True, "postgresql+psycopg://h/x": True, "mysql+pymysql://h/x": False,
+        "mssql+pyodbc://h/x": False, "http://h": False,
+    }.items():  # fmt: skip
+        assert is_database(uri) == ours, uri
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "mysql+pymysql://h/x")
+    assert readable_database() is None
 
 
 def test_a_database_is_read_without_mlflow_which_takes_seconds_to_import(

@@ -26,6 +26,7 @@ from deepsky.commands import promote
 from deepsky.commands.stored import find_stored
 from deepsky.errors import ConfigError
 from deepsky.tracking.params import TrackingParams
+from deepsky.tracking.recorded import recorded_runs
 from deepsky.tracking.runs import find_run, training_run
 from deepsky.tracking.trained_files import run_key
 from tests.postgresql import PASSWORD, closed_port
@@ -98,6 +99,8 @@ def test_runs_and_networks_go_to_a_server_on_postgresql(
     assert PASSWORD not in str(stored)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", _database_of(postgres))  # the same store, read without its server
     assert vars(find_stored("sky-net")) == vars(stored)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", postgres.replace("postgresql://", "postgresql+psycopg://"))
+    assert list(recorded_runs("shared")) == [], "MLflow never was in this database"
 
 
 @pytest.fixture

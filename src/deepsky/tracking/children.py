@@ -13,14 +13,12 @@ from typing import Any, Literal, Protocol
 
 from mlflow.entities import Metric, Param
 from mlflow.entities import Run as StoredRun
-from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric, SqlParam, SqlRun, SqlTag
 from mlflow.tracking import MlflowClient
-from sqlalchemy import create_engine, insert, select
-from sqlalchemy.engine import make_url
-from sqlalchemy.pool import NullPool
+from sqlalchemy import insert, select
 
 from deepsky.tracking.origin import PARENT_TAG, TRIAL_TAG
+from deepsky.tracking.store import engine_of, is_database
 from deepsky.tracking.tags import flatten
 
 _STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
@@ -66,17 +64,14 @@ class Children(Protocol):
 def children_of(client: MlflowClient, parent: StoredRun) -> Children:
     """Return the children of a run in the client's store."""
     uri = str(client.tracking_uri)
-    is_database = uri.partition("://")[0].partition("+")[0] in DATABASE_ENGINES
-    return _InDatabase(uri, parent) if is_database else _OnServer(client, parent)
+    return _InDatabase(uri, parent) if is_database(uri) else _OnServer(client, parent)
 
 
 class _InDatabase:
     """Rows of MLflow's tables. A child's id follows from parent and number, so that no trial can have two."""
 
     def __init__(self, uri: str, parent: StoredRun) -> None:
-        wait = {"timeout": 20} if make_url(uri).get_backend_name() == "sqlite" else {}  # as MLflow itself
-        self._engine = create_engine(uri, poolclass=NullPool, connect_args=wait)
-        self._parent = parent
+        self._engine, self._parent = engine_of(uri), parent
 
     def write(self, records: Sequence[TrialRecord]) -> None:
         ids = {self._run_id(record): record for record in records}

@@ -206,12 +206,12 @@ def recorded_runs(experiment: str) -> Iterator[RecordedRun]:
 
 def _search(experiment: str, tag: tuple[str, str] | None = None, limit: int | None = None) -> Iterator[RecordedRun]:
     """Yield runs, the newest first: those that finished with a tag of this name and value, or every one."""
+    if tag and "'" in tag[1]:  # `config.check_name` lets no run have one, and MLflow's queries know no way to say it
+        return
     if (database := readable_database()) is not None:
         from deepsky.tracking.tables import runs_in
 
         yield from runs_in(database, experiment, tag, limit=limit)
-        return
-    if tag and "'" in tag[1]:  # no name of ours has one, and MLflow's queries know no way to say it
         return
     client, experiment_id = prepare(experiment)
     query = f"attributes.status = 'FINISHED' and tags.`{tag[0]}` = '{tag[1]}'" if tag else ""

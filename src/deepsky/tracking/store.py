@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from requests.exceptions import RequestException
+from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from deepsky.errors import TrackingError, UnreachableError
 from deepsky.files import whole_file
@@ -26,7 +28,7 @@ if TYPE_CHECKING:  # it takes seconds to import, and whoever only reads an SQLit
 _URI_VARIABLE = "MLFLOW_TRACKING_URI"
 _ARTIFACTS, _DATABASE = "mlruns", "mlflow.db"
 _SQLITE = "sqlite:///"
-_ENGINES = ("sqlite", "postgresql", "mysql", "mssql")  # the databases that MLflow takes
+_ENGINES = ("sqlite", "postgresql")  # of those that MLflow takes; what others need (TLS, collation) is its business
 _SQLITE_WAIT_S = 20.0  # as long as MLflow itself waits for another writer
 # Where MLflow keeps the place of artifacts as an absolute path.
 _PLACES = (
@@ -108,17 +110,28 @@ def prepare(experiment: str) -> tuple["MlflowClient", str]:
 
 
 def readable_database() -> str | None:
-    """Return the URI of the database that is the store, ready to be read; None where the store is a server.
+    """Return the URI of the database that is the store, ready to be read; None where only MLflow's client can.
 
     Raises:
         TrackingError: it cannot be used.
     """
     uri = tracking_uri()
-    if uri.partition("://")[0].partition("+")[0] not in _ENGINES:
+    if not is_database(uri):
         return None
     with store_errors(), one_at_a_time():
         _prepare_sqlite(uri)
     return uri
+
+
+def is_database(uri: str) -> bool:
+    """Tell whether a store is a database whose tables are read and written without MLflow's client."""
+    return uri.partition("://")[0].partition("+")[0] in _ENGINES
+
+
+def engine_of(uri: str) -> Engine:
+    """Return an engine for such a database, without a pool; with SQLite it waits for a writer as long as MLflow."""
+    wait = {"timeout": _SQLITE_WAIT_S} if make_url(uri).get_backend_name() == "sqlite" else {}
+    return create_engine(uri, poolclass=NullPool, connect_args=wait)
 
 
 def check_active(experiment: str, experiment_id: str, stage: str) -> None:
@@ -245,6 +258,9 @@ def _may_pass(error: BaseException) -> bool:
     """Tell a store that is busy or ill from one that refuses."""
     if answered := getattr(error, "get_http_status_code", None):
         return answered() in _PASSING
+    cause = error.orig if isinstance(error, OperationalError) else error
+    if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:  # no such table or column
+        return False
     return isinstance(error, OperationalError | sqlite3.OperationalError)
 
 
