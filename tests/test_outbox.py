@@ -273,6 +273,10 @@ def test_an_end_that_comes_late_does_not_stop_a_search_that_was_started_since(wo
     late = worker("late", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     late.communicate("FINISHED")
     (journal,) = Path(SPOOL).iterdir()
+    lines = journal / "journal.jsonl"
+    entries = [json.loads(line) for line in lines.read_text().splitlines()]
+    passed = [{key: v - 60_000 if key.endswith("_ms") else v for key, v in entry.items()} for entry in entries]
+    lines.write_text("".join(f"{json.dumps(entry)}\n" for entry in passed))  # a minute ago
     journal.rename("aside")  # the spool of another folder
     since = worker("since")
     Path("aside").rename(journal)
