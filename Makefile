@@ -44,8 +44,8 @@ dashboard: $(READY) ## optuna-dashboard on 127.0.0.1 with every study (PORT=8080
 ui: $(READY)     ## MLflow UI on 127.0.0.1 with every run to compare (PORT=5000)
 	deepsky ui --port $(or $(PORT),5000)
 
-serve: $(READY)  ## answer over HTTP with a registered network: make serve MODEL=my_galaxies (PORT=5002)
-	deepsky serve $(or $(MODEL),$(error give MODEL= a dataset of deepsky promote)) --port $(or $(PORT),5002)
+serve: $(READY)  ## answer over HTTP with a registered network, MODEL=my_galaxies where there are several (PORT=5002)
+	deepsky serve $(MODEL) --port $(or $(PORT),5002)
 
 report: $(READY) ## bring the report up to date and say where it is
 	dvc repro report

@@ -17,6 +17,7 @@ from deepsky.commands.stored import find_stored
 from deepsky.errors import ConfigError, DataError, TrackingError
 from deepsky.tracking.delivery import Delivery
 from deepsky.tracking.params import TrackingParams
+from deepsky.tracking.registry import only_model
 from deepsky.tracking.runs import Run, find_run, run_params, training_run
 from deepsky.tracking.serving import scoring_app
 from deepsky.tracking.store import tracking_uri
@@ -197,6 +198,18 @@ def test_a_registered_network_answers_over_http(project):
     finally:
         server.should_exit = True
         thread.join()
+
+
+def test_the_only_registered_network_needs_no_name(project):
+    (project / "params.yaml").write_text("tracking: {experiment: sky}\n")
+    with pytest.raises(TrackingError, match="has no registered network; run deepsky promote RUN"):
+        serve.run(None, "127.0.0.1", closed_port())
+    logged(project)
+    promote.run("net", "champion")
+    assert only_model() == "toy"
+    MlflowClient(tracking_uri()).create_registered_model("other")
+    with pytest.raises(ConfigError, match="does not know which network; name one of: other, toy"):
+        serve.run(None, "127.0.0.1", closed_port())
 
 
 @pytest.mark.parametrize("host", ["no such host", "192.0.2.1", "::2"])  # the last two are never this machine's

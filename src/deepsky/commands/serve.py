@@ -13,23 +13,25 @@ import uvicorn
 from deepsky.commands.predict import preparation_of
 from deepsky.errors import ConfigError, DataError
 from deepsky.imaging.pictures import decode_picture
+from deepsky.tracking.registry import only_model
 from deepsky.tracking.scoring import ScoredNetwork
 from deepsky.tracking.serving import scoring_app
 
 
-def run(name: str, host: str, port: int) -> None:
+def run(name: str | None, host: str, port: int) -> None:
     """Serve until Ctrl-C.
 
     Args:
-        name: MODEL@ALIAS, MODEL/VERSION, or MODEL for its champion.
+        name: MODEL@ALIAS, MODEL/VERSION, or MODEL for its champion; None: the only one's.
         host: address to listen on.
         port: of it.
 
     Raises:
-        ConfigError: something else serves there, or this machine has no such address.
+        ConfigError: something else serves there, this machine has no such address, or there are several networks.
         TrackingError: the store cannot be used, or knows no such network.
     """
     _check_free(host, port)
+    name = name or only_model()
     app = scoring_app(name, read_posted)
     _Server(uvicorn.Config(app, host=host, port=port, log_level="warning"), name).run()
 

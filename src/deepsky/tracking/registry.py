@@ -17,6 +17,7 @@ from deepsky.errors import ConfigError, TrackingError
 from deepsky.files import whole_folder
 from deepsky.tracking.artifacts import local_folder
 from deepsky.tracking.model_card import write_card
+from deepsky.tracking.secrets import masked
 from deepsky.tracking.store import prepare, store_errors, tracking_uri
 from deepsky.tracking.trained_files import NETWORK_FILE
 
@@ -84,6 +85,22 @@ def promote(experiment: str, run_id: str, alias: str) -> tuple[Version, Version 
         client.update_model_version(name, version.version, card)
         client.set_registered_model_alias(name, alias, version.version)
         return _described(client, version), _described(client, before) if before else None
+
+
+def only_model() -> str:
+    """Return the name of the registered model where there is only one.
+
+    Raises:
+        ConfigError: there are several.
+        TrackingError: there is none, or the store cannot be used.
+    """
+    with store_errors():
+        names = sorted(one.name for one in MlflowClient(tracking_uri()).search_registered_models())
+    if not names:
+        raise TrackingError(masked(tracking_uri()), "has no registered network", "run deepsky promote RUN")
+    if len(names) > 1:
+        raise ConfigError("serve", "does not know which network", f"name one of: {', '.join(names)}")
+    return str(names[0])
 
 
 def resolved(name: str) -> str:
