@@ -207,7 +207,7 @@ def promote(run: str, alias: str) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="address to listen on")
 @click.option("--port", default=5002, show_default=True, type=click.IntRange(1, 65535))
 def serve(model: str | None, host: str, port: int) -> None:
-    """Answer over HTTP with a registered network (the only one): pictures to /predict, MLflow's JSON to /invocations."""
+    """Answer over HTTP with the only registered network, or NAME: pictures to /predict, JSON to /invocations."""
     from deepsky.commands import serve as command
 
     command.run(model, host, port)
