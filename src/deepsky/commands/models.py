@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from deepsky.errors import DataError
+from deepsky.tracking.trained_files import PREFIX
 
 TRAINED, FILE = Path("models/trained"), "model.h5"
 _DOWNLOADED = Path("models/registered")
@@ -19,7 +20,7 @@ def find_model(name: str) -> Path:
         DataError: there is none of this name, or more than one.
         TrackingError: MLflow's registry has none of this name, or cannot be used.
     """
-    if name.startswith("models:/"):
+    if name.startswith(PREFIX):
         from deepsky.tracking.registry import network_file  # mlflow takes seconds to import
 
         return network_file(name, _DOWNLOADED)

@@ -4,7 +4,8 @@ import click
 
 from deepsky.commands.stored import find_stored
 from deepsky.experiment.experiment import read_experiment
-from deepsky.tracking.registry import CARD, PREFIX, Version, promote
+from deepsky.tracking.registry import CARD, Version, promote
+from deepsky.tracking.trained_files import PREFIX
 
 
 def run(name: str, alias: str) -> None:

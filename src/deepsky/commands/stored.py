@@ -6,7 +6,7 @@ from deepsky.commands.models import find_model
 from deepsky.errors import DataError
 from deepsky.experiment.experiment import read_experiment
 from deepsky.tracking.recorded import RecordedRun, newest_run, run_by_id
-from deepsky.tracking.trained_files import KEY_FILES, run_key
+from deepsky.tracking.trained_files import KEY_FILES, PREFIX, run_key
 
 _ID = re.compile(r"[0-9a-f]{32}")
 
@@ -27,7 +27,7 @@ def find_stored(name: str) -> RecordedRun:
         if found is None:
             raise DataError(name, "is no run of this MLflow store", "make ui shows the ids of all runs")
         return found
-    if name.startswith("models:/"):
+    if name.startswith(PREFIX):
         from deepsky.tracking.registry import registered_model, resolved  # mlflow takes seconds to import
 
         found = run_by_id(registered_model(resolved(name)).source_run_id)

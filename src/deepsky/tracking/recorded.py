@@ -228,36 +228,28 @@ def _search(experiment: str, tag: tuple[str, str] | None = None, limit: int | No
 def _of_client(stored: "StoredRun") -> RecordedRun:
     """Return a run as MLflow's client tells it."""
     info, data = stored.info, stored.data
-    models = [one.model_id for one in stored.outputs.model_outputs] if stored.outputs else []
-    return recorded(
-        info.run_id, info.run_name, info.status, info.start_time, data.tags, data.params, data.metrics,
-        info.artifact_uri, models,
-    )  # fmt: skip
-
-
-def recorded(
-    run_id: str,
-    name: str,
-    status: str,
-    start_ms: int,
-    tags: Mapping[str, str],
-    params: Mapping[str, str],
-    metrics: Mapping[str, float],
-    artifact_uri: str,
-    model_ids: Sequence[str],
-) -> RecordedRun:
-    """Return a run of what MLflow knows of it, under its name in params.yaml."""
+    models = stored.outputs.model_outputs if stored.outputs else []
     return RecordedRun(
-        run_id=run_id,
-        name=tags.get(f"{HIDDEN}run") or name,
-        status=status,
-        started=datetime.fromtimestamp(start_ms / 1000, UTC),
-        params=dict(params),
-        metrics=dict(metrics),
-        tags=dict(tags),
-        artifact_uri=artifact_uri,
-        model_ids=tuple(model_ids),
+        run_id=info.run_id,
+        name=own_name(data.tags, info.run_name),
+        status=info.status,
+        started=in_utc(info.start_time),
+        params=data.params,
+        metrics=data.metrics,
+        tags=data.tags,
+        artifact_uri=info.artifact_uri,
+        model_ids=tuple(one.model_id for one in models),
     )
+
+
+def own_name(tags: Mapping[str, str], shown: str) -> str:
+    """Return a run's name in params.yaml; of a run that has none there, the one that MLflow shows."""
+    return tags.get(f"{HIDDEN}run") or shown
+
+
+def in_utc(since_1970_ms: int) -> datetime:
+    """Return one of MLflow's times."""
+    return datetime.fromtimestamp(since_1970_ms / 1000, UTC)
 
 
 def differing(values: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -19,10 +19,9 @@ from deepsky.tracking.artifacts import local_folder
 from deepsky.tracking.model_card import write_card
 from deepsky.tracking.secrets import masked
 from deepsky.tracking.store import prepare, store_errors, tracking_uri
-from deepsky.tracking.trained_files import NETWORK_FILE
+from deepsky.tracking.trained_files import NETWORK_FILE, PREFIX
 
 CARD = "MODEL_CARD.md"
-PREFIX = "models:/"
 _ALIAS = re.compile(r"(?!(v\d+|latest)$)[\w-]{1,255}", re.IGNORECASE)  # as MLflow wants it
 _UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # as MLflow answers
 MAIN_FIGURES = ("test_accuracy", "test_rmse")

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, column, inspect, select, table
 
-from deepsky.tracking.recorded import RecordedRun, check_there, recorded
+from deepsky.tracking.recorded import RecordedRun, check_there, in_utc, own_name
 from deepsky.tracking.store import check_active, engine_of, store_errors
 
 _EXPERIMENTS = table("experiments", *map(column, ("experiment_id", "name", "lifecycle_stage")))
@@ -86,16 +86,17 @@ def _recorded(database: Connection, rows: Sequence[Row[Any]]) -> Iterator[Record
         models = _by_run(database, _MODELS, _INPUTS.c.source_id, ids)
         for row in some:
             of_run = row.run_uuid
-            yield recorded(
-                of_run,
-                row.name,
-                row.status,
-                row.start_time,
-                {one.key: one.value for one in tags[of_run]},
-                {one.key: one.value for one in params[of_run]},
-                {one.key: math.nan if one.is_nan else one.value for one in metrics[of_run]},
-                row.artifact_uri,
-                [one.destination_id for one in models[of_run]],
+            own_tags = {one.key: one.value for one in tags[of_run]}
+            yield RecordedRun(
+                run_id=of_run,
+                name=own_name(own_tags, row.name),
+                status=row.status,
+                started=in_utc(row.start_time),
+                params={one.key: one.value for one in params[of_run]},
+                metrics={one.key: math.nan if one.is_nan else one.value for one in metrics[of_run]},
+                tags=own_tags,
+                artifact_uri=row.artifact_uri,
+                model_ids=tuple(one.destination_id for one in models[of_run]),
             )
 
 

@@ -1,4 +1,4 @@
-"""What stage train writes, as MLflow knows it: by hashes."""
+"""What stage train writes, as MLflow knows it: by hashes, and by a name where it is registered."""
 
 import hashlib
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from deepsky.errors import TrackingError
 
 NETWORK_FILE = "model.h5"
+PREFIX = "models:/"  # before the name of a registered network
 KEY_FILES = ("run.json", "predictions.csv")
 _AGAIN = "run dvc checkout, which brings back what was there, or dvc repro, which trains it again"
 
